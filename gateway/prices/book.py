@@ -177,7 +177,8 @@ class PriceBook:
 
         `named`: returns rows that are not in memory, by the casefolded name that is their pattern.
         """
-        self._rows = _PatternIndex(rows)
+        self.rows = tuple(rows)
+        self._rows = _PatternIndex(self.rows)
         self._named = named
         self._catalogue = catalogue
         self._catalogues: dict[str, _PatternIndex] = {}

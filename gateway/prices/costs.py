@@ -40,6 +40,19 @@ class Pricing:
             provider=self.provider(endpoint_id),
         )
 
+    def price_of(self, entry: RequestRecord) -> Price | None:
+        """Return the price of a request with attempts; None if it has none."""
+        last = entry.attempts[-1]
+        return self.book.price(
+            served=entry.model if last.served is None else last.served,
+            canonical=last.canonical or "",
+            endpoint_id=last.endpoint_id,
+            provider=self.provider(last.endpoint_id),
+            completed_at=entry.completed_us / 1e6,
+            prompt=plausible(entry.input_tokens) or 0,
+            tier=entry.service_tier or "",
+        )
+
     def cost(self, entry: RequestRecord) -> RequestCost | None:
         """Return the cost of a request; None if it has no price, or nothing of it was counted."""
         attempts, tokens_in, tokens_out = entry.attempts, plausible(entry.input_tokens), plausible(entry.output_tokens)
@@ -48,16 +61,7 @@ class Pricing:
         has_media = images is not None or audio_ms is not None
         if not attempts or entry.outcome == record.QUEUE or not (is_counted or has_media or entry.outcome == record.OK):
             return None
-        last = attempts[-1]
-        price = self.book.price(
-            served=entry.model if last.served is None else last.served,
-            canonical=last.canonical or "",
-            endpoint_id=last.endpoint_id,
-            provider=self.provider(last.endpoint_id),
-            completed_at=entry.completed_us / 1e6,
-            prompt=tokens_in or 0,
-            tier=entry.service_tier or "",
-        )
+        price = self.price_of(entry)
         if price is None:
             return None
         is_counted = is_counted or price.request is not None

@@ -14,8 +14,9 @@ class Rates:
 
     def __init__(self, reporting: str, rates: Iterable[DatedRate]) -> None:
         self.reporting = reporting
+        self.rates = tuple(rates)
         self._rates: dict[str, list[tuple[int, int]]] = {reporting: [(0, NANO)]}
-        for it in rates:
+        for it in self.rates:
             if it.reporting == reporting and it.currency != reporting:
                 self._rates.setdefault(it.currency, []).append((it.valid_from, it.rate))
         for dated in self._rates.values():

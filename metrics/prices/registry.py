@@ -7,6 +7,7 @@ see a counter: see endpoints.changes.counters.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -36,6 +37,7 @@ class PriceRegistry:
         self._count: int | None = None  # of the edits that are read
         self._followed_at = 0.0  # time.monotonic() at which no edit was missing
         self._writing = threading.Lock()
+        self._listeners: list[Callable[[], object]] = []
 
     def book(self) -> PriceBook:
         """Return the price book. The first call reads the database. Raises django.db.Error."""
@@ -58,10 +60,16 @@ class PriceRegistry:
         """Return the rates of own hardware. The first call reads the database. Raises django.db.Error."""
         return self._read()[2]
 
+    def subscribe(self, listener: Callable[[], object]) -> None:
+        """Call `listener` after prices or rates were read again, in the thread that has read them."""
+        self._listeners.append(listener)
+
     def reload(self) -> None:
         """Read prices and rates again. Raises django.db.Error, after which the old ones stay."""
         with self._writing:
             self._load()
+        for listener in self._listeners:
+            listener()
 
     def follow(self, count: int) -> None:
         """Read prices and rates again if other processes have edited them. Raises django.db.Error.

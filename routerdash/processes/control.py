@@ -130,6 +130,7 @@ class Control:
         access.subscribe_to_keys(self.publisher.publish_keys)
         access.subscribe_to_keys(self.learner.keys_changed)
         limit_changes.subscribe(self.publisher.publish_limits)
+        price_registry.subscribe(self.publisher.prices.publish)
         access.find_key = self.installation.find_key
         runtime.follower.on_refused_connection(self._refused)
         runtime.follower.on_unknown_model(self._syncs.unknown_model)
@@ -192,6 +193,7 @@ class Control:
         access.reload()
         registry.reload()
         model_names.reload()
+        self.publisher.prices.publish()
         self.loaded = True
 
     # Threads

@@ -74,6 +74,7 @@ class Audit:
         self._limits.begin_pass()
         self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
         self._names = [*{entry.id for entry in model_names.all()} | read_name_ids()]
+        self._publisher.prices.publish()  # removed after the last budget of money, and without rows that have ended
         if self._publisher.publish_model_names():
             self._report(1, "model names")
 

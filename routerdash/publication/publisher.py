@@ -23,6 +23,7 @@ from gateway.registry.writer import Changes, RegistryWriter, Subject, digest_of
 from routerdash.publication import stored_entries, synchronisation
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 from routerdash.publication.live_state import LiveState
+from routerdash.publication.prices import PricePublication, needs_prices
 from routerdash.publication.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Publisher:
         self._lock = threading.Lock()
         self.writer = RegistryWriter(config.registry_dir, page)
         self.slots = Slots()
+        self.prices = PricePublication(self)
         self.live = LiveState(config, page, self.slots)
         self._published: dict[str, Entry] = {}  # what the store has, or gets by `_waiting`
         self._waiting = Changes()  # could not be written
@@ -130,6 +132,8 @@ class Publisher:
     def publish_limits(self, limits: Mapping[Subject, LimitFacts | None]) -> bool:
         """Publish the limits of subjects; None: there are none. Return True if something differed."""
         self.before_limits(limits.keys())
+        if any(map(needs_prices, limits.values())):
+            self.prices.publish()  # first: a gateway must not count a request without them
         with self._lock:
             before = self._page.version
             self._write(Changes(limits=dict(limits)))
@@ -183,6 +187,7 @@ class Publisher:
         self.synchronise()
         self.publish_endpoints()
         self.publish_model_names()
+        self.prices.publish()
 
     def continues(self, token: str | None) -> bool:
         """Return True if the change log of the database with this token has all that the store lacks."""

@@ -27,6 +27,7 @@ from gateway.registry.store import is_damage
 from gateway.registry.writer import Changes, RegistryWriter
 from metrics.storage import database
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_endpoint, published_key
+from routerdash.publication.prices import needs_prices, price_rows
 from routerdash.publication.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,13 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
     token = new_token(batch)
     slots = Slots(_readable_endpoints(writer))
     writer.rebuild(
-        database_id, _endpoints(slots), _keys(), model_names=_model_names(), limits=all_limits(), source=token
+        database_id,
+        _endpoints(slots),
+        _keys(),
+        model_names=_model_names(),
+        limits=all_limits(),
+        prices=price_rows(),
+        source=token,
     )
     change_log.forget(batch, token_before=token_before, token=token)
     log.info("built the registry store in %.1f s", time.monotonic() - started)
@@ -131,6 +138,8 @@ def apply_log(writer: RegistryWriter) -> bool:
         changes.model_names = {it: names[it].facts() if it in names else None for it in batch.name_ids}
     limits = read_limits(batch.limited)
     changes.limits = {subject: limits.get(subject) for subject in batch.limited}
+    if any(map(needs_prices, limits.values())):
+        changes.prices = price_rows()
     token_before, token = change_log.token(), new_token(batch)
     writer.apply(changes, source=token)
     return change_log.forget(batch, token_before=token_before, token=token) and batch.more
