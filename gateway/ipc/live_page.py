@@ -14,7 +14,8 @@ It holds these cells:
 - for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
   circuit breaker, and the work that adaptive routing counts
 
-The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners.
+The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners. What budgets
+have spent is in another file, whose rows outlive their processes (gateway.ipc.counters.spending).
 
 A row belongs to one life of one process, which holds a lock on a file until it ends (`claim_row`). So a gateway that
 drains after its supervisor was killed, and one of the next supervisor, never write the same cells. A process writes
@@ -36,6 +37,7 @@ from pathlib import Path
 
 from gateway.base.limits import MAX_LIMITS
 from gateway.ipc.counters.counter_file import CounterFile
+from gateway.ipc.counters.spending_file import SpendingFile
 from gateway.ipc.endpoint_notes import EndpointNotes, words
 
 MAX_WORKERS = 32
@@ -114,12 +116,13 @@ class LivePage:
     """Live page of one data directory. Each process opens it; it is created if missing."""
 
     def __init__(self, path: Path) -> None:
-        """Open the page, and the counters of limits beside it. Raises OSError if the disk has no room for them."""
+        """Open the page, and the counters beside it. Raises OSError if the disk has no room for them."""
         self._locks = path.with_name(f"{path.name}-rows")
         self._locks.mkdir(mode=0o700, exist_ok=True)
         with self._claiming():  # two processes may create them at the same time
             self._map = _open_map(path)
             self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
+            self.spending = SpendingFile(path.with_name(f"{path.name}-spending"))
         view = memoryview(self._map)
         self._header = view[:_HEADER_BYTES].cast("Q")
         self._words = view[_HEADER_BYTES:].cast("I")

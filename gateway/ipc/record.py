@@ -102,7 +102,8 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     user_id: str | None = None  # owner of the API key, if a limit or a budget of that user counts the request
     reserved_tokens: int | None = None  # by a limit or a budget, until the request ended; None: nothing limits them
     epoch: int | None = None  # of the gateway's row, when the request was settled
-    row: int | None = None  # number of the gateway's row in the live page
+    row: int | None = None  # number of the gateway's row in the spending file (gateway.ipc.counters.spending)
+    budgets: int | None = None  # that counted it there: bits of gateway.limits.budget_bits
 
     @property
     def endpoint_id(self) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway.ipc import journal
-from gateway.ipc.journal import Batch, Position, SegmentDeleted, UnknownVersion
+from gateway.ipc.journal import START, Batch, Position, SegmentDeleted, UnknownVersion
 from gateway.ipc.record import RequestRecord
 from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED
@@ -124,6 +124,10 @@ class JournalReader:
             cached = next((part.batch for key, part in self._cache.items() if key[:2] == (writer, position)), None)
         end = None if cached is None else _first_end(cached)
         return _first_end(self.read(writer, position, 8)) if end is None else end
+
+    def first_segment(self, writer: str) -> int:
+        """Return the number of a writer's first segment that is not deleted; 1 if there is none."""
+        return next(iter(journal.segments(self.root / writer)), START[0])
 
     def sweep(self, remove_position: Callable[[str], None]) -> None:
         """Delete hidden directories that a killed process left: of a new writer, or half removed.

@@ -30,6 +30,7 @@ from metrics.storage import bulk, cost_rows, cost_totals, database, hardware_row
 from metrics.storage.hardware_hours import HardwareHours
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.learning_rows import ChangedWindows
+from metrics.storage.spending import NoSpending, Spending
 from metrics.storage.writer_step import PositionConflict, WriterStep
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,12 @@ class DatabaseWriter:
         history: str = "all",
         reseed: Callable[[], None] = lambda: None,
         learned: Callable[[ChangedWindows], None] = lambda changed: None,
+        spending: Spending | None = None,
     ) -> None:
         """Create a writer.
 
         `reseed` reads the figures in memory from the database again, once they differ from it. `learned` is called
-        after each commit with samples of learning.
+        after each commit with samples of learning. `spending` publishes what budgets have spent.
         """
         self.follower = follower
         self.zone = zone
@@ -69,8 +71,9 @@ class DatabaseWriter:
         self.read_again = threading.Event()  # set by any thread: figures in the database were changed by a repair
         self._endpoint_name = endpoint_name
         self._history = history
-        self._reseed = reseed
+        self._read_figures = reseed
         self._learned = learned
+        self._spending: Spending = spending or NoSpending()
         self._wake = threading.Event()
         self._progress = threading.Condition()
         self._committed: dict[str, Position] = {}  # positions that this process has written
@@ -168,6 +171,10 @@ class DatabaseWriter:
 
     # One step
 
+    def _reseed(self) -> None:
+        self._spending.forget()
+        self._read_figures()
+
     def step(self) -> WriterStep:
         """Run at most one transaction.
 
@@ -192,6 +199,8 @@ class DatabaseWriter:
         if not self.follower.costs.are_at(positions):
             cost_totals.read_again(self.follower.costs)  # another process has written
         self._stored = positions
+        assert self.follower.database_id is not None
+        self._spending.begin(self.follower.database_id)
         step = self._read(positions)
         if step.moves:
             started = time.perf_counter()
@@ -202,6 +211,7 @@ class DatabaseWriter:
             self.backlog.last_batch_records = step.records
             self.backlog.last_commit_at = time.time()
             self._stored = positions | {writer: new for writer, _, new in step.moves}
+        self._spending.publish(complete=not step.full)
         self._note(step)
         self._clean(step)
         return step
@@ -237,6 +247,7 @@ class DatabaseWriter:
                 if part.batch.position == new:
                     break
                 step.parts.append(part)
+                step.part_writers.append(writer)
                 new = part.batch.position
             if new != old or writer not in positions:
                 step.moves.append((writer, old, new))
@@ -300,6 +311,7 @@ class DatabaseWriter:
             changed = writer_step.write_sums(cursor, fold)
         self.hours.note(first_hour)
         self.follower.costs.add(costs.sums, fold.cells, step.moves)
+        self._spending.add(step, fold.counted, costs.by_id)
         if changed:
             self._learned(changed)
         self.follower.count_written(step.records)
@@ -373,7 +385,7 @@ class DatabaseWriter:
     def _clean(self, step: WriterStep) -> None:
         """Delete segments that are in the database and in the trackers."""
         for writer, _, new in step.moves:
-            self._delete_before(writer, min(new, self.follower.position(writer)))
+            self._delete_before(writer, self._spending.deletable(writer, min(new, self.follower.position(writer))))
         for writer in step.finished:
             self._discard_if_dead(writer)
 
@@ -403,6 +415,8 @@ class DatabaseWriter:
                 stored = cursor.fetchone()
             if stored is None or (int(stored[0]), int(stored[1])) != position:
                 return  # its last records are not written yet: the next step repeats this
+            if self._spending.deletable(writer, position) != position:
+                return  # they are not included in what is published
             database.make_durable()
             hidden = directory.with_name(f".{writer}")
             os.rename(directory, hidden)

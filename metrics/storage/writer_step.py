@@ -55,6 +55,7 @@ class WriterStep:
 
     moves: list[tuple[str, Position, Position]] = field(default_factory=list)  # writer, old and new position
     parts: list[Part] = field(default_factory=list)
+    part_writers: list[str] = field(default_factory=list)  # of each part
     finished: list[str] = field(default_factory=list)  # writers that were read to their end
 
     @property

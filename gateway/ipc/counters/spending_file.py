@@ -1,0 +1,278 @@
+"""Layout of the file in which gateway processes count what budgets have spent, beside the live page.
+
+An amount (tokens, or 10⁻⁹ of the reporting currency) is counted under a *tag*: 63 bits of a keyed hash of a subject,
+a unit and a period with its first day. So a period that begins has tags of its own, and nothing is ever reset.
+
+Words of 64 bits, each with one writer:
+
+- header: the publication (FLIP), the count of changes of rows (WORLD), and whether absent tags are zero (COVERED)
+- for each row its state and its epoch
+- two banks, written by control. The last bit of FLIP says which one holds. A bank has the days that it covers, the last
+  included epoch of each row, and a table of tags and published amounts
+- the rows. A row belongs to one life of a process, which holds a lock on a file until it ends. Its places have a tag,
+  what requests in flight have reserved (HELD), and what was spent in even and in odd epochs (SPENT)
+
+gateway.ipc.counters.spending has the rules. Epochs of a row go on over its lives, and begin at a random number in each
+file. So a record that names a row and an epoch is never taken for one of another life or file.
+"""
+
+import fcntl
+import mmap
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+ROWS = 128  # running processes, and those whose last epoch is not included yet
+
+_FORMAT = 0x01_74_6E_65_70_73  # "spent", and the version of this layout
+_FORMAT_AT, _BOOT, _SALT, _LIFE = 0, 1, 2, 4
+FLIP, WORLD, COVERED, OVERFLOWED = 5, 6, 7, 8  # OVERFLOWED: a row has had an OVERFLOW
+STATE = 9  # of each row: UNUSED, ALIVE or DEAD
+EPOCH = STATE + ROWS
+UNUSED, ALIVE, DEAD = 0, 1, 2  # DEAD: what it held is void, and what it spent counts until it is included
+EPOCH_BITS = 24  # of the number in a file; those above are random
+
+_BANKS = EPOCH + ROWS
+SINCE, UNTIL = 0, 1  # of a bank: first and last day that it covers, as in date.toordinal()
+INCLUDED = 2  # of each row
+_TABLE = INCLUDED + ROWS
+BANK_SLOTS = 1 << 18
+MAX_PUBLISHED = BANK_SLOTS * 5 // 8
+_BANK_WORDS = _TABLE + 2 * BANK_SLOTS
+
+BUCKETS, BUCKET_SIZE = 512, 64  # of the places of a row. A tag decides the bucket
+SLOTS = BUCKETS * BUCKET_SIZE
+MAX_PLACES = SLOTS // 2  # in use: then hardly any bucket is full
+# Parts of a row, from its first word on.
+GENERATIONS = 0  # of each bucket: changes with its set of places
+OVERFLOW = GENERATIONS + BUCKETS  # of even and odd epochs: spent without a place, and so counted for every tag
+TAGS = OVERFLOW + 8
+HELD = TAGS + SLOTS
+SPENT = HELD + SLOTS  # of even epochs, then of odd ones
+_ROW_WORDS = SPENT + 2 * SLOTS
+
+_PAGE_WORDS = mmap.PAGESIZE // 8
+_HEADER_WORDS = -(-(_BANKS + 2 * _BANK_WORDS) // _PAGE_WORDS) * _PAGE_WORDS
+_ROW_STEP = -(-_ROW_WORDS // _PAGE_WORDS) * _PAGE_WORDS
+_SIZE = 8 * (_HEADER_WORDS + ROWS * _ROW_STEP)
+
+
+class SpendingFile:
+    """The mapped file. `words` are its words, with a sign."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. It is created if it is missing, of another layout, or of an earlier boot of the machine.
+
+        One process at a time may do so. Raises OSError if the disk has no room for it.
+        """
+        self.path = path
+        self._locks = path.with_name(f"{path.name}-rows")
+        self._locks.mkdir(mode=0o700, exist_ok=True)
+        descriptor = _open(path)
+        try:
+            self._inode = os.fstat(descriptor).st_ino
+            view = memoryview(mmap.mmap(descriptor, _SIZE))
+        finally:
+            os.close(descriptor)
+        self.words = view.cast("q")
+        self._salt = bytes(view[8 * _SALT : 8 * _LIFE])
+        self.life = self.words[_LIFE]
+
+    def tag(self, level: str, subject_id: str, unit: str, period: str, first_day: str) -> int:
+        """Return the tag of a budget in a period. Clients that choose ids cannot choose tags: the salt is secret."""
+        text = "\0".join((level, subject_id, unit, period, first_day))
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._salt).digest()
+        return int.from_bytes(digest, "big") >> 1 or 1
+
+    def is_of_this_file(self, row: int, epoch: int) -> bool:
+        """Return True if a process could have counted in this row and epoch of this file."""
+        return 0 <= row < ROWS and epoch >> EPOCH_BITS == self.life
+
+    # Rows
+
+    def claim(self) -> tuple[int, int] | None:
+        """Return a row for this process, and the descriptor of its lock; None if all rows are in use.
+
+        Raises OSError if the disk has no room for it, or the file was replaced by a process of another release.
+        """
+        words = self.words
+        with self._claiming():
+            included = self.included()
+            for row in range(ROWS):
+                # What its last process spent must be part of what is published: its places become empty.
+                if words[EPOCH + row] > included[row] or (lock := self._try_lock(row)) is None:
+                    continue
+                try:
+                    self._allocate(row)
+                except BaseException:
+                    os.close(lock)
+                    raise
+                first = self.row(row)
+                words[first + OVERFLOW : first + _ROW_WORDS] = _zeros(_ROW_WORDS - OVERFLOW)
+                for bucket in range(BUCKETS):
+                    words[first + bucket] += 1
+                self._set_state(row, ALIVE)  # first: the epoch of a row that is not alive is over
+                words[EPOCH + row] += 1
+                return row, lock
+        return None
+
+    def bury(self) -> None:
+        """Void what the processes held that have ended."""
+        words = self.words
+        if ALIVE not in words[STATE : STATE + ROWS].tolist():
+            return
+        with self._claiming():
+            for row in range(ROWS):
+                if words[STATE + row] == ALIVE and (lock := self._try_lock(row)) is not None:
+                    self._set_state(row, DEAD)
+                    os.close(lock)
+
+    def release(self, row: int, lock: int) -> None:
+        """Give a row back at the end of its process, whose records are all written."""
+        with self._claiming():
+            self._set_state(row, DEAD)
+            os.close(lock)
+
+    def is_alive(self, row: int) -> bool:
+        """Return True if the process of a row runs. Its epoch changes no more once this was False."""
+        if self.words[STATE + row] != ALIVE:
+            return False
+        try:
+            descriptor = os.open(self._locks / str(row), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _set_state(self, row: int, state: int) -> None:
+        self.words[STATE + row] = state
+        self.words[WORLD] += 1
+
+    def _allocate(self, row: int) -> None:
+        """Reserve the room of a row. A store into a mapped page without room would kill the process (SIGBUS)."""
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            if os.fstat(descriptor).st_ino != self._inode:
+                raise OSError(f"{self.path} was replaced by a process of another release")
+            os.posix_fallocate(descriptor, 8 * self.row(row), 8 * _ROW_WORDS)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _claiming(self) -> Iterator[None]:
+        """Let one process at a time change the states of rows."""
+        descriptor = os.open(self._locks / "claims", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _try_lock(self, row: int) -> int | None:
+        descriptor = os.open(self._locks / str(row), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    # Places
+
+    def row(self, row: int) -> int:
+        """Return the index of a row's first word."""
+        return _HEADER_WORDS + row * _ROW_STEP
+
+    def find(self, row: int, tag: int) -> int | None:
+        """Return the number of a tag's place in a row."""
+        first = tag % BUCKETS * BUCKET_SIZE
+        start = self.row(row) + TAGS + first
+        tags = self.words[start : start + BUCKET_SIZE].tolist()
+        return first + tags.index(tag) if tag in tags else None
+
+    # Banks
+
+    def bank(self, flip: int) -> int:
+        """Return the index of the first word of the bank of a publication."""
+        return _BANKS + (flip & 1) * _BANK_WORDS
+
+    def included(self) -> list[int]:
+        """Return the last included epoch of each row."""
+        words = self.words
+        while True:
+            flip = words[FLIP]
+            first = self.bank(flip) + INCLUDED
+            included = words[first : first + ROWS].tolist()
+            if words[FLIP] == flip:  # else the other publication may have been overwritten meanwhile
+                return included
+
+    def published(self, flip: int, tag: int) -> int | None:
+        """Return the amount that is published for a tag; None if it is absent."""
+        at = self.slot(flip, tag)
+        return self.words[at + 1] if self.words[at] == tag else None
+
+    def slot(self, flip: int, tag: int) -> int:
+        """Return the index of a tag in a bank, or of the empty slot where it would be."""
+        words, first = self.words, self.bank(flip) + _TABLE
+        at = tag % BANK_SLOTS
+        while words[first + 2 * at] not in (tag, 0):
+            at = (at + 1) % BANK_SLOTS
+        return first + 2 * at
+
+    def empty(self, flip: int) -> None:
+        """Remove all tags from a bank."""
+        first = self.bank(flip) + _TABLE
+        self.words[first : first + 2 * BANK_SLOTS] = _zeros(2 * BANK_SLOTS)
+
+
+def _zeros(count: int) -> memoryview:
+    return memoryview(bytes(8 * count)).cast("q")
+
+
+def _open(path: Path) -> int:
+    """Return the descriptor of the file, or of a new one that replaces it.
+
+    A process of another release may still have the old one mapped. So it is left to it as it is.
+    """
+    boot = _boot()
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR)
+        header = memoryview(os.pread(descriptor, 16, 0).ljust(16, b"\0")).cast("q")
+        if os.fstat(descriptor).st_size == _SIZE and (header[_FORMAT_AT], header[_BOOT]) == (_FORMAT, boot):
+            return descriptor
+        os.close(descriptor)
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.ftruncate(descriptor, _SIZE)
+        os.posix_fallocate(descriptor, 0, 8 * _HEADER_WORDS)
+        words = memoryview(bytearray(8 * (_BANKS + INCLUDED + ROWS))).cast("q")
+        words[_FORMAT_AT], words[_BOOT] = _FORMAT, boot
+        words[_SALT : _SALT + 2] = memoryview(secrets.token_bytes(16)).cast("q")
+        words[_LIFE] = 1 + secrets.randbits(30)
+        for row in range(ROWS):
+            words[EPOCH + row] = words[_BANKS + INCLUDED + row] = words[_LIFE] << EPOCH_BITS
+        os.pwrite(descriptor, words.tobytes(), 0)
+        new.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        new.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def _boot() -> int:
+    """Return a number that changes when the machine starts: then the file may be half written."""
+    try:
+        return crc32(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+    except OSError:
+        return 0

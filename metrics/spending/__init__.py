@@ -1,0 +1,1 @@
+"""What budgets have spent, as control publishes it for the gateways."""

@@ -1,0 +1,259 @@
+"""Publishes what budgets have spent, together with the epochs of gateways that this includes.
+
+gateway.ipc.counters.spending says why the sum is exact. Here it rests on this:
+
+- Amounts are those of the database at certain journal positions. The database writer adds each batch after its commit,
+  in its own thread, together with the positions that it moved. If these do not fit, everything is read again.
+- Before a step, it is read which epochs are over. A step that reads the journals to their ends has all their records,
+  so the epochs are included when it is committed.
+- A record in an epoch that is not included is subtracted again, under each tag that its row counts it. After a restart,
+  those that are in the database already are read from the journal. So a segment with such a record is kept.
+- A budget that is added or changed is covered before gateways learn of it (`cover`). So a tag without an amount has
+  none. When that is not possible, `COVERED` is cleared until it is.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+from django.db import Error
+
+from gateway.ipc.counters.spending_bank import SpendingBank, TooManyTags
+from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.journal import START, Position
+from gateway.ipc.record import RequestRecord
+from gateway.limits.periods import Days, day_of, name_of
+from gateway.prices.costs import RequestCost
+from gateway.registry.limits import KEY_LEVEL, PERIODS, USER_LEVEL
+from metrics.memory.journal_reader import JournalReader
+from metrics.spending import stored
+from metrics.spending.subjects import Subject, Tag
+from metrics.spending.totals import SpendingTotals, unknown_subjects
+from metrics.storage import database
+from metrics.storage.writer_step import WriterStep
+
+log = logging.getLogger(__name__)
+
+DAYS_BEFORE, DAYS_AFTER = 1, 7  # days around today that are covered: the clock may be set back, or control be away
+COVER_SECONDS = 2.0  # that an added budget waits at most for the database writer
+PAUSE_SECONDS = 0.01
+BATCH = 5000
+MAX_LOOKED_UP = 100_000  # subjects without a budget that are remembered
+
+CostOf = Callable[[RequestRecord], RequestCost | None]
+
+
+class SpendingPublisher:
+    """The publisher of control. The database writer's thread calls it, and any thread may call `cover`."""
+
+    def __init__(
+        self,
+        file: SpendingFile,
+        reader: JournalReader,
+        zone: ZoneInfo,
+        cost_of: CostOf,
+        currency: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`cost_of`: computes a cost again. `currency`: that of budgets. `clock`: seconds since 1970."""
+        self._file = file
+        self._bank = SpendingBank(file)
+        self._reader = reader
+        self._zone = zone
+        self._cost_of = cost_of
+        self._currency = currency
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._totals = SpendingTotals(Days(zone))
+        self._positions: dict[str, Position] | None = None  # of `_totals`; None: nothing is known
+        self._over: list[int] = []
+        self._first = self._last = date.min  # covered days
+        self._is_new = True  # nothing of `_totals` is published yet
+
+    # The database writer's thread
+
+    def begin(self, database_id: str) -> None:
+        """Prepare a step: note which epochs are over, and read everything if nothing is known. Raises Error."""
+        with self._lock:
+            self._file.bury()
+            today = self._today()
+            if self._positions is not None and today - timedelta(days=DAYS_BEFORE) < self._first:
+                self._positions = None  # the clock was set back: amounts of earlier periods are needed again
+            if self._positions is None:
+                self._read_again(database_id, today)
+            self._over = self._bank.over()
+
+    def forget(self) -> None:
+        """Read everything again at the next step: figures of the database have changed in another way than by `add`."""
+        with self._lock:
+            self._positions = None
+
+    def add(self, step: WriterStep, counted: Collection[RequestRecord], costs: Mapping[str, RequestCost]) -> None:
+        """Add the records of a committed batch, and their costs by id. Raises Error."""
+        with self._lock:
+            positions, self._positions = self._positions, None
+            if positions is None or any(positions.get(writer, START) != old for writer, old, _ in step.moves):
+                return  # another process has written: everything is read again
+            positions |= {writer: new for writer, _, new in step.moves}
+            totals = self._totals
+            if totals.kinds or any([entry.budgets for entry in counted]):
+                self._look_up(counted)
+                for entry in counted:
+                    totals.count(entry, self._in_currency(costs.get(entry.id)))
+                for writer, part in zip(step.part_writers, step.parts, strict=True):
+                    for entry, position in zip(part.batch.entries, part.batch.starts, strict=True):
+                        if isinstance(entry, RequestRecord) and entry.budgets:
+                            totals.keep(writer, entry, position)
+            self._positions = positions
+
+    def deletable(self, writer: str, position: Position) -> Position:
+        """Return the position, not after a given one, before which the journal of a writer is not needed."""
+        with self._lock:
+            if self._positions is None:
+                return START
+            kept = self._totals.first_kept(writer)
+            return position if kept is None else min(position, kept)
+
+    def publish(self, *, complete: bool) -> None:
+        """Publish what has changed. `complete`: the step since `begin` has read all journals to their ends."""
+        with self._lock:
+            if self._positions is None:
+                return
+            included = self._over if complete else self._bank.included
+            today = self._today()
+            first, last = today - timedelta(days=DAYS_BEFORE), today + timedelta(days=DAYS_AFTER)
+            totals = self._totals
+            if included != self._bank.included:
+                totals.include(dict(enumerate(included)))
+            elif not (totals.changed or self._is_new or first > self._first or last != self._last):
+                return
+            removed: list[Tag] = []
+            if first > self._first:
+                removed = totals.forget_before({period: name_of(period, first) for period in PERIODS})
+            self._write(included, first, last, removed)
+
+    def _write(self, included: list[int], first: date, last: date, removed: Iterable[Tag] = ()) -> None:
+        totals = self._totals
+        if self._is_new:
+            self._bank.clear()
+            totals.changed.update(totals.amounts)
+        totals.changed.intersection_update(totals.amounts)
+        values = {self._tag(tag): amount for tag, amount in totals.published(totals.changed)}
+        try:
+            self._bank.publish(included, (first.toordinal(), last.toordinal()), values, map(self._tag, removed))
+        except TooManyTags as error:
+            self._bank.cover(covered=False)
+            log.error("what budgets have spent cannot be published: %s", error)
+            return
+        self._first, self._last, self._is_new = first, last, False
+        totals.changed.clear()
+        self._bank.cover(covered=True)
+
+    def _in_currency(self, found: RequestCost | None) -> int | None:
+        return found.cost if found is not None and found.currency == self._currency else None
+
+    def _tag(self, tag: Tag) -> int:
+        return self._file.tag(*tag)
+
+    def _today(self) -> date:
+        return day_of(int(self._clock() * 1e6), self._zone)
+
+    def _look_up(self, entries: Collection[RequestRecord]) -> None:
+        """Find the owners of keys and the budgets of subjects that are not known yet. Raises Error."""
+        totals = self._totals
+        keys, users = unknown_subjects(totals, entries)
+        if not keys and not users:
+            return
+        if len(totals.kinds) > MAX_LOOKED_UP:
+            totals.kinds = {subject: kinds for subject, kinds in totals.kinds.items() if kinds}
+        owners = stored.owners_of(keys)
+        totals.owners |= owners
+        users |= {owner for owner in owners.values() if (USER_LEVEL, owner) not in totals.kinds}
+        for level, ids in ((KEY_LEVEL, keys), (USER_LEVEL, users)):
+            found = stored.kinds_of(level, ids)
+            totals.kinds |= {(level, subject_id): found.get((level, subject_id), frozenset()) for subject_id in ids}
+
+    def _read_again(self, database_id: str, today: date) -> None:
+        first = today - timedelta(days=DAYS_BEFORE)
+        with database.read_moment():
+            positions = stored.positions()
+            found = stored.read_all(self._since(first))
+        totals = SpendingTotals(Days(self._zone))
+        totals.included = dict(enumerate(self._bank.included))
+        totals.amounts, totals.kinds, totals.owners = dict(found.amounts), found.kinds, found.owners
+        totals.forget_before({period: name_of(period, first) for period in PERIODS})
+        if self._bank.has_open:
+            self._read_open(totals, database_id, positions)
+        self._totals, self._positions = totals, positions
+        self._first = first
+        self._is_new = True
+
+    def _read_open(self, totals: SpendingTotals, database_id: str, positions: dict[str, Position]) -> None:
+        """Read the records that are in the database and in an epoch that is not included."""
+        for writer in self._reader.writers(database_id):
+            end = positions.get(writer, START)
+            at = (self._reader.first_segment(writer), 0)
+            while at < end:
+                batch = self._reader.read(writer, at, BATCH)
+                if batch.position == at:
+                    break
+                for entry, start in zip(batch.entries, batch.starts, strict=True):
+                    if start < end and isinstance(entry, RequestRecord) and entry.budgets and totals.is_open(entry):
+                        totals.count_open(entry, self._in_currency(self._cost_of(entry)))
+                        totals.keep(writer, entry, start)
+                at = batch.position
+
+    def _since(self, first: date) -> date:
+        """Return the first day of the periods that this day is in."""
+        return min(date.fromisoformat(name) for period in PERIODS if (name := name_of(period, first)))
+
+    # Any thread
+
+    def cover(self, subjects: Collection[Subject]) -> None:
+        """Publish what the budgets of these subjects have spent, before a gateway learns that these budgets changed."""
+        deadline = time.monotonic() + COVER_SECONDS
+        try:
+            while not self._cover(subjects):
+                if time.monotonic() >= deadline:
+                    self._uncover()
+                    return
+                time.sleep(PAUSE_SECONDS)
+        except Error as error:
+            log.warning("what budgets have spent cannot be read from the database: %s", error)
+            self._uncover()
+
+    def _uncover(self) -> None:
+        with self._lock:
+            self._positions = None
+            self._bank.cover(covered=False)
+
+    def _cover(self, subjects: Collection[Subject]) -> bool:
+        """Return False if the database is at other positions than the amounts in memory."""
+        with self._lock:
+            if self._positions is None or self._is_new:
+                self._uncover()
+                return True
+            before = stored.positions()
+            found = stored.read_some(subjects, self._since(self._first))
+            if before != self._positions or stored.positions() != before:
+                return False
+            totals = self._totals
+            totals.owners |= found.owners
+            for subject in subjects:
+                kinds = found.kinds.get(subject, frozenset())
+                amounts = {
+                    tag: amount for tag, amount in found.amounts.items() if (tag.level, tag.subject_id) == subject
+                }
+                totals.replace(subject, kinds, amounts)
+            totals.forget_before({period: name_of(period, self._first) for period in PERIODS})
+            self._write(self._bank.included, self._first, self._last)
+            return True
+
+    def spent(self, level: str, subject_id: str, unit: str, period: str) -> int | None:
+        """Return what is published in the present period, without what gateways have counted since."""
+        with self._lock:
+            tag = Tag(level, subject_id, unit, period, name_of(period, self._today()))
+            return None if self._positions is None else self._bank.value(self._tag(tag)) or 0

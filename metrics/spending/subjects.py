@@ -1,0 +1,24 @@
+"""Subjects of budgets, and what an amount is counted under."""
+
+from datetime import date
+from typing import NamedTuple
+
+from gateway.limits.periods import name_of
+
+Subject = tuple[str, str]  # level and id
+Kind = tuple[str, str]  # unit and period of a budget
+
+
+class Tag(NamedTuple):
+    """What is counted together: a subject, a unit and a period with its first day (empty: all time)."""
+
+    level: str
+    subject_id: str
+    unit: str
+    period: str
+    first_day: str
+
+
+def tag_of(subject: Subject, unit: str, period: str, day: date) -> Tag:
+    """Return the tag of the period that a day is in."""
+    return Tag(*subject, unit, period, name_of(period, day))
