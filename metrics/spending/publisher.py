@@ -104,9 +104,9 @@ class SpendingPublisher:
                 for entry in counted:
                     totals.count(entry, self._in_currency(costs.get(entry.id)))
                 for writer, part in zip(step.part_writers, step.parts, strict=True):
-                    for entry, position in zip(part.batch.entries, part.batch.starts, strict=True):
-                        if isinstance(entry, RequestRecord) and entry.budgets:
-                            totals.keep(writer, entry, position)
+                    for each, position in zip(part.batch.entries, part.batch.starts, strict=True):
+                        if isinstance(each, RequestRecord) and each.budgets:
+                            totals.keep(writer, each, position)
             self._positions = positions
 
     def deletable(self, writer: str, position: Position) -> Position:

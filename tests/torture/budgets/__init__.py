@@ -1,0 +1,1 @@
+"""Torture of budgets: several gateways and control, killed at any moment, while clocks and budgets change."""

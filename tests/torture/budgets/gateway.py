@@ -1,0 +1,126 @@
+"""One gateway, reduced to its budgets and its journal."""
+
+import heapq
+import random
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from gateway.ipc import journal
+from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.record import OK, AttemptRecord, RequestRecord, uuid7
+from gateway.limits import budgets as module
+from gateway.limits.budgets import Budgets, BudgetsUnavailable, Demand, Held, Reservation
+from gateway.limits.periods import day_of
+from tests.torture.budgets.board import BUDGETS, KEY_IDS, KEYS, SUBJECTS, USER_IDS, Board, subjects_of, user_of
+
+UTC = ZoneInfo("UTC")
+ENDPOINT = "aaaaaaaa-0000-4000-8000-000000000001"
+SEGMENT_BYTES = 20_000
+RATE = 300.0  # requests a second
+EPOCH_SECONDS = 0.2
+WAITS = 0.15  # mean duration of a request, in seconds
+
+
+class TorturedGateway:
+    """A process that admits and ends requests until it is killed, or told to stop."""
+
+    def __init__(self, root: Path, number: int, seed: int, database_id: str) -> None:
+        module.EPOCH_SECONDS = EPOCH_SECONDS
+        self.board = Board(root / "board")
+        self.number = number
+        self.rng = random.Random(seed)
+        self.budgets = Budgets(SpendingFile(root / "spending"), UTC, self.clock)
+        self.journal = journal.Writer(root / "journal", database_id, segment_bytes=SEGMENT_BYTES)
+        self.running: list[tuple[float, int, int, int, int, Held]] = []  # end, number, key, tokens, day, reservation
+        self.unwritten: list[tuple[int, int, int]] = []  # key, day and tokens of records that are not written yet
+        self.records_first = False  # a broken rule
+        self.names_budgets = True  # likewise
+
+    def clock(self) -> float:
+        return time.time() + self.board.words[Board.OFFSET]
+
+    def run(self) -> None:
+        due, count = time.monotonic(), 0
+        while not self.board.words[Board.STOP] or self.running:
+            now = time.monotonic()
+            while self.running and self.running[0][0] <= now:
+                self.end(*heapq.heappop(self.running)[2:])
+            self.flush()
+            self.budgets.end_epoch(self.flush)
+            while due < now and not self.board.words[Board.STOP]:
+                due += self.rng.expovariate(RATE)
+                count += 1
+                self.admit(count, now)
+            if self.rng.random() < 0.001:
+                self.journal.close()  # the next record starts another one
+            time.sleep(0.001)
+        self.journal.close()
+        self.budgets.close()
+
+    def admit(self, count: int, now: float) -> None:
+        key = int(KEYS * self.rng.random() ** 1.5)
+        reserved = self.rng.randrange(20, 200)
+        tally = Board.TALLIES + 3 * self.number
+        try:
+            held = self.budgets.hold(self.demands(key), Reservation(reserved, reserved), None)
+        except BudgetsUnavailable:
+            self.board.words[tally + 2] += 1
+            return
+        if not isinstance(held, Held):
+            self.board.words[tally + 1] += 1
+        elif self.rng.random() < 0.05:
+            held.cancel()
+        else:
+            self.board.words[tally] += 1
+            tokens = int(reserved * self.rng.choice((0, 0.3, 0.6, 0.9, 1.0)))
+            day = self.board.index(day_of(int(self.clock() * 1e6), UTC))
+            heapq.heappush(self.running, (now + self.rng.expovariate(1 / WAITS), count, key, tokens, day, held))
+
+    def demands(self, key: int) -> list[Demand]:
+        words = self.board.words
+        return [
+            (*SUBJECTS[subject], BUDGETS[number][1])
+            for subject in subjects_of(key)
+            for number in (2 * subject, 2 * subject + 1)
+            if words[Board.KNOWN + number]
+        ]
+
+    def end(self, key: int, tokens: int, admitted: int, held: Held) -> None:
+        completed_us = int(self.clock() * 1e6)
+        day = self.board.index(day_of(completed_us, UTC))
+        for subject in subjects_of(key):
+            self.board.add(Board.BEGUN, self.number, subject, day, tokens)
+            if day != admitted:
+                self.board.add(Board.MOVED, self.number, subject, day, tokens)
+        if self.records_first:
+            self.put(key, tokens, completed_us, None, None, None)
+            self.unwritten.append((key, day, tokens))
+            self.flush()
+            time.sleep(0.002)
+            held.settle(tokens, 0, completed_us)
+            return
+        settled = held.settle(tokens, 0, completed_us)
+        assert settled is not None
+        bits = settled.budgets if self.names_budgets else None
+        self.put(key, tokens, completed_us, settled.row, settled.epoch, bits)
+        self.unwritten.append((key, day, tokens))
+
+    def put(
+        self, key: int, tokens: int, completed_us: int, row: int | None, epoch: int | None, bits: int | None
+    ) -> None:
+        record = RequestRecord(
+            uuid7(), completed_us, "chat_completions", "tiny", OK, 200, 1000,
+            attempts=(AttemptRecord(ENDPOINT, OK, 200, 1000),), input_tokens=tokens - tokens // 3,
+            output_tokens=tokens // 3, api_key_id=KEY_IDS[key], user_id=USER_IDS[user_of(key)], row=row, epoch=epoch,
+            budgets=bits,
+        )  # fmt: skip
+        self.journal.put(record)
+
+    def flush(self) -> None:
+        if self.journal.pending:
+            self.journal.flush()
+        for key, day, tokens in self.unwritten:
+            for subject in subjects_of(key):
+                self.board.add(Board.WRITTEN, self.number, subject, day, tokens)
+        self.unwritten.clear()
