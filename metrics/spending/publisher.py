@@ -9,7 +9,7 @@ gateway.ipc.counters.spending says why the sum is exact. Here it rests on this:
 - A record in an epoch that is not included is subtracted again, under each tag that its row counts it. After a restart,
   those that are in the database already are read from the journal. So a segment with such a record is kept.
 - A budget that is added or changed is covered before gateways learn of it (`cover`). So a tag without an amount has
-  none. When that is not possible, `COVERED` is cleared until it is.
+  none. Where that is not possible, UNCOVERED is raised first: then such a tag is unknown until all is read again.
 """
 
 import logging
@@ -72,6 +72,7 @@ class SpendingPublisher:
         self._over: list[int] = []
         self._first = self._last = date.min  # covered days
         self._is_new = True  # nothing of `_totals` is published yet
+        self._uncovered = -1  # SpendingBank.uncovered when `_totals` were read
 
     # The database writer's thread
 
@@ -82,7 +83,7 @@ class SpendingPublisher:
             today = self._today()
             if self._positions is not None and today - timedelta(days=DAYS_BEFORE) < self._first:
                 self._positions = None  # the clock was set back: amounts of earlier periods are needed again
-            if self._positions is None:
+            if self._positions is None or self._uncovered != self._bank.uncovered:
                 self._read_again(database_id, today)
             self._over = self._bank.over()
 
@@ -145,12 +146,13 @@ class SpendingPublisher:
         try:
             self._bank.publish(included, (first.toordinal(), last.toordinal()), values, map(self._tag, removed))
         except TooManyTags as error:
-            self._bank.cover(covered=False)
+            self._file.uncover()
             log.error("what budgets have spent cannot be published: %s", error)
             return
+        if self._is_new:
+            self._bank.cover(self._uncovered)
         self._first, self._last, self._is_new = first, last, False
         totals.changed.clear()
-        self._bank.cover(covered=True)
 
     def _in_currency(self, found: RequestCost | None) -> int | None:
         return found.cost if found is not None and found.currency == self._currency else None
@@ -177,7 +179,7 @@ class SpendingPublisher:
             totals.kinds |= {(level, subject_id): found.get((level, subject_id), frozenset()) for subject_id in ids}
 
     def _read_again(self, database_id: str, today: date) -> None:
-        first = today - timedelta(days=DAYS_BEFORE)
+        first, uncovered = today - timedelta(days=DAYS_BEFORE), self._bank.uncovered
         with database.read_moment():
             positions = stored.positions()
             found = stored.read_all(self._since(first))
@@ -188,7 +190,7 @@ class SpendingPublisher:
         if self._bank.has_open:
             self._read_open(totals, database_id, positions)
         self._totals, self._positions = totals, positions
-        self._first = first
+        self._first, self._uncovered = first, uncovered
         self._is_new = True
 
     def _read_open(self, totals: SpendingTotals, database_id: str, positions: dict[str, Position]) -> None:
@@ -228,7 +230,7 @@ class SpendingPublisher:
     def _uncover(self) -> None:
         with self._lock:
             self._positions = None
-            self._bank.cover(covered=False)
+            self._file.uncover()
 
     def _cover(self, subjects: Collection[Subject]) -> bool:
         """Return False if the database is at other positions than the amounts in memory."""

@@ -45,6 +45,7 @@ from gateway.ipc.counters.spending_file import (
     SPENT,
     STATE,
     TAGS,
+    UNCOVERED,
     UNTIL,
     UNUSED,
     WORLD,
@@ -232,7 +233,7 @@ class SpendingReader:
                 view.flip = flip
             total = view.published
             if total is None:
-                if not words[COVERED]:
+                if words[COVERED] != words[UNCOVERED]:
                     return None
                 total = 0
             total += self._open(view.places)

@@ -11,6 +11,7 @@ from gateway.ipc.counters.spending_file import (
     MAX_PUBLISHED,
     ROWS,
     SINCE,
+    UNCOVERED,
     UNTIL,
     SpendingFile,
 )
@@ -58,11 +59,14 @@ class SpendingBank:
         """Return what is published for a tag."""
         return self._values.get(tag)
 
-    def cover(self, *, covered: bool) -> None:
-        """State whether a tag without an amount has none, or one that is not known yet."""
-        self._words[COVERED] = covered
-        if not covered:
-            memory_barrier()  # before a budget that this is about can be seen
+    @property
+    def uncovered(self) -> int:
+        """How often budgets have changed whose amounts were not published."""
+        return self._words[UNCOVERED]
+
+    def cover(self, uncovered: int) -> None:
+        """State that a tag without an amount has none. `uncovered`: as it was before the amounts were read."""
+        self._words[COVERED] = uncovered
 
     def clear(self) -> None:
         """Remove all amounts from the next publication on. They are to be passed to it again."""

@@ -5,7 +5,8 @@ a unit and a period with its first day. So a period that begins has tags of its 
 
 Words of 64 bits, each with one writer:
 
-- header: the publication (FLIP), the count of changes of rows (WORLD), and whether absent tags are zero (COVERED)
+- header: the publication (FLIP), the count of changes of rows (WORLD), and how often budgets have changed without a
+  publication of what they had spent before (UNCOVERED). While COVERED is equal, an absent tag has spent nothing
 - for each row its state and its epoch
 - two banks, written by control. The last bit of FLIP says which one holds. A bank has the days that it covers, the last
   included epoch of each row, and a table of tags and published amounts
@@ -20,6 +21,7 @@ import fcntl
 import mmap
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -30,8 +32,8 @@ ROWS = 128  # running processes, and those whose last epoch is not included yet
 
 _FORMAT = 0x01_74_6E_65_70_73  # "spent", and the version of this layout
 _FORMAT_AT, _BOOT, _SALT, _LIFE = 0, 1, 2, 4
-FLIP, WORLD, COVERED, OVERFLOWED = 5, 6, 7, 8  # OVERFLOWED: a row has had an OVERFLOW
-STATE = 9  # of each row: UNUSED, ALIVE or DEAD
+FLIP, WORLD, COVERED, UNCOVERED, OVERFLOWED = 5, 6, 7, 8, 9  # OVERFLOWED: a row has had an OVERFLOW
+STATE = 10  # of each row: UNUSED, ALIVE or DEAD
 EPOCH = STATE + ROWS
 UNUSED, ALIVE, DEAD = 0, 1, 2  # DEAD: what it held is void, and what it spent counts until it is included
 EPOCH_BITS = 24  # of the number in a file; those above are random
@@ -81,6 +83,7 @@ class SpendingFile:
         self.words = view.cast("q")
         self._salt = bytes(view[8 * _SALT : 8 * _LIFE])
         self.life = self.words[_LIFE]
+        self._lock = threading.Lock()
 
     def tag(self, level: str, subject_id: str, unit: str, period: str, first_day: str) -> int:
         """Return the tag of a budget in a period. Clients that choose ids cannot choose tags: the salt is secret."""
@@ -91,6 +94,11 @@ class SpendingFile:
     def is_of_this_file(self, row: int, epoch: int) -> bool:
         """Return True if a process could have counted in this row and epoch of this file."""
         return 0 <= row < ROWS and epoch >> EPOCH_BITS == self.life
+
+    def uncover(self) -> None:
+        """State that budgets may change now whose amounts are not published: absent tags are unknown until they are."""
+        with self._lock:
+            self.words[UNCOVERED] += 1
 
     # Rows
 
@@ -259,6 +267,7 @@ def _open(path: Path) -> int:
         words[_FORMAT_AT], words[_BOOT] = _FORMAT, boot
         words[_SALT : _SALT + 2] = memoryview(secrets.token_bytes(16)).cast("q")
         words[_LIFE] = 1 + secrets.randbits(30)
+        words[UNCOVERED] = 1
         for row in range(ROWS):
             words[EPOCH + row] = words[_BANKS + INCLUDED + row] = words[_LIFE] << EPOCH_BITS
         os.pwrite(descriptor, words.tobytes(), 0)

@@ -38,12 +38,12 @@ def running_epoch_included() -> None:
     def over(bank: SpendingBank) -> list[int]:
         return [max(bank.included[row], bank._words[EPOCH + row]) for row in range(ROWS)]
 
-    SpendingBank.over = over  # type: ignore[method-assign]
+    SpendingBank.over = over  # type: ignore[method-assign, assignment]
 
 
 def epoch_not_awaited() -> None:
     """A process ends its epoch although the one before is not included: its words are cleared too early."""
-    SpendingRow.can_end_epoch = lambda row: row.has_spent  # type: ignore[method-assign]
+    SpendingRow.can_end_epoch = lambda row: row.has_spent  # type: ignore[method-assign, assignment]
 
 
 def row_used_again() -> None:
@@ -58,7 +58,7 @@ def row_used_again() -> None:
         finally:
             file.included = included  # type: ignore[method-assign]
 
-    SpendingFile.claim = claim  # type: ignore[method-assign]
+    SpendingFile.claim = claim  # type: ignore[method-assign, assignment]
 
 
 def reservations_not_counted() -> None:
@@ -67,7 +67,7 @@ def reservations_not_counted() -> None:
         view.held = []
 
     original = SpendingReader._look
-    SpendingReader._look = look  # type: ignore[method-assign]
+    SpendingReader._look = look  # type: ignore[method-assign, assignment]
 
 
 def open_epochs_forgotten() -> None:
@@ -79,7 +79,7 @@ def segments_not_kept() -> None:
     def deletable(publisher: SpendingPublisher, writer: str, position: Position) -> Position:
         return position
 
-    SpendingPublisher.deletable = deletable  # type: ignore[method-assign]
+    SpendingPublisher.deletable = deletable  # type: ignore[method-assign, assignment]
 
 
 def budgets_not_covered() -> None:
@@ -88,7 +88,7 @@ def budgets_not_covered() -> None:
     def cover(publisher: SpendingPublisher, subjects: Collection[Any]) -> None:
         pass
 
-    SpendingPublisher.cover = cover  # type: ignore[method-assign]
+    SpendingPublisher.cover = cover  # type: ignore[method-assign, assignment]
 
 
 def two_stores() -> None:
@@ -100,7 +100,7 @@ def two_stores() -> None:
         time.sleep(0.002)
         original(bank, included, days, changed, removed)
 
-    SpendingBank.publish = publish  # type: ignore[method-assign]
+    SpendingBank.publish = publish  # type: ignore[method-assign, assignment]
 
 
 def bank_not_read_again() -> None:
@@ -113,12 +113,12 @@ def bank_not_read_again() -> None:
         return original(reader, view)
 
     original = SpendingReader._spent
-    SpendingReader._spent = spent  # type: ignore[method-assign]
+    SpendingReader._spent = spent  # type: ignore[method-assign, assignment]
 
 
 def reservation_kept() -> None:
     """What a request held is not given back."""
-    Budgets.let_go = lambda budgets, places: None  # type: ignore[method-assign]
+    Budgets.let_go = lambda budgets, places: None  # type: ignore[method-assign, assignment]
 
 
 RULES: dict[str, Callable[[], None]] = {

@@ -26,7 +26,7 @@ class TorturedGateway:
     """A process that admits and ends requests until it is killed, or told to stop."""
 
     def __init__(self, root: Path, number: int, seed: int, database_id: str) -> None:
-        module.EPOCH_SECONDS = EPOCH_SECONDS
+        vars(module)["EPOCH_SECONDS"] = EPOCH_SECONDS
         self.board = Board(root / "board")
         self.number = number
         self.rng = random.Random(seed)

@@ -88,9 +88,7 @@ def prepare(root: Path) -> None:
         )  # TEMP
     (root / "database-id").write_text(database.database_id())
     now = datetime.now(UTC)
-    users = [
-        User.objects.create(id=it, username=it, password="x", role="viewer", created_at=now) for it in USER_IDS
-    ]
+    users = [User.objects.create(id=it, username=it, password="x", role="viewer", created_at=now) for it in USER_IDS]
     for number, key in enumerate(KEY_IDS):
         ApiKey.objects.create(
             id=key, key_hash=f"{number:064x}", name=key, created_by=users[user_of(number)], created_at=now
@@ -142,11 +140,11 @@ class Torture:
         elif roll < 0.42:
             self.events["stopped"] += 1
             stopped = self.rng.choice([self.control, *self.gateways])
-            if stopped.pid is not None:
-                os.kill(stopped.pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # it has failed: see below
+                os.kill(stopped.pid or 0, signal.SIGSTOP)
                 self.look()
                 time.sleep(0.2)
-                os.kill(stopped.pid, signal.SIGCONT)
+                os.kill(stopped.pid or 0, signal.SIGCONT)
         deadline = time.monotonic() + self.rng.uniform(0.05, 0.4)
         while time.monotonic() < deadline:
             self.look()
