@@ -30,8 +30,7 @@ from metrics.storage import bulk, cost_rows, cost_totals, database, hardware_row
 from metrics.storage.hardware_hours import HardwareHours
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.learning_rows import ChangedWindows
-from metrics.storage.spending import NoSpending, Spending
-from metrics.storage.writer_step import PositionConflict, WriterStep
+from metrics.storage.writer_step import NoSpending, PositionConflict, Spending, WriterStep
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,15 @@
 """One step of the database writer: a batch of journal parts, and the statements that store its sums."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.ipc import record
 from gateway.ipc.journal import Position
+from gateway.ipc.record import RequestRecord
+from gateway.prices.costs import RequestCost
 from metrics import sql
 from metrics.counting.fold import Fold
 from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_samples, pack_samples, unpack_samples
@@ -71,6 +73,44 @@ class WriterStep:
     def full(self) -> bool:
         entries = sum(len(part.batch.entries) for part in self.parts)
         return entries >= BATCH or sum(part.batch.size for part in self.parts) >= BATCH_BYTES
+
+
+class Spending(Protocol):
+    """The publisher of budgets (metrics.spending), as the writer's thread calls it. Each method may raise Error."""
+
+    def begin(self, database_id: str) -> None:
+        """Prepare a step, before its journals are read."""
+
+    def add(self, step: WriterStep, counted: Collection[RequestRecord], costs: Mapping[str, RequestCost]) -> None:
+        """Add the records of a committed batch, and their costs by id."""
+
+    def publish(self, *, complete: bool) -> None:
+        """Publish what has changed. `complete`: the step has read all journals to their ends."""
+
+    def deletable(self, writer: str, position: Position) -> Position:
+        """Return the position, not after a given one, before which the journal of a writer is not needed."""
+
+    def forget(self) -> None:
+        """Read everything again: figures of the database have changed in another way than by `add`."""
+
+
+class NoSpending:
+    """No budgets are published: in tests, and in commands."""
+
+    def begin(self, database_id: str) -> None:
+        pass
+
+    def add(self, step: WriterStep, counted: Collection[RequestRecord], costs: Mapping[str, RequestCost]) -> None:
+        pass
+
+    def publish(self, *, complete: bool) -> None:
+        pass
+
+    def deletable(self, writer: str, position: Position) -> Position:
+        return position
+
+    def forget(self) -> None:
+        pass
 
 
 def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:

@@ -1,4 +1,4 @@
-"""What budgets have spent, over all gateway processes: exact at every moment, and after any kill.
+"""Sums that budgets have spent over all gateway processes: exact at every moment, and after any kill.
 
 Spent = what control has published, for the epochs that it includes
       + what the processes spent in later epochs, added up over all rows.

@@ -7,7 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway.ipc import journal
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import HELD, SLOTS, SpendingFile
 from gateway.ipc.record import OK, AttemptRecord, RequestRecord, uuid7
 from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Demand, Held, Reservation
@@ -16,7 +16,7 @@ from tests.torture.budgets.board import BUDGETS, KEY_IDS, KEYS, SUBJECTS, USER_I
 
 UTC = ZoneInfo("UTC")
 ENDPOINT = "aaaaaaaa-0000-4000-8000-000000000001"
-SEGMENT_BYTES = 20_000
+SEGMENT_BYTES = 3_000
 RATE = 300.0  # requests a second
 EPOCH_SECONDS = 0.2
 WAITS = 0.15  # mean duration of a request, in seconds
@@ -56,6 +56,9 @@ class TorturedGateway:
                 self.journal.close()  # the next record starts another one
             time.sleep(0.001)
         self.journal.close()
+        row = self.budgets._row
+        if row is not None and any(row._words[row._first + HELD : row._first + HELD + SLOTS]):
+            raise AssertionError("something is held without a request")
         self.budgets.close()
 
     def admit(self, count: int, now: float) -> None:

@@ -76,16 +76,10 @@ def prepare(root: Path) -> None:
 
     product.create_database(settings.ROUTERDASH)
     product.migrate(settings.ROUTERDASH)
-    from django.db import connection  # TEMP
-
     from access.models import ApiKey, User
     from metrics.storage import database
     from tests.torture.budgets.control import store
 
-    if "budgets" not in connection.introspection.table_names():  # TEMP
-        connection.cursor().execute(
-            "CREATE TABLE budgets (id text primary key, level text, subject_id text, unit text, period text, amount bigint, hard bool, refuses_unpriced bool, instead text)"
-        )  # TEMP
     (root / "database-id").write_text(database.database_id())
     now = datetime.now(UTC)
     users = [User.objects.create(id=it, username=it, password="x", role="viewer", created_at=now) for it in USER_IDS]
@@ -194,6 +188,8 @@ class Torture:
         words[Board.STOP] = 1
         for gateway in self.gateways:
             gateway.join(END_SECONDS)
+            if gateway.exitcode:
+                self.wrong(f"a gateway has ended with {gateway.exitcode}")
         if not until(self.is_included):
             self.wrong("epochs of ended processes are not included")
         if not until(lambda: not os.listdir(self.root / "journal")):
