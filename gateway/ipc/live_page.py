@@ -14,8 +14,8 @@ It holds these cells:
 - for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
   circuit breaker, and the work that adaptive routing counts
 
-The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners. What budgets
-have spent is in another file, whose rows outlive their processes (gateway.ipc.counters.spending).
+The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners. The amounts
+of budgets are in another file, whose rows outlive their processes (gateway.ipc.counters.spending).
 
 A row belongs to one life of one process, which holds a lock on a file until it ends (`claim_row`). So a gateway that
 drains after its supervisor was killed, and one of the next supervisor, never write the same cells. A process writes

@@ -1,4 +1,4 @@
-"""Budgets of a request: what it may use is reserved when it is admitted, and what it used is counted at its end.
+"""Budgets of a request: its use is reserved when it is admitted, and counted at its end.
 
 gateway.ipc.counters.spending counts. A request that ends in another period than it was admitted in counts in that one.
 """
@@ -23,8 +23,8 @@ MAX_VIEWS = 40_000  # tags that a process remembers
 Demand = tuple[str, str, Budget]  # level, id of the subject, budget
 
 
-class Reservation:
-    """What a request may use of one unit, at most. Money: 10⁻⁹ of the reporting currency."""
+class Reserve:
+    """The use of one unit that a request reserves. Money: 10⁻⁹ of the reporting currency."""
 
     __slots__ = ("expected", "most")
 
@@ -55,7 +55,7 @@ class BudgetExceeded:
 
 
 class BudgetsUnavailable(Exception):
-    """It is not known what the budgets have spent, or there is no room to count it."""
+    """The amounts that budgets have spent are unknown, or there is no room to count it."""
 
 
 class Settled:
@@ -70,7 +70,7 @@ class Settled:
 
 
 class Held:
-    """What a request holds. It ends once, by `settle` or `cancel`; later calls do nothing."""
+    """The reservations of a request. They end once, by `settle` or `cancel`; later calls do nothing."""
 
     __slots__ = ("_budgets", "_demands", "_places")
 
@@ -80,7 +80,7 @@ class Held:
         self._places = places
 
     def settle(self, tokens: int, cost: int, completed_us: int) -> Settled | None:
-        """Count what the request used, before its record is put. None: it has ended before."""
+        """Count the use of the request, before its record is put. None: it has ended before."""
         budgets, self._budgets = self._budgets, None
         return None if budgets is None else budgets.settle(self._demands, self._places, tokens, cost, completed_us)
 
@@ -105,8 +105,8 @@ class Budgets:
         self._claim_at = self._epoch_at = 0.0  # time.monotonic()
         self._tags: dict[tuple[str, str, str, str, date], TagView] = {}
 
-    def hold(self, demands: Sequence[Demand], tokens: Reservation, cost: Reservation | None) -> Held | BudgetExceeded:
-        """Reserve what a request may use of all these budgets; return the budget that forbids it.
+    def hold(self, demands: Sequence[Demand], tokens: Reserve, cost: Reserve | None) -> Held | BudgetExceeded:
+        """Reserve the use of a request from all these budgets; return the budget that forbids it.
 
         `cost` None: the request has no price. Raises BudgetsUnavailable.
         """
@@ -116,7 +116,7 @@ class Budgets:
         day = self._days.of(int(self._clock() * 1e6))
         row = self._own_row()
         if not self._reader.covers(day.toordinal()):
-            raise BudgetsUnavailable("control has not published what budgets have spent")
+            raise BudgetsUnavailable("control has not published the amounts of budgets")
         for _ in range(ATTEMPTS):
             held = self._claim(row, demands, tokens, cost, day)
             if isinstance(held, Held) or held.used + max(held.requested, 1) > held.budget.amount:
@@ -124,7 +124,7 @@ class Budgets:
         return held
 
     def _claim(
-        self, row: SpendingRow, demands: Sequence[Demand], tokens: Reservation, cost: Reservation | None, day: date
+        self, row: SpendingRow, demands: Sequence[Demand], tokens: Reserve, cost: Reserve | None, day: date
     ) -> Held | BudgetExceeded:
         places: list[tuple[int, int]] = []
         views = []
@@ -153,17 +153,17 @@ class Budgets:
         return BudgetExceeded(level, budget, used, amount, resets_at, is_unpriced=False)
 
     def _fits(self, demand: Demand, view: TagView, amount: int) -> bool:
-        """Return True if a budget is not exceeded with what is claimed, or not spent if nothing is."""
+        """Return True if a budget is not exceeded by the claims, or not spent if nothing is."""
         most = demand[2].amount if amount else demand[2].amount - 1
         used = self._reader.used(view)
         if used is not None and used > most:
             used = self._reader.used(view)  # a place that is given to another tag may be counted once for both
         if used is None:
-            raise BudgetsUnavailable("control has not published what this budget has spent")
+            raise BudgetsUnavailable("control has not published the amount of this budget")
         return used <= most
 
     def left(self, level: str, subject_id: str, budget: Budget) -> int | None:
-        """Return what is left of a budget now, without reservations; None: it is not known."""
+        """Return the rest of a budget now, without reservations; None: it is not known."""
         day = self._days.of(int(self._clock() * 1e6))
         spent = self._reader.spent(self._view(level, subject_id, budget, day))
         return None if spent is None or not self._reader.covers(day.toordinal()) else max(0, budget.amount - spent)
@@ -171,7 +171,7 @@ class Budgets:
     def settle(
         self, demands: Sequence[Demand], places: list[tuple[int, int]], tokens: int, cost: int, completed_us: int
     ) -> Settled:
-        """Count what a request used, and give back what it held. `completed_us`: as its record has it."""
+        """Count the use of a request, and give back its reservations. `completed_us`: as its record has it."""
         row, day, bits = self._own_row(), self._days.of(completed_us), 0
         for level, subject_id, budget in demands:
             row.spend(self._view(level, subject_id, budget, day).tag, tokens if budget.unit == TOKENS else cost)
@@ -180,7 +180,7 @@ class Budgets:
         return Settled(row.number, row.epoch, bits)
 
     def let_go(self, places: list[tuple[int, int]]) -> None:
-        """Give back what a request held."""
+        """Give back the reservations of a request."""
         row = self._row
         if row is not None:
             for place, amount in places:

@@ -1,1 +1,1 @@
-"""What budgets have spent, as control publishes it for the gateways."""
+"""The amounts that budgets have spent, as control publishes them for the gateways."""

@@ -1,4 +1,4 @@
-"""Publishes what budgets have spent, together with the epochs of gateways that this includes.
+"""Publishes the amounts that budgets have spent, together with the epochs of gateways that this includes.
 
 gateway.ipc.counters.spending says why the sum is exact. Here it rests on this:
 
@@ -119,7 +119,7 @@ class SpendingPublisher:
             return position if kept is None else min(position, kept)
 
     def publish(self, *, complete: bool) -> None:
-        """Publish what has changed. `complete`: the step since `begin` has read all journals to their ends."""
+        """Publish the changes. `complete`: the step since `begin` has read all journals to their ends."""
         with self._lock:
             if self._positions is None:
                 return
@@ -147,7 +147,7 @@ class SpendingPublisher:
             self._bank.publish(included, (first.toordinal(), last.toordinal()), values, map(self._tag, removed))
         except TooManyTags as error:
             self._file.uncover()
-            log.error("what budgets have spent cannot be published: %s", error)
+            log.error("amounts that budgets have spent cannot be published: %s", error)
             return
         if self._is_new:
             self._bank.cover(self._uncovered)
@@ -215,7 +215,7 @@ class SpendingPublisher:
     # Any thread
 
     def cover(self, subjects: Collection[Subject]) -> None:
-        """Publish what the budgets of these subjects have spent, before a gateway learns that these budgets changed."""
+        """Publish the amounts of the budgets of these subjects, before a gateway learns that these budgets changed."""
         deadline = time.monotonic() + COVER_SECONDS
         try:
             while not self._cover(subjects):
@@ -224,7 +224,7 @@ class SpendingPublisher:
                     return
                 time.sleep(PAUSE_SECONDS)
         except Error as error:
-            log.warning("what budgets have spent cannot be read from the database: %s", error)
+            log.warning("amounts that budgets have spent cannot be read from the database: %s", error)
             self._uncover()
 
     def _uncover(self) -> None:
@@ -255,7 +255,7 @@ class SpendingPublisher:
             return True
 
     def spent(self, level: str, subject_id: str, unit: str, period: str) -> int | None:
-        """Return what is published in the present period, without what gateways have counted since."""
+        """Return the published amount of the present period, without the requests that gateways have counted since."""
         with self._lock:
             tag = Tag(level, subject_id, unit, period, name_of(period, self._today()))
             return None if self._positions is None else self._bank.value(self._tag(tag)) or 0

@@ -1,4 +1,4 @@
-"""Budgets and what was spent, as the database has them: the sums that the Usage page shows.
+"""Budgets and the amounts they have spent, as the database has them: the sums that the Usage page shows.
 
 The tables of keys and budgets belong to `access`, which this package may not import.
 """
@@ -78,7 +78,7 @@ def keys_of(users: Collection[str]) -> dict[str, str]:
 
 
 def read_all(since: date) -> StoredSums:
-    """Return what all budgets have spent in periods from this day on, without those that have spent nothing.
+    """Return the amounts of all budgets in periods from this day on, without those that have spent nothing.
 
     Read it as of one moment. `since` is the first day of a period of each length.
     """
@@ -99,7 +99,7 @@ def read_all(since: date) -> StoredSums:
 
 
 def read_some(subjects: Collection[Subject], since: date) -> StoredSums:
-    """Return what the budgets of these subjects have spent, those with nothing too."""
+    """Return the amounts of the budgets of these subjects, those with nothing too."""
     found = StoredSums()
     by_level: dict[str, list[str]] = defaultdict(list)
     for level, subject_id in subjects:

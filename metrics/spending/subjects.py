@@ -1,4 +1,4 @@
-"""Subjects of budgets, and what an amount is counted under."""
+"""Subjects of budgets, and the tags of amounts."""
 
 from datetime import date
 from typing import NamedTuple
@@ -10,7 +10,7 @@ Kind = tuple[str, str]  # unit and period of a budget
 
 
 class Tag(NamedTuple):
-    """What is counted together: a subject, a unit and a period with its first day (empty: all time)."""
+    """The name of an amount: a subject, a unit and a period with its first day (empty: all time)."""
 
     level: str
     subject_id: str

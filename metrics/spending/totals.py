@@ -35,12 +35,12 @@ class SpendingTotals:
         self.changed: set[Tag] = set()  # since the last publication
         self.included: dict[int, int] = {}  # last included epoch by row
         self._days = days
-        self._open: dict[RowEpoch, Counter[Tag]] = {}  # what rows count in epochs that are not included
+        self._open: dict[RowEpoch, Counter[Tag]] = {}  # amounts that rows count in epochs that are not included
         self._of_rows: Counter[Tag] = Counter()  # sums of these
         self._kept: dict[RowEpoch, tuple[str, Position]] = {}  # writer, and where the first record of an epoch is
 
     def replace(self, subject: Subject, kinds: frozenset[Kind], amounts: Mapping[Tag, int]) -> None:
-        """Take over the budgets of a subject and what they have spent, as the database has it."""
+        """Take over the budgets of a subject and their amounts, as the database has it."""
         self.kinds[subject] = kinds
         self.amounts |= amounts
         self.changed.update(amounts)

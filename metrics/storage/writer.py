@@ -61,7 +61,7 @@ class DatabaseWriter:
         """Create a writer.
 
         `reseed` reads the figures in memory from the database again, once they differ from it. `learned` is called
-        after each commit with samples of learning. `spending` publishes what budgets have spent.
+        after each commit with samples of learning. `spending` publishes the amounts of budgets.
         """
         self.follower = follower
         self.zone = zone

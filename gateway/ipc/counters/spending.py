@@ -1,7 +1,7 @@
 """Sums that budgets have spent over all gateway processes: exact at every moment, and after any kill.
 
-Spent = what control has published, for the epochs that it includes
-      + what the processes spent in later epochs, added up over all rows.
+Spent = the amount that control has published, for the epochs that it includes
+      + the amounts of the processes in later epochs, added up over all rows.
 
 A process counts a request in the words of its own row, in its present epoch, and its record names the row, the epoch
 and the budgets (gateway.limits.budget_bits). Control publishes, for each tag,
@@ -17,9 +17,9 @@ words for each place are enough, of even and of odd epochs. Before an epoch begi
 misses what was cleared sees FLIP move, as the epoch had been included before.
 
 A process that is killed leaves its words. They count until its journal was read to its end, and its last epoch is
-included. Then what it counted without a record disappears, as it is in no figure. Its row is used again only after
-that. Control that is killed loses nothing: the included epochs are in the file, what is not included is in segments of
-the journal that are kept for that, and all else is in the database.
+included. Then amounts without a record disappear, as they are in no figure. Its row is used again only after
+that. Control that is killed loses nothing: the included epochs are in the file, records that are not included are in
+segments of the journal that are kept for that, and all others are in the database.
 
 Order at the end of a request: SPENT is raised, then HELD is lowered, then the record is put. A reader loads HELD, then
 EPOCH, then SPENT. So it may count a request twice for a moment, never not at all. A request claims in HELD, passes a
@@ -86,7 +86,7 @@ class SpendingRow:
         return place
 
     def let_go(self, place: int, amount: int) -> None:
-        """Give back what `hold` reserved, after what was used of it is spent."""
+        """Give back what `hold` reserved, after its use is counted."""
         self._words[self._first + HELD + place] -= amount
         left = self._used[place] - 1
         if left:
@@ -196,13 +196,13 @@ class SpendingReader:
         self._since = self._until = 0
 
     def covers(self, day: int) -> bool:
-        """Return True if what is published is complete for the periods of a day (date.toordinal())."""
+        """Return True if the published amounts are complete for the periods of a day (date.toordinal())."""
         while (flip := self._words[FLIP]) != self._flip:
             self._read_bank(flip)
         return self._since <= day <= self._until
 
     def used(self, view: TagView) -> int | None:
-        """Return what is spent and held. None: control has not published yet what was spent before."""
+        """Return the amount spent and held. None: control has not published earlier amounts yet."""
         words = self._words
         if words[WORLD] != self._world:
             self._world = words[WORLD]
@@ -211,12 +211,12 @@ class SpendingReader:
             self._version += 1
         if view.version != self._version or view.stamp != [words[at] for at in view.stamp_at]:
             self._look(view)
-        held = sum([words[at] for at in view.held])  # before what is spent
+        held = sum([words[at] for at in view.held])  # before the amounts spent
         spent = self._spent(view)
         return None if spent is None else held + spent
 
     def spent(self, view: TagView) -> int | None:
-        """Return what is spent, without reservations. None: control has not published yet what was spent before."""
+        """Return the amount spent, without reservations. None: control has not published earlier amounts yet."""
         view.version = -1
         if self.used(view) is None:
             return None
@@ -243,7 +243,7 @@ class SpendingReader:
                 return total
 
     def _open(self, places: list[tuple[int, int]], step: int = SLOTS) -> int:
-        """Return what was spent in epochs that are not included. `step`: from a word of even epochs to the odd one."""
+        """Return the amount of epochs that are not included. `step`: from a word of even epochs to the odd one."""
         words, included, total = self._words, self._included, 0
         for row, at in places:
             epoch = words[EPOCH + row]

@@ -1,4 +1,4 @@
-"""Writer of the banks of the spending file: what control publishes of budgets. Only control has one."""
+"""Writer of the banks of the spending file, which control publishes. Only control has one."""
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ class TooManyTags(Exception):
 
 
 class SpendingBank:
-    """What is published. A publication writes what has changed into the bank that nobody reads, then one word."""
+    """The published amounts. A publication writes the changed ones into the bank that nobody reads, then one word."""
 
     def __init__(self, file: SpendingFile) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class SpendingBank:
         ]
 
     def value(self, tag: int) -> int | None:
-        """Return what is published for a tag."""
+        """Return the published amount of a tag."""
         return self._values.get(tag)
 
     @property

@@ -1,4 +1,4 @@
-"""Layout of the file in which gateway processes count what budgets have spent, beside the live page.
+"""Layout of the file in which gateway processes count the amounts that budgets have spent, beside the live page.
 
 An amount (tokens, or 10⁻⁹ of the reporting currency) is counted under a *tag*: 63 bits of a keyed hash of a subject,
 a unit and a period with its first day. So a period that begins has tags of its own, and nothing is ever reset.
@@ -35,7 +35,7 @@ _FORMAT_AT, _BOOT, _SALT, _LIFE = 0, 1, 2, 4
 FLIP, WORLD, COVERED, UNCOVERED, OVERFLOWED = 5, 6, 7, 8, 9  # OVERFLOWED: a row has had an OVERFLOW
 STATE = 10  # of each row: UNUSED, ALIVE or DEAD
 EPOCH = STATE + ROWS
-UNUSED, ALIVE, DEAD = 0, 1, 2  # DEAD: what it held is void, and what it spent counts until it is included
+UNUSED, ALIVE, DEAD = 0, 1, 2  # DEAD: its reservations are void, and its amounts count until they are included
 EPOCH_BITS = 24  # of the number in a file; those above are random
 
 _BANKS = EPOCH + ROWS
@@ -111,7 +111,7 @@ class SpendingFile:
         with self._claiming():
             included = self.included()
             for row in range(ROWS):
-                # What its last process spent must be part of what is published: its places become empty.
+                # The amounts of its last process must be published ones: its places become empty.
                 if words[EPOCH + row] > included[row] or (lock := self._try_lock(row)) is None:
                     continue
                 try:
@@ -129,7 +129,7 @@ class SpendingFile:
         return None
 
     def bury(self) -> None:
-        """Void what the processes held that have ended."""
+        """Void the reservations of processes that have ended."""
         words = self.words
         if ALIVE not in words[STATE : STATE + ROWS].tolist():
             return

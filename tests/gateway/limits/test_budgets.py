@@ -13,7 +13,7 @@ from gateway.ipc.counters.spending_file import BUCKET_SIZE, BUCKETS, EPOCH, ROWS
 from gateway.limits import budgets as module
 from gateway.limits import periods
 from gateway.limits.budget_bits import BITS, kinds_of
-from gateway.limits.budgets import BudgetExceeded, Budgets, BudgetsUnavailable, Held, Reservation
+from gateway.limits.budgets import BudgetExceeded, Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONEY, MONTH, TOKENS, TOTAL, WEEK, Budget
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -79,7 +79,7 @@ def node(tmp_path):
 
 
 def hold(process, amount=10, budget=HUNDRED, level=KEY_LEVEL, subject="k", most=None, cost=None):
-    reserved = Reservation(amount, amount if most is None else most)
+    reserved = Reserve(amount, amount if most is None else most)
     return process.hold([(level, subject, budget)], reserved, cost)
 
 
@@ -141,7 +141,7 @@ def test_all_budgets_are_held_or_none(node):
     process = node.start()
     everyone = Budget("e", TOKENS, DAY, 20)
     demands = [(KEY_LEVEL, "k", HUNDRED), (EVERYONE_LEVEL, "", everyone)]
-    assert isinstance(process.hold(demands, Reservation(30, 30), None), BudgetExceeded)
+    assert isinstance(process.hold(demands, Reserve(30, 30), None), BudgetExceeded)
     held(process, 100)
 
 
@@ -152,8 +152,8 @@ def test_money_without_a_price_counts_nothing_or_is_refused(node):
     exceeded = hold(process, 1000, Budget("b", MONEY, DAY, 50, refuses_unpriced=True))
     assert isinstance(exceeded, BudgetExceeded)
     assert exceeded.is_unpriced
-    assert isinstance(hold(process, 1, money, cost=Reservation(51, 51)), BudgetExceeded)
-    reservation = held(process, 1, money, cost=Reservation(50, 50))
+    assert isinstance(hold(process, 1, money, cost=Reserve(51, 51)), BudgetExceeded)
+    reservation = held(process, 1, money, cost=Reserve(50, 50))
     reservation.settle(7, 20, round(NOON * 1e6))
     assert left(process, money) == 30
 
@@ -162,7 +162,7 @@ def test_the_bits_of_a_record_name_its_budgets(node):
     process = node.start()
     total = Budget("t", MONEY, TOTAL, 100)
     demands = [(KEY_LEVEL, "k", HUNDRED), (EVERYONE_LEVEL, "", total)]
-    settled = process.hold(demands, Reservation(1, 1), Reservation(1, 1)).settle(1, 1, round(NOON * 1e6))
+    settled = process.hold(demands, Reserve(1, 1), Reserve(1, 1)).settle(1, 1, round(NOON * 1e6))
     assert set(kinds_of(settled.budgets)) == {(KEY_LEVEL, TOKENS, DAY), (EVERYONE_LEVEL, MONEY, TOTAL)}
     assert len(set(BITS.values())) == len(BITS)
 

@@ -10,7 +10,7 @@ from gateway.ipc import journal
 from gateway.ipc.counters.spending_file import HELD, SLOTS, SpendingFile
 from gateway.ipc.record import OK, AttemptRecord, RequestRecord, uuid7
 from gateway.limits import budgets as module
-from gateway.limits.budgets import Budgets, BudgetsUnavailable, Demand, Held, Reservation
+from gateway.limits.budgets import Budgets, BudgetsUnavailable, Demand, Held, Reserve
 from gateway.limits.periods import day_of
 from tests.torture.budgets.board import BUDGETS, KEY_IDS, KEYS, SUBJECTS, USER_IDS, Board, subjects_of, user_of
 
@@ -66,7 +66,7 @@ class TorturedGateway:
         reserved = self.rng.randrange(20, 200)
         tally = Board.TALLIES + 3 * self.number
         try:
-            held = self.budgets.hold(self.demands(key), Reservation(reserved, reserved), None)
+            held = self.budgets.hold(self.demands(key), Reserve(reserved, reserved), None)
         except BudgetsUnavailable:
             self.board.words[tally + 2] += 1
             return
