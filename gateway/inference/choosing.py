@@ -39,6 +39,8 @@ ENDLESS = float("inf")
 NOTHING_KEPT: Mapping[str, float] = {}
 _new = tuple.__new__
 
+MOST_OUTPUT = 131_072  # tokens, if neither the request nor the model limits them
+
 
 def find_routes(request: InferenceRequest, body: Body) -> Routes:
     """Return the routes of the model that can serve the request, in any state. Raises Refusal.
@@ -228,6 +230,8 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
         return FULL
     if request.limited is not None:
         reserve(request, request.limited)
+        if request.limited.compiled.has_hard:
+            request.limited.most = most_tokens(request, route)
         if (over := admit(request, request.limited)) is not None:
             endpoint.leave()
             return over
@@ -336,6 +340,15 @@ def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
     if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
         prompt, output, _ = expected_tokens(request)
         limited.prompt, limited.reserved = prompt, prompt + int(output)
+
+
+def most_tokens(request: InferenceRequest, route: Route) -> int:
+    """Return the tokens that a request can use at most: no token has less than one byte."""
+    exchange, model = request.exchange, route.model
+    prompt, output = exchange.length or exchange.body_bytes, 0
+    if request.api.kind.generates:
+        output = request.parsed.max_tokens or model.max_output_tokens or model.max_tokens or MOST_OUTPUT
+    return prompt + output
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

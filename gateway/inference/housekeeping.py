@@ -29,6 +29,7 @@ class Housekeeping:
         roster = services.roster
         self.follow()
         services.queue.dispatch_and_expire(now)
+        services.end_epoch()
         if services.journal is not None:
             services.journal.check()
             roster.publish_unrecorded(services.journal.unrecorded)

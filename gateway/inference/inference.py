@@ -24,7 +24,8 @@ from gateway.inference.choosing import choose, current_routes, find_routes
 from gateway.inference.error_responses import end_without_response, refuse, send_cancelled
 from gateway.inference.failures import refused_tools
 from gateway.inference.failures.reading import failure_in, failure_of, note_quota
-from gateway.inference.limiting.admission import find_limits, let_go
+from gateway.inference.limiting.admission import let_go
+from gateway.inference.limiting.instead import begin_limits
 from gateway.inference.recording import fail_attempt, finish, rejected
 from gateway.inference.relaying import relay_binary, relay_stream
 from gateway.inference.request import Api, InferenceRequest
@@ -96,7 +97,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
     failures: list[Failure] = []
     try:
         if services.roster.reader.limits_version:
-            find_limits(request)
+            begin_limits(request)
         routes = find_routes(request, body)
         services.retries.balance += SHARE
         while True:

@@ -15,6 +15,7 @@ from gateway.ipc.live_page import QueuedRequests
 from gateway.ipc.record import RequestRecord
 from gateway.ipc.response_owners import Owners
 from gateway.ipc.running_requests import Running, Waiting
+from gateway.limits.budgets import Budgets
 from gateway.limits.compiled import KeyLimits
 from gateway.limits.queue_places import QueuePlaces
 from gateway.loop.coroutine_runner import PLAIN_TASKS
@@ -83,7 +84,7 @@ class Services:
         self.queued = QueuedRequests(roster.page)
         self.limit_hits = Hits(roster.page, roster.row.number)
         counters = LimitCounters(roster.page, roster.row)
-        self.limits = KeyLimits(roster.reader, counters)
+        self.limits = KeyLimits(roster.reader, counters, Budgets(roster.page.spending, config.zone))
         self.queue_places = QueuePlaces(config, roster, counters)
         self.is_adaptive = config.balancer == ADAPTIVE
         self.learned = LearnedFacts(roster, config.spill_after_secs)
@@ -144,8 +145,13 @@ class Services:
         self.roster.close()
         if self.journal is not None:
             self.journal.close()
+        self.limits.budgets.close()
         if self._owners is not None:
             self._owners.close()
+
+    def end_epoch(self) -> None:
+        """Let control include the requests that budgets have counted, every few seconds."""
+        self.limits.budgets.end_epoch(self._write_records)
 
     def serve_queue(self) -> None:
         """Have the queue served soon: a request has left its endpoint, and others wait."""

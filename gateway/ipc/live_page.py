@@ -298,6 +298,7 @@ class LivePage:
 
     def clear_dead_rows(self) -> None:
         """Clear the rows of processes that have ended without releasing them."""
+        self.spending.bury()
         if not any(self._header[_PIDS : _PIDS + self.rows]):
             return
         with self._claiming():

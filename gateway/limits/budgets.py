@@ -54,7 +54,7 @@ class BudgetExceeded:
         self.is_unpriced = is_unpriced
 
 
-class BudgetsUnavailable(Exception):
+class BudgetsUnavailable(NoPlace):
     """The amounts that budgets have spent are unknown, or there is no room to count it."""
 
 
@@ -141,7 +141,7 @@ class Budgets:
                 if not self._fits(demand, view, amount):
                     exceeded = demand, view, amount
                     break
-        except (NoPlace, BudgetsUnavailable) as error:
+        except NoPlace as error:
             self.let_go(places)
             raise BudgetsUnavailable(str(error)) from None
         if exceeded is None:
@@ -161,6 +161,11 @@ class Budgets:
         if used is None:
             raise BudgetsUnavailable("control has not published the amount of this budget")
         return used <= most
+
+    def is_spent(self, level: str, subject_id: str, budget: Budget) -> bool:
+        """Return True if nothing is left of a budget. It does not count a request that asks."""
+        left = self.left(level, subject_id, budget)
+        return left is not None and left <= 0
 
     def left(self, level: str, subject_id: str, budget: Budget) -> int | None:
         """Return the rest of a budget now, without reservations; None: it is not known."""

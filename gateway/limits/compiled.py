@@ -4,8 +4,11 @@ An API key has its own limits, those of its owner, and those of everyone. A requ
 everyone. They are compiled when a key is first used, and again after one of the rows has changed.
 """
 
+from msgspec import structs
+
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
 from gateway.ipc.counters.subject import Subject
+from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
 from gateway.registry.limits import (
     CONCURRENCY,
     EVERYONE_LEVEL,
@@ -13,12 +16,14 @@ from gateway.registry.limits import (
     REQUESTS,
     TOKENS,
     USER_LEVEL,
+    Budget,
     LimitFacts,
 )
 from gateway.registry.reader import BoundedCache, RegistryReader
 from gateway.registry.schema import ApiKey
 
 CACHED = 10_000  # API keys in each of the two halves of the cache
+MAX_BUDGET = (1 << 62) - 1
 OF_A_MINUTE = (REQUESTS, TOKENS)
 
 
@@ -40,15 +45,32 @@ class LevelLimits:
 class CompiledLimits:
     """The limits of one API key, of its owner and of everyone."""
 
-    __slots__ = ("cheap", "has_tokens", "has_user", "levels", "minutes", "owner_id", "plan", "version")
+    __slots__ = (
+        "budgets", "cheap", "has_hard", "has_tokens", "has_user", "levels", "minutes", "owner_id", "plan",
+        "reserved_budgets", "version", "with_instead",
+    )  # fmt: skip
 
-    def __init__(self, owner_id: str, version: int, levels: list[LevelLimits], counters: LimitCounters) -> None:
-        """`version`: RegistryReader.limits_version of the levels."""
+    def __init__(
+        self,
+        owner_id: str,
+        version: int,
+        levels: list[LevelLimits],
+        counters: LimitCounters,
+        budgets: tuple[Demand, ...] = (),
+    ) -> None:
+        """`version`: RegistryReader.limits_version of the levels. `budgets`: those of all levels."""
+        self.budgets = budgets
+        # A budget with another model refuses nothing: it counts, and sends requests there once it is spent.
+        self.reserved_budgets = [
+            (level, it, budget if budget.instead is None else _endless(budget)) for level, it, budget in budgets
+        ]
+        self.with_instead = [demand for demand in budgets if demand[2].instead is not None]
+        self.has_hard = any(budget.hard for _, _, budget in budgets)
         self.owner_id = owner_id
         self.version = version
         self.levels = levels
-        self.has_tokens = any(it.facts.tokens is not None for it in levels)
-        self.has_user = any(it.level == USER_LEVEL for it in levels)
+        self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
+        self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
         self.plan = counters.plan(*[(it.subject, _allowance(it.facts)) for it in levels])
         # For requests that need no slot: they are counted, and neither wait nor have tokens.
         of_requests = [(it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests)]
@@ -62,6 +84,11 @@ class CompiledLimits:
             ]
             if found:
                 self.minutes.append((limit, found))
+
+    def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:
+        """Return True if these are its limits and budgets."""
+        same = self.owner_id == owner_id and _facts(self.levels) == _facts(levels)
+        return same and self.budgets == tuple(budgets)
 
     def level_of(self, excess: Excess) -> LevelLimits:
         """Return the level whose limit a request would exceed."""
@@ -86,7 +113,8 @@ class CompiledLimits:
 class KeyLimits:
     """The limits of all API keys, as one gateway process takes them."""
 
-    def __init__(self, reader: RegistryReader, counters: LimitCounters) -> None:
+    def __init__(self, reader: RegistryReader, counters: LimitCounters, budgets: Budgets) -> None:
+        self.budgets = budgets
         self._reader = reader
         self._counters = counters
         self._compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)
@@ -98,21 +126,25 @@ class KeyLimits:
         found = self._compiled.get(key_id)
         if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
             found = self._compile(key_id, owner_id, found)
-        return found if found.levels else None
+        return found if found.levels or found.budgets else None
 
     def _compile(self, key_id: str, owner_id: str, before: CompiledLimits | None) -> CompiledLimits:
         version = self._reader.limits_version
-        levels = []
+        levels: list[LevelLimits] = []
+        budgets: list[Demand] = []
         for level, subject_id in ((KEY_LEVEL, key_id), (USER_LEVEL, owner_id), (EVERYONE_LEVEL, "")):
             if not subject_id and level != EVERYONE_LEVEL:
                 continue
             facts = self._reader.limits_of(level, subject_id)
-            if facts is not None and (facts.concurrency, facts.requests, facts.tokens) != (None, None, None):
+            if facts is None:
+                continue
+            budgets += [(level, subject_id, budget) for budget in facts.budgets]
+            if (facts.concurrency, facts.requests, facts.tokens) != (None, None, None):
                 levels.append(LevelLimits(level, facts, self._subject(level, subject_id)))
-        if before is not None and before.owner_id == owner_id and _facts(before.levels) == _facts(levels):
+        if before is not None and before.is_equal(owner_id, levels, budgets):
             before.version = version  # only limits of others have changed
             return before
-        compiled = CompiledLimits(owner_id, version, levels, self._counters)
+        compiled = CompiledLimits(owner_id, version, levels, self._counters, tuple(budgets))
         self._compiled.put(key_id, compiled)
         return compiled
 
@@ -123,6 +155,10 @@ class KeyLimits:
             found = self._counters.subject(level, subject_id)
             self._subjects.put((level, subject_id), found)
         return found
+
+
+def _endless(budget: Budget) -> Budget:
+    return structs.replace(budget, amount=MAX_BUDGET, hard=False, refuses_unpriced=False)
 
 
 def _facts(levels: list[LevelLimits]) -> list[tuple[str, LimitFacts]]:
@@ -136,13 +172,33 @@ def _allowance(facts: LimitFacts) -> Allowance:
 class LimitedRequest:
     """One request with limits, and the part of them that it has taken."""
 
-    __slots__ = ("anthropic", "charge", "compiled", "excess", "left", "lines", "prompt", "reserved", "waited_for")
+    __slots__ = (
+        "anthropic",
+        "budgets",
+        "charge",
+        "compiled",
+        "cost",
+        "exceeded",
+        "excess",
+        "held",
+        "left",
+        "lines",
+        "most",
+        "prompt",
+        "reserved",
+        "waited_for",
+    )  # fmt: skip
 
-    def __init__(self, compiled: CompiledLimits, *, anthropic: bool = False) -> None:
+    def __init__(self, compiled: CompiledLimits, budgets: Budgets, *, anthropic: bool = False) -> None:
         """`anthropic`: its client uses Anthropic's API, otherwise OpenAI's or Ollama's."""
+        self.budgets = budgets
+        self.held: Held | None = None  # from its budgets, until it ends
+        self.exceeded: BudgetExceeded | None = None  # the budget that forbade it when it last tried
+        self.most = 0  # tokens that it can use at most, for hard budgets
+        self.cost: Reserve | None = None  # None: it has no price
         self.compiled = compiled
         self.anthropic = anthropic
-        self.charge: Charge | None = None  # until it ends
+        self.charge: Charge | None = None  # of its limits, until it ends
         self.left: list[int] | None = None  # of each limit (Charge.left), once it was taken from them
         self.excess: Excess | None = None  # the limit that it exceeded when it last tried
         self.waited_for: str | None = None  # that limit as records name it, if it had to wait for it
@@ -151,12 +207,33 @@ class LimitedRequest:
         self.lines: bytes | None = None  # header lines, once they are needed
 
     def take(self) -> bool:
-        """Take the request from all limits; return False if it would exceed one. Raises NoPlace."""
-        taken = self.compiled.plan.take(self.reserved or 0)
-        if isinstance(taken, Charge):
-            self.charge, self.left, self.excess = taken, taken.left, None
+        """Take the request from all limits and budgets; return False if it would exceed one. Raises NoPlace."""
+        compiled = self.compiled
+        taken = compiled.plan.take(self.reserved or 0) if compiled.levels else None
+        if isinstance(taken, Excess):
+            self.excess = taken
+            return False
+        self.excess = None
+        if compiled.budgets and not self._hold(taken):
+            return False
+        self.charge, self.left = taken, [] if taken is None else taken.left
+        return True
+
+    def _hold(self, charge: Charge | None) -> bool:
+        """Reserve the use of the request from its budgets; undo its charge if one of them forbids it."""
+        reserved = self.reserved or 0
+        found = None
+        try:
+            found = self.budgets.hold(
+                self.compiled.reserved_budgets, Reserve(reserved, max(self.most, reserved)), self.cost
+            )
+        finally:
+            if charge is not None and not isinstance(found, Held):
+                charge.cancel()
+        if isinstance(found, Held):
+            self.held, self.exceeded = found, None
             return True
-        self.excess = taken
+        self.exceeded = found
         return False
 
     def count(self) -> bool:
@@ -171,7 +248,7 @@ class LimitedRequest:
                 self.excess = taken
                 return False
             taken.settle()
-        self.left = compiled.plan.left()
+        self.left = compiled.plan.left() if compiled.levels else []
         return True
 
     def settle(self, tokens: int) -> None:
@@ -181,6 +258,9 @@ class LimitedRequest:
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""
+        if self.held is not None:
+            self.held.cancel()
+            self.held = None
         if self.charge is not None:
             self.charge.cancel()
-            self.charge = self.left = self.lines = None
+        self.charge = self.left = self.lines = None

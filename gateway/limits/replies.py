@@ -17,7 +17,7 @@ NO_RETRY = (b"x-should-retry", b"false")  # SDKs of OpenAI and Anthropic obey it
 RETRY_SECONDS = 1  # after a limit on concurrency
 UNAVAILABLE_SECONDS = 2
 
-_SUBJECTS = {KEY_LEVEL: "this API key", USER_LEVEL: "the user of this API key", EVERYONE_LEVEL: "all API keys together"}
+SUBJECTS = {KEY_LEVEL: "this API key", USER_LEVEL: "the user of this API key", EVERYONE_LEVEL: "all API keys together"}
 _LIMITS = {CONCURRENCY: "concurrent requests", REQUESTS: "requests per min (RPM)", TOKENS: "tokens per min (TPM)"}
 _OPENAI_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-reset-%b: %b\r\nx-ratelimit-remaining-%b: "
 _ANTHROPIC_LINES = (
@@ -68,7 +68,7 @@ def refusal(limited: LimitedRequest, excess: Excess) -> LimitRefusal:
     """Return the refusal of a request that would exceed a limit."""
     compiled, limit = limited.compiled, excess.limit
     level = compiled.level_of(excess)
-    whose, name, amount = _SUBJECTS[level.level], _LIMITS[limit], level.amount(limit) or 0
+    whose, name, amount = SUBJECTS[level.level], _LIMITS[limit], level.amount(limit) or 0
     requested = (limited.reserved or 0) if limit == TOKENS else 1
     now = compiled.plan.clock()
     headers: list[tuple[bytes, bytes]] = [(b"x-routerdash-limit", f"{level.level}; {limit}".encode())]

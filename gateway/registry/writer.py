@@ -206,6 +206,10 @@ class RegistryWriter:
         state = msgspec.structs.replace(before, version=version, source=sources[0], previous_source=sources[1])
         store.put(META, STATE, META.pack(state))
 
+    def uncover_budgets(self) -> None:
+        """Let gateways wait for the amounts of budgets that change now: control publishes them later."""
+        self._page.spending.uncover()
+
     def rebuild(
         self,
         database_id: str,

@@ -43,7 +43,8 @@ from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
 from metrics.prices.registry import COUNTER, price_registry
 from metrics.queries.slowdowns import slowdowns
-from metrics.storage import seeding
+from metrics.spending.publisher import SpendingPublisher
+from metrics.storage import cost_rows, seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
 from routerdash import secret_key
@@ -78,6 +79,14 @@ class Control:
         page = LivePage(self.config.live_page_path)
         self.publisher = Publisher(self.config, page)
         self.learner = Learner(self.publisher)
+        budgets = SpendingPublisher(
+            page.spending,
+            runtime.follower.reader,
+            self.config.zone,
+            lambda entry: cost_rows.pricing().cost(entry),
+            self.config.currency,
+        )
+        self.publisher.before_limits = budgets.cover
         self.writer = DatabaseWriter(
             runtime.follower,
             self.config.zone,
@@ -85,6 +94,7 @@ class Control:
             history=self.config.history,
             reseed=self._seed_again,
             learned=self.learner.samples_changed,
+            spending=budgets,
         )
         self._jobs = ThreadPoolExecutor(1, "jobs")
         self._syncs = SyncQueue(self._jobs)

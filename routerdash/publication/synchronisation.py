@@ -96,6 +96,7 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
     batch = change_log.read(ALL)  # before the data: what is logged from here on is applied later
     token = new_token(batch)
     slots = Slots(_readable_endpoints(writer))
+    writer.uncover_budgets()
     writer.rebuild(
         database_id,
         _endpoints(slots),
@@ -136,6 +137,8 @@ def apply_log(writer: RegistryWriter) -> bool:
     if batch.name_ids:
         names = read_names(batch.name_ids)
         changes.model_names = {it: names[it].facts() if it in names else None for it in batch.name_ids}
+    if batch.limited:
+        writer.uncover_budgets()
     limits = read_limits(batch.limited)
     changes.limits = {subject: limits.get(subject) for subject in batch.limited}
     if any(map(needs_prices, limits.values())):

@@ -1,7 +1,7 @@
 """The admission of a request by the limits of its API key, its user and everyone.
 
 A request is taken from all of them when it gets an endpoint, once for all attempts, and settled before its record is
-written. A request that reaches no endpoint is undone.
+written. A request that reaches no endpoint is undone. The same holds for budgets.
 """
 
 from msgspec.structs import force_setattr
@@ -13,7 +13,10 @@ from gateway.ipc import record
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
+from gateway.limits.budget_replies import budget_refusal
+from gateway.limits.budgets import Held
 from gateway.limits.compiled import LimitedRequest
+from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
 
@@ -27,7 +30,9 @@ def find_limits(request: InferenceRequest) -> None:
     except StoreUnreadable:
         raise replies.unavailable() from None
     request.limited = (
-        None if compiled is None else LimitedRequest(compiled, anthropic=request.api.kind.name in OF_ANTHROPIC)
+        None
+        if compiled is None
+        else LimitedRequest(compiled, request.services.limits.budgets, anthropic=request.api.kind.name in OF_ANTHROPIC)
     )
 
 
@@ -45,9 +50,11 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     try:
         taken = limited.take() if request.api.kind.needs_slot else limited.count()
     except NoPlace:
-        limited.excess = None
+        limited.excess = limited.exceeded = None
         return OVER
-    return None if taken else _held(request, limited)
+    if taken:
+        return None
+    return OVER if limited.excess is None else _held(request, limited)
 
 
 def _follow(request: InferenceRequest, limited: LimitedRequest) -> bool:
@@ -80,7 +87,7 @@ def must_wait(request: InferenceRequest, limited: LimitedRequest) -> bool:
 
     Raises Refusal if it exceeds a limit for which it does not wait: it need not wait for an endpoint first.
     """
-    if limited.left is not None:
+    if limited.left is not None or not limited.compiled.levels:
         return False
     try:
         limited.excess = limited.compiled.plan.look(limited.reserved or 0)
@@ -96,7 +103,8 @@ def must_wait(request: InferenceRequest, limited: LimitedRequest) -> bool:
 def refusal_of(limited: LimitedRequest) -> Refusal:
     """Return the refusal of a request that has exceeded a limit, or could not be counted, at its last try."""
     if limited.excess is None:
-        return replies.unavailable()
+        exceeded = limited.exceeded
+        return replies.unavailable() if exceeded is None else budget_refusal(exceeded)
     try:
         return replies.refusal(limited, limited.excess)
     except NoPlace:
@@ -116,6 +124,8 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
             tokens += limited.prompt
         limited.settle(tokens)
         force_setattr(made, "reserved_tokens", limited.reserved)
+        if limited.held is not None:
+            _settle_budgets(limited.held, made)
     else:
         limited.cancel()
     compiled = limited.compiled
@@ -126,10 +136,22 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
     let_others_go_on(request)
 
 
+def _settle_budgets(held: Held, made: RequestRecord) -> None:
+    """Count a request in its budgets, as the figures of control count its record."""
+    tokens = (plausible(made.input_tokens) or 0) + (plausible(made.output_tokens) or 0)
+    settled = held.settle(tokens, 0, made.completed_us)
+    if settled is not None:
+        force_setattr(made, "epoch", settled.epoch)
+        force_setattr(made, "row", settled.row)
+        force_setattr(made, "budgets", settled.budgets)
+
+
 def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
     """End a request that has no record of its own, if it has not ended: it was refused, or failed on the way."""
-    if request.recorded or limited.charge is None:
+    if request.recorded or (limited.charge is None and limited.held is None):
         return
+    if limited.held is not None:
+        limited.held.cancel()
     if request.attempts:
         limited.settle(0)
     else:

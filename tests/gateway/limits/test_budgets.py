@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.spending import SpendingRow
 from gateway.ipc.counters.spending_bank import SpendingBank, TooManyTags
 from gateway.ipc.counters.spending_file import BUCKET_SIZE, BUCKETS, EPOCH, ROWS, SpendingFile
@@ -40,7 +41,7 @@ class Node:
     def publish(self, *, covered=True):
         """Do as control does: include the epochs that are over, with all their records."""
         over = self.bank.over()
-        spent = Counter()
+        spent: Counter[int] = Counter()
         for tag, amount, row, epoch in self.records:
             spent[tag] += amount if row is None or epoch <= over[row] else 0
         uncovered = self.bank.uncovered
@@ -378,8 +379,9 @@ def test_a_file_of_another_layout_or_boot_is_replaced(node, at):
 # Periods
 
 
-def at(*moment):
-    return datetime(*moment, tzinfo=ZONE).timestamp()
+def at(*moment: int) -> float:
+    values = [*moment, 0, 0, 0][:6]
+    return datetime(values[0], values[1], values[2], values[3], values[4], values[5], tzinfo=ZONE).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -448,13 +450,13 @@ def test_an_idle_place_is_given_to_another_budget(node, monkeypatch):
     row = process._row
     tags = [number * BUCKETS + 7 for number in range(1, BUCKET_SIZE + 3)]
     places = [row.hold(tag, 1) for tag in tags[:BUCKET_SIZE]]
-    with pytest.raises(module.NoPlace):
+    with pytest.raises(NoPlace):
         row.hold(tags[-1], 1)
     row.let_go(places[3], 1)
     assert row.hold(tags[-1], 1) == places[3]
     row.spend(tags[0], 5)
     row.let_go(places[0], 1)
-    with pytest.raises(module.NoPlace):
+    with pytest.raises(NoPlace):
         row.hold(tags[-2], 1)
 
 

@@ -228,7 +228,7 @@ def test_figures_are_reloaded_until_that_succeeds(world: World) -> None:
         if (response := responses.pop(0)) is not None:
             raise response
 
-    world.writer._reseed = reseed
+    world.writer._read_figures = reseed
     world.writer.read_again.set()
     with pytest.raises(OperationalError):
         world.writer.step()

@@ -1,0 +1,26 @@
+"""Requests of which a budget is spent, and which go to another model name for that."""
+
+from gateway.inference.limiting.admission import find_limits
+from gateway.inference.request import InferenceRequest
+from gateway.inference.steps.chains import Chain
+from gateway.limits.compiled import LimitedRequest
+from gateway.routing.model_names import plan_of_list
+
+
+def begin_limits(request: InferenceRequest) -> None:
+    """Find the limits and budgets of a request, and the model that it uses by them. Raises Refusal (503)."""
+    find_limits(request)
+    if request.limited is not None and request.limited.compiled.with_instead:
+        _go_instead(request, request.limited)
+
+
+def _go_instead(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Have a request use the other model that a spent budget names. Its record keeps the asked model."""
+    for level, subject_id, budget in limited.compiled.with_instead:
+        name = budget.instead
+        if name is not None and limited.budgets.is_spent(level, subject_id, budget):
+            services = request.services
+            plan = plan_of_list([name], services.roster.names)
+            places = None if request.chain is None else request.chain.places
+            request.chain = Chain(services, request.exchange, request.api.kind, request.parsed, plan, places)
+            return
