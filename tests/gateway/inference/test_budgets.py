@@ -64,7 +64,7 @@ def test_a_spent_budget_refuses(gateway, sim):
     assert refused.headers["x-should-retry"] == "false"
     assert refused.headers["x-routerdash-limit"] == "key; tokens per day"
     end = periods.end_of(DAY, published.today, gateway.config.zone)
-    assert abs(int(refused.headers["retry-after"]) - (end - datetime.now().timestamp())) < 30  # noqa: DTZ005
+    assert abs(int(refused.headers["retry-after"]) - (end - datetime.now().timestamp())) < 30
     *_, rejected = gateway.records()
     assert (rejected.outcome, rejected.error, rejected.limit) == ("rejected", "insufficient_quota", "key:tokens_day")
     assert published.spent() == 1_000_000
