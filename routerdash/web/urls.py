@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from access import api as access_api
 from access import pages as access_pages
 from access import views as access_views
+from access.limits import api as limits_api
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
@@ -96,6 +97,7 @@ urlpatterns = [
     *_api(api_hardware.URLS),
     *_api(api_name_figures.URLS),
     *_api(access_api.URLS),
+    *_api(limits_api.URLS),
     *_api(search.API_URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]

@@ -21,7 +21,7 @@ UNMEASURED = {
     "autocomplete", "jsi18n", "view_on_site", "password_change_done", "app_list",
     "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
     "access_apikey_history", "key", "key-delete", "key-enabled", "key-rotate", "api-own-key", "api-own-key-rotation",
-    "style-sheet",
+    "api-limits-everyone", "api-limits-key", "api-limits-user", "style-sheet",
     "cloud-metrics",  # a redirect
 }  # fmt: skip
 
