@@ -4,6 +4,7 @@
     python -m benchmarks.instructions --endpoints 1000 --keys 1000000
     python -m benchmarks.instructions --balancers [--alike NUMBER] [--size BYTES]
     python -m benchmarks.instructions --names
+    python -m benchmarks.instructions --limits
 
 Instruction counts are repeatable and times are not, so use this for differences below 5 %. Runs the gateway of
 `tests/gateway/test_budget.py` under valgrind with few and with many requests; the difference of the two is the cost
@@ -14,6 +15,7 @@ plain request with a body of this shape is counted (see `bench/bodies.py`). With
 gateway knows so many, and the ratio to a gateway with one of each is printed. With `--balancers`, a plain request
 with a chat of this size and so many measured endpoints of its model is counted with each balancer. With `--names`, a
 plain request is counted without model names, with 100 that it does not use, and as one for a name with two steps.
+With `--limits`, a plain request is counted without limits, with three limits on another API key, and on its own.
 Needs valgrind; takes some three minutes for each checkout or size.
 """
 
@@ -34,6 +36,7 @@ from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 ROOT = Path(__file__).resolve().parent.parent
 FEW, MANY = 400, 1400
 UNUSED, CHAIN = "unused", "chain"
+OTHER, OWN = "other", "own"
 FEW_WITH_BODY = 50, 250
 FEW_STREAMS, MANY_STREAMS = 5, 105
 EVENTS, MORE_EVENTS = 10, 210
@@ -56,7 +59,7 @@ class Upstream(budget.Upstream):
         return True
 
 requests, streams, events, endpoints, keys, alike = map(int, sys.argv[1:7])
-balancer, named, *body = sys.argv[7:]
+balancer, named, limited, *body = sys.argv[7:]
 config = budget.load({
     "ROUTERDASH_DATA_DIR": tempfile.mkdtemp(prefix="routerdash-instructions-"),
     **({"ROUTERDASH_BALANCER": balancer} if balancer else {}),
@@ -91,6 +94,12 @@ if named:
     if named == "chain":
         rows.append(facts.ModelName(id="chain", name=budget.MODEL, steps=steps(budget.MODEL, "y")))
     control.registry.writer.apply(Changes(model_names={row.id: row for row in rows}))
+if limited:
+    from gateway.registry.limits import LimitFacts
+    from gateway.registry.writer import Changes
+    limits = LimitFacts(concurrency=100, requests=60_000, tokens=10_000_000)
+    subject = ("key", key.id if limited == "own" else "another")
+    control.registry.writer.apply(Changes(limits={subject: limits}))
 del others, other_keys
 running = budget.Running(config, upstream)
 running.plain(50)
@@ -112,7 +121,7 @@ running.close()
 @dataclass(frozen=True, slots=True)
 class Known:
     """Numbers of endpoints (with 50 models each, but for the first) and API keys that the gateway knows; of measured
-    endpoints like the first; the balancer; and model names (UNUSED or CHAIN).
+    endpoints like the first; the balancer; model names (UNUSED or CHAIN); and limits (OTHER or OWN).
     """
 
     endpoints: int = 1
@@ -120,6 +129,7 @@ class Known:
     alike: int = 1
     balancer: str = ""  # the default
     names: str = ""  # none
+    limits: str = ""  # none
 
 
 ONE = Known()
@@ -133,7 +143,7 @@ def count(
     with tempfile.TemporaryDirectory() as directory:
         command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={directory}/out",
                    sys.executable, "-c", PROGRAM, *map(str, numbers), known.balancer, known.names,
-                   *([] if body is None else [body])]  # fmt: skip
+                   known.limits, *([] if body is None else [body])]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
                        "DJANGO_SETTINGS_MODULE": "tests.settings"}  # fmt: skip
         subprocess.run(command, check=True, cwd=checkout, env=environment, capture_output=True)  # noqa: S603
@@ -192,6 +202,19 @@ def compare_names(checkout: Path) -> None:
         )
 
 
+def compare_limits(checkout: Path) -> None:
+    """Print the instructions of a plain request without limits, with those of another API key, and with its own."""
+    counted: dict[str, float] = {}
+    for limits in ("", OTHER, OWN):
+        few, many = (count(checkout, requests, known=Known(limits=limits)) for requests in (FEW, MANY))
+        counted[limits] = (many - few) / (MANY - FEW)
+    for limits, what in ((OTHER, "three limits of another API key"), (OWN, "three limits of its API key")):
+        ratio = counted[limits] / counted[""]
+        print(
+            f"plain request with {what}: {counted[limits]:,.0f} instructions, {counted['']:,.0f} without: × {ratio:.3f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", type=Path, help="another checkout, to compare with")
@@ -202,7 +225,11 @@ def main() -> None:
     parser.add_argument("--balancers", action="store_true", help="compare the balancers by a plain request")
     parser.add_argument("--alike", type=int, default=1, help="measured endpoints of its model")
     parser.add_argument("--names", action="store_true", help="count a plain request with model names")
+    parser.add_argument("--limits", action="store_true", help="count a plain request with limits")
     options = parser.parse_args()
+    if options.limits:
+        compare_limits(ROOT)
+        return
     if options.names:
         compare_names(ROOT)
         return

@@ -202,6 +202,8 @@ def _choose_at_last(request: InferenceRequest, tried: Collection[str]) -> Decisi
 
     Raises Refusal if a limit forbids it.
     """
+    if request.limited is not None:
+        request.limited.yields_until = 0.0
     decision = choose(request, current_routes(request), tried, patient=False)
     if request.limited is not None and decision in (HELD, OVER):
         raise refusal_of(request.limited)

@@ -24,6 +24,7 @@ from gateway.registry.schema import ApiKey
 
 CACHED = 10_000  # API keys in each of the two halves of the cache
 MAX_BUDGET = (1 << 62) - 1
+YIELD_SECONDS = 0.1  # in which a process looks at its queue at least once
 OF_A_MINUTE = (REQUESTS, TOKENS)
 
 
@@ -187,6 +188,7 @@ class LimitedRequest:
         "prompt",
         "reserved",
         "waited_for",
+        "yields_until",
     )  # fmt: skip
 
     def __init__(self, compiled: CompiledLimits, budgets: Budgets, *, anthropic: bool = False) -> None:
@@ -205,11 +207,18 @@ class LimitedRequest:
         self.prompt = 0  # tokens of the prompt, as they were expected
         self.reserved: int | None = None  # tokens; None: nothing limits them
         self.lines: bytes | None = None  # header lines, once they are needed
+        self.yields_until: float | None = None  # to older requests of other processes; None: it has not yet
 
-    def take(self) -> bool:
-        """Take the request from all limits and budgets; return False if it would exceed one. Raises NoPlace."""
-        compiled = self.compiled
-        taken = compiled.plan.take(self.reserved or 0) if compiled.levels else None
+    def take(self, arrived: float) -> bool:
+        """Take the request, which has arrived at this time, from all limits and budgets.
+
+        Return False if it would exceed one, or has to let an older one of another process go first for a moment. Raises
+        NoPlace.
+        """
+        compiled, plan = self.compiled, self.compiled.plan
+        if plan.elsewhere and (subject := plan.older_wait(arrived)) is not None and self._yields_to(subject):
+            return False
+        taken = plan.take(self.reserved or 0) if compiled.levels else None
         if isinstance(taken, Excess):
             self.excess = taken
             return False
@@ -217,6 +226,9 @@ class LimitedRequest:
         if compiled.budgets and not self._hold(taken):
             return False
         self.charge, self.left = taken, [] if taken is None else taken.left
+        if self.waited_for is not None:
+            for level in compiled.levels:
+                level.subject.served()
         return True
 
     def _hold(self, charge: Charge | None) -> bool:
@@ -235,6 +247,17 @@ class LimitedRequest:
             return True
         self.exceeded = found
         return False
+
+    def _yields_to(self, subject: Subject) -> bool:
+        """Return True if the request lets one go first that waits for this subject in another process."""
+        plan, facts = self.compiled.plan, next(it.facts for it in self.compiled.levels if it.subject is subject)
+        now = plan.clock()
+        if self.yields_until is None:
+            self.yields_until = now + YIELD_SECONDS
+        if now >= self.yields_until or not facts.waiting:
+            return False
+        self.excess = Excess(subject, facts.waiting[0])
+        return True
 
     def count(self) -> bool:
         """Count a request that needs no slot among those of the minute; return False if it would exceed that limit.

@@ -9,7 +9,7 @@ A section has
 - 256 buckets. The tag decides the bucket. A bucket has a generation, which changes with its set of places, and room for
   72 places: for each 16 bits of the tag, and the number of the place
 - 10,000 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
-  tokens that were ever counted, a spare word, and the counts of the last minute
+  tokens that were ever counted, the wait for the subject's limits, and the counts of the last minute
 
 The last minute is counted in cells of 3 seconds. 21 of them cover any 60 seconds, and 63 at most. The place has the
 number of its newest cell, counted from the boot of the machine. Its owner clears the cells that it skips before it
@@ -37,9 +37,8 @@ BUCKETS = 256
 BUCKET_SIZE = 72  # 39 places on average in a full table; more than 72 in one of 10,000 full tables
 
 # Words of a place. Its counts follow: CELLS requests of 16 bits, then CELLS tokens of 32 bits.
-TAG, IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, REQUESTS, TOKENS, NEWEST = range(7)
-_SPARE_WORDS = 1
-REQUEST_CELLS = 4 * (NEWEST + 1 + _SPARE_WORDS)  # in 16-bit words
+TAG, IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, REQUESTS, TOKENS, NEWEST, WAITING = range(8)
+REQUEST_CELLS = 4 * (WAITING + 1)  # in 16-bit words
 TOKEN_CELLS = (REQUEST_CELLS + CELLS + 1) // 2  # in 32-bit words
 PLACE_WORDS = (TOKEN_CELLS + CELLS + 1) // 2
 

@@ -10,6 +10,9 @@ the claims. A request is counted in its cell, then in the sum, and then the clai
 sums, and sums before cells. So a request may be counted twice for a moment, but it is never missed. Tokens that
 are given back lower their cell only; others notice this when they add up the cells again.
 
+Processes also publish for which subjects their requests wait, so that others let one go first that has waited for long.
+Otherwise the process whose requests end would use each free place at once.
+
 The tokens of a request are reserved when it is taken, and corrected when it is settled.
 """
 
@@ -29,15 +32,17 @@ from gateway.ipc.counters.counter_file import (
     REQUESTS,
     TOKEN_CELLS,
     TOKENS,
+    WAITING,
     CounterFile,
 )
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
-from gateway.ipc.counters.subject import Subject
+from gateway.ipc.counters.subject import FRESH, MASK, Subject
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
 
 CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = "concurrency", "requests", "tokens"  # names of limits
 
 TAKE_ATTEMPTS = 3  # to take the last of a limit, while other processes try the same
+HEAD_START = 250  # ms that a request may have waited less than one of another process, without letting it go first
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
 
 
@@ -126,6 +131,7 @@ class Plan:
         "_until",
         "_words",
         "clock",
+        "elsewhere",
     )
 
     def __init__(self, file: CounterFile, row: int, demands: Sequence[tuple[Subject, Allowance]]) -> None:
@@ -136,6 +142,8 @@ class Plan:
         self._pause = PAUSE * row
         self._demands = demands
         self._counted = [subject for subject, allowance in demands if allowance.counted]
+        # Where other processes publish that requests wait, and for which subject.
+        self.elsewhere: list[tuple[int, Subject]] = []
         self._number = 0  # of the present cell
         self._until = 0.0  # time at which it ends
         self._tags: list[tuple[int, int]] = []  # own places, and the tags that they must have
@@ -183,6 +191,17 @@ class Plan:
         """
         self._follow()
         return self._excess([], 1, tokens)
+
+    def older_wait(self, since: float) -> Subject | None:
+        """Return a subject for whose limits a request of another process waits, since long before this time."""
+        words = self._words
+        for at, subject in self.elsewhere:
+            if word := words[at]:
+                now = int(self.clock() * 1000)
+                earlier = (now - word & MASK) - (now - int(since * 1000))
+                if now - (word >> 32) & MASK <= FRESH and earlier > HEAD_START:
+                    return subject
+        return None
 
     def limits(self) -> list[tuple[Subject, str]]:
         """Return the subject and the name of each limit, in the order of `Charge.left`."""
@@ -311,6 +330,12 @@ class Plan:
                     at += [place + word for place in subject.places]
                 self._checks.append((begin, len(at), most - base.get(limit, 0), subject, limit))
         self._load = itemgetter(*at)
+        self.elsewhere = [
+            (place + WAITING, subject)
+            for subject, _ in self._demands
+            for place in subject.places
+            if place != subject.place
+        ]
 
 
 class LimitCounters:

@@ -11,6 +11,7 @@ from gateway.ipc.counters.counter_file import (
     NEWEST,
     PLACE_WORDS,
     TAG,
+    WAITING,
     CounterFile,
     short_tag,
 )
@@ -64,7 +65,7 @@ class OwnPlaces:
             self._free.append(place)
             raise NoPlace(f"{BUCKET_SIZE} subjects of one bucket are in use")
         index = bucket.index(0)
-        words[place + TAG] = tag
+        words[place + TAG], words[place + WAITING] = tag, 0
         file.shorts[numbers + index] = (place - self._first) // PLACE_WORDS
         file.shorts[tags + index] = short_tag(tag)  # from here on, readers find it
         words[file.generation(self._row, tag)] += 1

@@ -12,9 +12,13 @@ from gateway.ipc.counters.counter_file import (
     REQUESTS,
     TOKEN_CELLS,
     TOKENS,
+    WAITING,
     CounterFile,
 )
 from gateway.ipc.counters.places import OwnPlaces
+
+FRESH = 200  # ms: a process repeats the waits of its queue several times in that time
+MASK = (1 << 32) - 1
 
 
 class Subject:
@@ -48,6 +52,24 @@ class Subject:
         self._file = file
         self._own_places = own_places
         self._seen: dict[int, tuple[int, int | None]] = {}  # generation and place in each row
+
+    def wait_since(self, since: float) -> None:
+        """Publish that a request waits for this subject's limits, since this time. It is to be repeated.
+
+        Both times are in milliseconds, modulo 2**32: that of this call, and the earliest since the last `served`.
+        """
+        words, at = self._file.words, self.place + WAITING
+        now, age = int(self._file.clock() * 1000), int((self._file.clock() - since) * 1000)
+        if words[self.place] != self.tag:
+            return  # it has lost its place
+        before = words[at]
+        if before and now - (before >> 32) & MASK <= FRESH:
+            age = max(age, now - (before & MASK) & MASK)
+        words[at] = (now & MASK) << 32 | (now - age & MASK)
+
+    def served(self) -> None:
+        """Publish that a request of this process no longer waits."""
+        self._file.words[self.place + WAITING] = 0
 
     def find_own_place(self, number: int, kept: Sequence[int]) -> None:
         """Find the place in the own row, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
