@@ -244,6 +244,12 @@ class Config(OllamaSettings):
         parsers.WholeNumber(0, 100000),
         "Maximum number of requests in the queue; 0: no queue.",
     )
+    queue_key_share: int = setting(
+        "ROUTERDASH_QUEUE_KEY_SHARE",
+        "50",
+        parsers.WholeNumber(0, 100),
+        "Percentage of the queue that requests of one API key may take, and one place more, unless it is the only key.",
+    )
     queue_timeout_secs: int = setting(
         "ROUTERDASH_QUEUE_TIMEOUT_SECS",
         "60",

@@ -254,8 +254,8 @@ QUEUE_OF_KEY = Limit(
     37,
     "queue_of_key",
     _("Requests of one API key waiting for an endpoint"),
-    "half of `ROUTERDASH_QUEUE_MAX` and one more over all gateway processes, unless it is the only key; of bulk "
-    "requests a quarter and one more",
+    "50 % (`ROUTERDASH_QUEUE_KEY_SHARE`) of `ROUTERDASH_QUEUE_MAX` and one more over all gateway processes, unless it "
+    "is the only key; of bulk requests half of that and one more",
     "429 `queue_full` with `Retry-After`.",
 )
 QUEUE_OF_BULK = Limit(

@@ -173,17 +173,15 @@ class InferenceRequest:
 
     def header_lines(self) -> bytes:
         """Return header lines of the response: the request's id, endpoint and why, attempts, queue time, and limits."""
-        lines = self._route_lines()
-        return lines if self.limited is None else lines + replies.header_lines(self.limited)
-
-    def _route_lines(self) -> bytes:
         attempt = self.attempt
+        limits = b"" if self.limited is None else replies.header_lines(self.limited)
         if not self.services.config.route_headers:
-            return b"x-request-id: %b\r\n%b" % (self.request_id, b"" if attempt is None else _dropped_by(attempt))
+            limits += b"" if attempt is None else _dropped_by(attempt)
+            return b"x-request-id: %b\r\n%b" % (self.request_id, limits)
         if attempt is None:
-            endpoint = b""
+            endpoint = limits
         else:
-            endpoint = attempt.endpoint.label
+            endpoint = attempt.endpoint.label + limits
             if attempt.decision.costs:
                 endpoint += routing_lines(attempt.decision, attempt.kept)
             if attempt.translation is not None or attempt.dropped is not None:

@@ -74,7 +74,9 @@ class CompiledLimits:
         self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
         self.plan = counters.plan(*[(it.subject, _allowance(it.facts)) for it in levels])
         # For requests that need no slot: they are counted, and neither wait nor have tokens.
-        of_requests = [(it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests)]
+        of_requests = [
+            (it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests) is not None
+        ]
         self.cheap = counters.plan(*of_requests) if of_requests else None
         # Of the limits a minute: the name, and for each level that has it, its place in `Charge.left` and its amount.
         self.minutes: list[tuple[str, list[tuple[int, int]]]] = []
@@ -276,8 +278,9 @@ class LimitedRequest:
 
     def settle(self, tokens: int) -> None:
         """End the request, which has used so many tokens."""
-        if self.charge is not None:
-            self.charge.settle(tokens)
+        charge, self.charge = self.charge, None
+        if charge is not None:
+            charge.settle(tokens)
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""

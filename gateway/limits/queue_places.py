@@ -19,8 +19,8 @@ class QueuePlaces:
     def take(self, key: str, *, gives_way: bool = False) -> Charge | Limit:
         """Take a place in the queue for a request of an API key, or of an address. Return the limit that forbids it.
 
-        A key may take half of the places of all workers and one more, unless it is the only key. Bulk requests, which
-        give way, have half of the places, so that they leave the others to interactive ones; and a key as much of
+        A key may take a share of the places of all workers and one more, unless it is the only key. Bulk requests have
+        half of the places, so that they leave the others to interactive ones; and a key as much of
         these as of all.
         """
         config = self._config
@@ -34,7 +34,7 @@ class QueuePlaces:
             of[bulk] = QUEUE_OF_BULK
         if not (config.require_api_key and self._roster.has_one_key()):
             of_key = subject("queue of key, bulk" if gives_way else "queue of key", key)
-            demands.append((of_key, Allowance(concurrency=places // 2 + 1)))
+            demands.append((of_key, Allowance(concurrency=places * config.queue_key_share // 100 + 1)))
             of[of_key] = QUEUE_OF_KEY
         try:
             taken = self._counters.plan(*demands).take()

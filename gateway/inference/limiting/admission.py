@@ -127,6 +127,7 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         force_setattr(made, "reserved_tokens", limited.reserved)
         if limited.held is not None:
             _settle_budgets(limited.held, made)
+            limited.held = None
     else:
         limited.cancel()
     compiled = limited.compiled
@@ -149,7 +150,7 @@ def _settle_budgets(held: Held, made: RequestRecord) -> None:
 
 def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
     """End a request that has no record of its own, if it has not ended: it was refused, or failed on the way."""
-    if request.recorded or (limited.charge is None and limited.held is None):
+    if limited.charge is None and limited.held is None:
         return
     if limited.held is not None:
         limited.held.cancel()

@@ -162,10 +162,12 @@ def test_a_held_key_leaves_endpoints_to_others_that_wait(gateway, sim):
         )
         for name in (key.id, other.id)
     }
-    for (_, end), (begin, _) in zip(spans[key.id], spans[key.id][1:], strict=False):
-        assert begin > end - 20_000  # one after the other
-    # The other key used the second slot all the time.
-    assert spans[other.id][-1][1] < spans[key.id][-1][1] + 100_000
+    assert all(begin > end - 20_000 for (_, end), (begin, _) in zip(spans[key.id], spans[key.id][1:], strict=False))
+    beside = [
+        any(begin < other_end and other_begin < end for other_begin, other_end in spans[other.id])
+        for begin, end in spans[key.id]
+    ]
+    assert beside.count(True) >= 3  # the other key used the second slot meanwhile
 
 
 def test_levels_are_taken_together(gateway, sim):

@@ -137,6 +137,15 @@ def test_one_key_has_half_of_the_places_over_all_workers(tmp_path, sim):
         assert error_of(one.chat(model)) == (429, "queue_full")
 
 
+def test_the_share_of_a_key_is_a_setting(make_gateway, sim):
+    gateway = make_gateway(ROUTERDASH_QUEUE_MAX="16", ROUTERDASH_QUEUE_KEY_SHARE="12").start()
+    gateway.add_key("sk_" + "AnotherKey" * 4)
+    with busy(gateway, sim.add(fault="hang")) as model, contextlib.ExitStack() as stack:
+        for place in (1, 2):
+            stack.enter_context(waiting(gateway, model, place=place))
+        assert error_of(gateway.chat(model)) == (429, "queue_full")
+
+
 def test_the_only_key_may_fill_the_queue(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_QUEUE_MAX="3").start()
     with busy(gateway, sim.add(fault="hang")) as model, contextlib.ExitStack() as stack:
