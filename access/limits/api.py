@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db import IntegrityError
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import status
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -20,6 +20,7 @@ from access.models import ApiKey, User
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
 from endpoints.model_names.serializers import flat
+from endpoints.openapi.descriptions import extend_schema
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, LEVELS, NO_LIMITS, USER_LEVEL
 
 EVERYONE: Subject = (EVERYONE_LEVEL, "")
