@@ -3,15 +3,18 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.models import ACTION_FLAG_CHOICES, LogEntry
 from django.contrib.admin.utils import get_deleted_objects
 from django.contrib.auth import password_validation
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import capfirst
@@ -20,6 +23,8 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from access.keys.form import ApiKeyForm
 from access.keys.rules import FIELDS
+from access.limits.pages import MAX_KEYS
+from access.limits.tables import BudgetRow, LimitRow
 from access.models import (
     DELETED,
     VIEW_BODIES,
@@ -31,6 +36,7 @@ from access.models import (
 from access.sessions.account_page import end_of_user
 from endpoints.admin.form import ONE_LINE
 from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
+from gateway.registry.limits import KEY_LEVEL
 
 admin.site.unregister(Group)  # permissions depend on the role alone
 
@@ -49,8 +55,32 @@ class ExpiryFilter(admin.SimpleListFilter):
         return queryset.filter(Q(expires_at=None) | ~expired) if self.value() == "valid" else queryset
 
 
+class LimitsFilter(admin.SimpleListFilter):
+    title = gettext_lazy("limits")
+    parameter_name = "limits"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [("yes", gettext_lazy("With limits")), ("no", gettext_lazy("Without limits"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        if self.value() not in ("yes", "no"):
+            return queryset
+        of_key = {"level": KEY_LEVEL, "subject_id": Cast(OuterRef("pk"), TextField())}
+        limited = Exists(LimitRow.objects.filter(**of_key)) | Exists(BudgetRow.objects.filter(**of_key))
+        return queryset.filter(limited if self.value() == "yes" else ~limited)
+
+
+class LimitsLink(admin.ModelAdmin[Any]):
+    """ModelAdmin with a link to the form of the limits of a key or user."""
+
+    @admin.display(description=gettext_lazy("limits"))
+    def limits_link(self, obj: ApiKey | User) -> str:
+        name = "limits-key" if isinstance(obj, ApiKey) else "limits-user"
+        return format_html('<a href="{}">{}</a>', reverse(name, args=[obj.pk]), _("Show and change"))
+
+
 @admin.register(ApiKey)
-class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
+class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
     form = ApiKeyForm
     formfield_overrides = ONE_LINE
     list_display = (
@@ -68,11 +98,11 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "key_prefix",
         "created_by__username",
     )
-    list_filter = (ExpiryFilter, "enabled", "external")
+    list_filter = (ExpiryFilter, LimitsFilter, "enabled", "external")
     list_select_related = ("created_by",)
     list_per_page = 50
     autocomplete_fields = ("created_by",)
-    actions = ("enable", "disable", "export_csv")
+    actions = ("enable", "disable", "change_limits", "export_csv")
     exported = (
         *("id", "name", "key_prefix", "created_by", "permissions", "external", "created_at", "expires_at"),
         *("enabled", "bulk", "rules"),
@@ -81,11 +111,12 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "key_prefix",
         "created_at",
         "replaced_until",
+        "limits_link",
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         fields = ["name", "created_by", "enabled", "permissions", "external", "bulk", "expires_at"]
-        shown = fields if obj is None else [*fields, "key_prefix", "created_at", "replaced_until"]
+        shown = fields if obj is None else [*fields, "limits_link", "key_prefix", "created_at", "replaced_until"]
         return [(None, {"fields": shown}), (gettext_lazy("Restrictions"), {"fields": FIELDS})]
 
     @admin.display(description=gettext_lazy("enabled"), boolean=True, ordering="enabled")
@@ -103,6 +134,16 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
     @admin.action(description=gettext_lazy("Disable"), permissions=("change",))
     def disable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         self._set_enabled(request, queryset, enabled=False)
+
+    @admin.action(description=gettext_lazy("Change or copy limits…"), permissions=("change",))
+    def change_limits(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        """Lead to the form of the limits of the chosen keys."""
+        ids = [str(pk) for pk in queryset.values_list("pk", flat=True)[: MAX_KEYS + 1]]
+        if len(ids) > MAX_KEYS:
+            text = _("Choose at most %(most)d API keys.")
+            self.message_user(request, text % {"most": MAX_KEYS}, messages.ERROR)
+            return None
+        return redirect(f"{reverse('limits-keys')}?ids={','.join(ids)}")
 
     def _set_enabled(self, request: HttpRequest, queryset: QuerySet[ApiKey], *, enabled: bool) -> None:
         for row in queryset:
@@ -191,7 +232,7 @@ class UserForm(forms.ModelForm[User]):
 
 
 @admin.register(User)
-class UserAdmin(CsvExport[User], CarefulAdmin[User]):
+class UserAdmin(LimitsLink, CsvExport[User], CarefulAdmin[User]):
     form = UserForm
     formfield_overrides = ONE_LINE
     fields = (
@@ -201,6 +242,7 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         "new_password",
         "must_change_password",
     )
+    readonly_fields = ("limits_link",)
     list_display = (
         "username",
         "role",
@@ -214,6 +256,9 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     list_per_page = 50
     actions = ("end_sessions", "export_csv")
     exported = ("id", "username", "role", "view_bodies", "created_at", "last_login", "must_change_password")
+
+    def get_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        return self.fields if obj is None else [*(self.fields or ()), "limits_link"]
 
     @admin.display(description=gettext_lazy("may see bodies of requests"), boolean=True)
     def sees_bodies(self, obj: User) -> bool:

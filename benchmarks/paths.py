@@ -168,6 +168,7 @@ def api(it: Known) -> dict[str, str]:
         "API: live": "/api/live",
         "API: own keys": "/api/me/api-keys",
         "API: limits": "/api/limits",
+        "limits": "/limits",
         "API: search": "/api/search?q=server-1",
         "API: usage by day": "/api/usage",
         "API: usage by month": "/api/usage?by=month&since=2026-01-01",

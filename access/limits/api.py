@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from access.limits.reading import Subject, read_limits
+from access.limits.reading import Subject, is_uuid, read_limits
 from access.limits.serializers import LimitsListSerializer, LimitsSerializer, limits_document
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import BudgetRow, LimitRow
@@ -43,16 +43,10 @@ class LimitsList(APIView):
         level = request.query_params.get("level", "")
         if level and level not in LEVELS:
             raise ValidationError({"level": _("Choose one of %(names)s.") % {"names": ", ".join(LEVELS)}})
-        limits, budgets = LimitRow.objects.order_by(), BudgetRow.objects.order_by()
-        if level:
-            limits, budgets = limits.filter(level=level), budgets.filter(level=level)
-        rows: Any = limits.values_list("level", "subject_id").union(budgets.values_list("level", "subject_id"))
         user = _user(request)
+        rows: Any = limited_subjects(level)
         if not user.is_admin:
-            visible = _visible(user)
-            rows = sorted(subject for subject in read_limits(visible) if level in ("", subject[0]))
-        else:
-            rows = rows.order_by("level", "subject_id")
+            rows = sorted(subject for subject in read_limits(_visible(user)) if level in ("", subject[0]))
         part, headers = offset_pages.part_of(request, rows)
         found, names = read_limits(part), subject_names(part)
         documents = [limits_document(one, names.get(one), found.get(one, NO_LIMITS)) for one in part]
@@ -156,22 +150,24 @@ class LimitsOfEveryone(_LimitsDetail):
         return self._delete(request, "")
 
 
+def limited_subjects(level: str = "") -> Any:
+    """Return level and id of all subjects with limits, or of those of one level, as a sorted query."""
+    limits, budgets = LimitRow.objects.order_by(), BudgetRow.objects.order_by()
+    if level:
+        limits, budgets = limits.filter(level=level), budgets.filter(level=level)
+    rows = limits.values_list("level", "subject_id").union(budgets.values_list("level", "subject_id"))
+    return rows.order_by("level", "subject_id")
+
+
 def subject_names(subjects: list[Subject]) -> dict[Subject, str]:
     """Return the names of those keys and users that exist. Raises django.db.Error."""
     found: dict[Subject, str] = {}
     for level, model, column in ((KEY_LEVEL, ApiKey, "name"), (USER_LEVEL, User, "username")):
-        ids = [subject_id for of_level, subject_id in subjects if of_level == level and _is_uuid(subject_id)]
+        ids = [subject_id for of_level, subject_id in subjects if of_level == level and is_uuid(subject_id)]
         if ids:
             rows = model.objects.filter(pk__in=ids).values_list("pk", column)
             found |= {(level, str(pk)): name for pk, name in rows}
     return found
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 def _visible(user: User) -> list[Subject]:

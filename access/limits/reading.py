@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -93,6 +94,14 @@ def _budget(row: BudgetRow) -> Budget:
         row.refuses_unpriced,
         row.instead or None,
     )
+
+
+def is_uuid(text: str) -> bool:
+    """Return True for an id of a key or user."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from endpoints.engine_reports import EngineReading
+from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
 from gateway.routing.affinity.affinity import Affinity
@@ -48,6 +49,10 @@ class InstallationState(Protocol):
 
     def aside(self) -> Mapping[str, AsideNote]:
         """Return the endpoints that get no requests now, or lack a kind of requests, by id."""
+        ...
+
+    def limit_use(self, level: str, subject_id: str) -> LimitUse:
+        """Return the present use of the limits of an API key, a user, or everyone, over all workers."""
         ...
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
@@ -162,6 +167,9 @@ class StoppedInstallation:
 
     def aside(self) -> Mapping[str, AsideNote]:
         return {}
+
+    def limit_use(self, level: str, subject_id: str) -> LimitUse:
+        return LimitUse()
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         return []

@@ -11,6 +11,7 @@ from access.limits.reading import limit_changes
 from endpoints.engine_reports import EngineReading
 from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
+from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
 from gateway.registry.reader import NOT_READ, RegistryReader, StoreUnreadable
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds, ref, speed_key
@@ -58,6 +59,9 @@ class RunningInstallation:
 
     def aside(self) -> Mapping[str, AsideNote]:
         return self._publisher.live.aside()
+
+    def limit_use(self, level: str, subject_id: str) -> LimitUse:
+        return self._publisher.live.limit_use(level, subject_id)
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         try:

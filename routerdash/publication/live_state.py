@@ -7,6 +7,7 @@ import time
 from gateway.base.config import Config, ConfigError
 from gateway.ipc import cancellations
 from gateway.ipc.cancellations import Cancel
+from gateway.ipc.counters.limit_use import LimitUse, limit_use
 from gateway.ipc.live_page import EndpointWork, LivePage, QueuedRequests
 from gateway.routing.affinity.affinity import Affinity, open_affinity
 from gateway.routing.set_aside import AsideNote, note_of
@@ -54,6 +55,10 @@ class LiveState:
         now = time.time()
         notes = ((each, note_of(self._page.notes, slot, each, now)) for each, slot in self._slots.by_id.items())
         return {endpoint_id: note for endpoint_id, note in notes if note is not None}
+
+    def limit_use(self, level: str, subject_id: str) -> LimitUse:
+        """Return the present use of the limits of an API key, a user, or everyone, over all workers."""
+        return limit_use(self._page.counters, level, subject_id)
 
     def waiting(self) -> int:
         return self._page.waiting

@@ -53,7 +53,13 @@ GROUPS = (
     (
         Place("usage", _("Usage"), "usage", "u"),
         Place("clients", _("Clients"), "clients", "c", ("client",)),
-        Place("keys", _("API keys"), "key", "k", ("key-delete", "connect")),
+        Place(
+            "keys",
+            _("API keys"),
+            "key",
+            "k",
+            ("key", "key-delete", "connect", "limits", "limits-everyone", "limits-key", "limits-keys", "limits-user"),
+        ),
     ),
     (
         Place("admin:index", _("Admin"), "admin", "a", staff=True),

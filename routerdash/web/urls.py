@@ -10,11 +10,13 @@ from access import api as access_api
 from access import pages as access_pages
 from access import views as access_views
 from access.limits import api as limits_api
+from access.limits import pages as limits_pages
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from endpoints.model_names import api as model_names_api
 from gateway.base.request_kinds import BY_PATH
+from gateway.ipc.counters.limit_use import LimitUse
 from metrics.api import clients, conversations, dashboard, events, llmlb, running, usage
 from metrics.api import endpoint as api_endpoint
 from metrics.api import models as api_models
@@ -23,6 +25,7 @@ from metrics.api.hardware import views as api_hardware
 from metrics.api.model_names import views as api_name_figures
 from metrics.api.prices import views as api_prices
 from metrics.api.replay import replays
+from metrics.memory.runtime import runtime
 from metrics.pages import clients as clients_page
 from metrics.pages import conversations as conversations_page
 from metrics.pages import endpoint, endpoints, live, model_names, models, overview, replay, request, requests
@@ -37,6 +40,10 @@ def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
     return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
 
+def _limit_use(level: str, subject_id: str) -> LimitUse:
+    return runtime.installation.limit_use(level, subject_id)
+
+
 _BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
@@ -49,10 +56,15 @@ urlpatterns = [
     *conversations_page.URLS,
     path("keys", access_pages.keys, {"used": keys_used}, name="keys"),
     path("keys/clients", access_pages.connect, name="connect"),
-    path("keys/<uuid:key_id>", access_pages.key, name="key"),
+    path("keys/<uuid:key_id>", access_pages.key, {"use": _limit_use}, name="key"),
     path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
     path("keys/<uuid:key_id>/rotate", access_pages.rotation, name="key-rotate"),
     path("keys/<uuid:key_id>/enabled", access_pages.enabled, name="key-enabled"),
+    path("limits", limits_pages.limits, {"use": _limit_use}, name="limits"),
+    path("limits/everyone", limits_pages.of_everyone, name="limits-everyone"),
+    path("limits/keys", limits_pages.of_keys, name="limits-keys"),
+    path("limits/key/<uuid:key_id>", limits_pages.of_key, name="limits-key"),
+    path("limits/user/<uuid:user_id>", limits_pages.of_user, name="limits-user"),
     *live.URLS,
     path("models", views.models, name="models"),
     *models.URLS,

@@ -22,6 +22,7 @@ UNMEASURED = {
     "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
     "access_apikey_history", "key", "key-delete", "key-enabled", "key-rotate", "api-own-key", "api-own-key-rotation",
     "api-limits-everyone", "api-limits-key", "api-limits-user", "style-sheet",
+    "limits-everyone", "limits-key", "limits-keys", "limits-user",
     "cloud-metrics",  # a redirect
 }  # fmt: skip
 

@@ -85,6 +85,11 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "replay": [("", in_routing.replay), ("id={replay_id}", in_routing.refused_replay)],
     "keys": [("", in_keys.keys)],
     "key": [("", expected.nothing)],
+    "limits": [("", expected.nothing)],
+    "limits-everyone": [("", expected.nothing)],
+    "limits-key": [("", expected.nothing)],
+    "limits-keys": [("", expected.nothing)],
+    "limits-user": [("", expected.nothing)],
     "key-delete": [("", expected.nothing)],
     "key-rotate": [("", expected.nothing)],
     "connect": [("", expected.nothing)],
@@ -204,6 +209,9 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "replay_id": lambda busy: [replayed(busy)],
     "name_id": lambda busy: [named(busy)],
     "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
+    "user_id": lambda busy: [
+        str(user) for (user,) in busy.router.query("SELECT id FROM users ORDER BY username LIMIT 1")
+    ],
     "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
     "month": lambda busy: moments(busy, "%Y-%m"),
     "day": lambda busy: moments(busy, "%Y-%m-%d"),

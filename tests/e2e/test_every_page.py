@@ -19,12 +19,15 @@ pytestmark = [*in_browser, pytest.mark.timeout(600)]
 MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
 
 
-def examples(endpoint_id: str, request_id: str, key_id: str, conversation: str, name_id: str) -> dict[str, str]:
+def examples(
+    endpoint_id: str, request_id: str, key_id: str, conversation: str, name_id: str, user_id: str
+) -> dict[str, str]:
     """Return a value for each argument of a path."""
     return {
         "endpoint_id": endpoint_id,
         "request_id": request_id,
         "key_id": key_id,
+        "user_id": user_id,
         "conversation": conversation,
         "name_id": name_id,
         "api_key_id": key_id,
@@ -52,7 +55,11 @@ def served(shared_router: RouterDash, simulator: Simulator) -> dict[str, str]:
     (conversation,) = until(lambda: shared_router.get("/api/conversations").json()["conversations"])
     name = {"name": "assistant", "steps": [{"targets": [{"model": MODEL}]}, {"targets": [{"model": "no-such-model"}]}]}
     made = shared_router.post("/api/model-names", name).json()
-    return examples(endpoint, newest["id"], str(key), conversation["conversation"], made["id"])
+    ((user,),) = shared_router.query("SELECT id FROM users")
+    limits = {"concurrency": 4, "requests": 600, "budgets": [{"unit": "money", "period": "month", "amount": "25.5"}]}
+    for path in (f"key/{key}", f"user/{user}", "everyone"):
+        assert shared_router.request("PUT", f"/api/limits/{path}", limits).status == 200
+    return examples(endpoint, newest["id"], str(key), conversation["conversation"], made["id"], str(user))
 
 
 @pytest.fixture
