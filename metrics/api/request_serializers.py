@@ -182,6 +182,18 @@ class CostPartSerializer(serializers.Serializer[Any]):
     cost = serializers.CharField(allow_null=True, help_text="Exact; the sum is rounded half up to nine decimal places.")
 
 
+class HardwareCostSerializer(serializers.Serializer[Any]):
+    """What a request costs at one endpoint of own hardware: its share of the hours in which it ran."""
+
+    endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True, help_text="Null for a deleted endpoint.")
+    currency = serializers.CharField(help_text="ISO 4217 code of the currency of the endpoint's rate.")
+    cost = serializers.CharField(help_text="In units of the currency, up to nine decimal places; exact.")
+    is_provisional = serializers.BooleanField(
+        help_text="Whether an hour of it is not counted yet: other requests may still take their part."
+    )
+
+
 class RequestDetailSerializer(RequestSerializer):
     """A request with names and costs that need another query."""
 
@@ -190,6 +202,9 @@ class RequestDetailSerializer(RequestSerializer):
     partly_priced = serializers.BooleanField(help_text="Whether the price has no amount for some of the tokens.")
     reporting_cost = serializers.CharField(
         allow_null=True, help_text="`cost` in the reporting currency; null without a cost or a rate of that day."
+    )
+    hardware_costs = HardwareCostSerializer(
+        many=True, help_text="At own hardware, never part of `cost`; empty without a rate, and once hours are deleted."
     )
 
 

@@ -21,6 +21,7 @@ from gateway.base.limits import Limit
 from metrics.exports.long_response import LongLivedResponse, UserSlot, UserSlots
 from metrics.exports.worker import FRAME, Format, Job
 from metrics.memory.runtime import runtime
+from metrics.prices.registry import price_registry
 from metrics.queries.requests.filters import RequestFilter
 from metrics.queries.requests.lookups import request_page
 from metrics.queries.stored import flushed
@@ -151,7 +152,14 @@ def job(request_filter: RequestFilter, form: Format) -> bytes:
     """Return the job of the process. It has the database's password, so it goes through a pipe."""
     names = {entry.id: entry.name for entry in registry.all()}
     return msgspec.json.encode(
-        Job(vendor=vendor(), database=database_parameters(), request_filter=request_filter, format=form, names=names)
+        Job(
+            vendor=vendor(),
+            database=database_parameters(),
+            request_filter=request_filter,
+            format=form,
+            names=names,
+            hardware=price_registry.hardware().all(),
+        )
     )
 
 

@@ -24,6 +24,8 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.base.csv_cells import csv_cell
+from metrics.prices.hardware import HardwareRate
+from metrics.queries.hardware.shares import CountedHours, ExportedHardwareCost
 from metrics.queries.requests import history
 from metrics.queries.requests.filters import Cursor, RequestFilter
 from metrics.queries.requests.llmlb import FIELDS as LLMLB_FIELDS
@@ -38,12 +40,22 @@ FRAME = struct.Struct(">II")
 Format = Literal["csv", "jsonl", "records-csv", "records-json"]
 
 
+CostsOf = Callable[[SqlRow], list[ExportedHardwareCost] | None]  # at own hardware; None: not known yet
+COLUMNS = (*FIELDS, "hardware_costs")  # of CSV, and fields of JSON lines
+
+
+def no_costs(row: SqlRow) -> list[ExportedHardwareCost] | None:
+    """Return no costs for any row: a `CostsOf` without own hardware."""
+    return []
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     vendor: Vendor
     database: dict[str, Any]  # SQLite: `path`; PostgreSQL: psycopg's parameters
     request_filter: RequestFilter
     format: Format
     names: dict[str, str] = {}  # of endpoints, by their ids
+    hardware: list[HardwareRate] = []  # rates of own hardware
 
 
 def pages(run: RunSql, vendor: Vendor, request_filter: RequestFilter) -> Iterator[list[SqlRow]]:
@@ -61,28 +73,30 @@ def pages(run: RunSql, vendor: Vendor, request_filter: RequestFilter) -> Iterato
 class ExportFormat:
     """Encoding of rows as a file. `between` separates two pages."""
 
-    encode: Callable[[list[SqlRow], NameOf], bytes]
+    encode: Callable[[list[SqlRow], NameOf, CostsOf], bytes]
     head: bytes = b""
     between: bytes = b""
     tail: bytes = b""
 
 
-def jsonl(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
+def jsonl(rows: list[SqlRow], name_of: NameOf = no_name, costs_of: CostsOf = no_costs) -> bytes:
     """Return a JSON object per line."""
-    return b"".join(msgspec.json.encode(request_payload(row, name_of)) + b"\n" for row in rows)
+    return b"".join(
+        msgspec.json.encode({**request_payload(row, name_of), "hardware_costs": costs_of(row)}) + b"\n" for row in rows
+    )
 
 
-def csv_rows(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
-    """Return CSV by RFC 4180 without its header line; `attempts` is their number, and `left_steps` a text."""
-    return _csv(_cells(request_payload(row, name_of)) for row in rows)
+def csv_rows(rows: list[SqlRow], name_of: NameOf = no_name, costs_of: CostsOf = no_costs) -> bytes:
+    """Return CSV by RFC 4180 without its header line; `attempts` is their number, and lists are texts."""
+    return _csv(_cells(request_payload(row, name_of), costs_of(row)) for row in rows)
 
 
-def llmlb_json(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
+def llmlb_json(rows: list[SqlRow], name_of: NameOf = no_name, costs_of: CostsOf = no_costs) -> bytes:
     """Return llmlb's JSON objects, separated by commas."""
     return b",\n".join(msgspec.json.encode(llmlb_record(row)) for row in rows)
 
 
-def llmlb_csv(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
+def llmlb_csv(rows: list[SqlRow], name_of: NameOf = no_name, costs_of: CostsOf = no_costs) -> bytes:
     """Return CSV with llmlb's columns, without its header line."""
     return _csv(map(csv_cell, llmlb_cells(row)) for row in rows)
 
@@ -93,10 +107,11 @@ def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def _cells(request: RequestPayload) -> list[Any]:
+def _cells(request: RequestPayload, costs: list[ExportedHardwareCost] | None) -> list[Any]:
     left = "; ".join(f"{left['step']}: {left['reason']}" for left in request["left_steps"])
     values: Mapping[str, Any] = {**request, "attempts": len(request["attempts"]), "left_steps": left or None}
-    return [csv_cell(value) for value in values.values()]
+    at_hardware = "; ".join(f"{it['cost']} {it['currency']}" for it in costs or ())
+    return [csv_cell(value) for value in (*values.values(), at_hardware or None)]
 
 
 def _head(columns: Iterable[str]) -> bytes:
@@ -104,7 +119,7 @@ def _head(columns: Iterable[str]) -> bytes:
 
 
 FORMATS: dict[Format, ExportFormat] = {
-    "csv": ExportFormat(csv_rows, head=_head(FIELDS)),
+    "csv": ExportFormat(csv_rows, head=_head(COLUMNS)),
     "jsonl": ExportFormat(jsonl),
     "records-csv": ExportFormat(llmlb_csv, head=_head(LLMLB_FIELDS)),
     "records-json": ExportFormat(llmlb_json, head=b"[", between=b",\n", tail=b"]\n"),
@@ -134,8 +149,9 @@ def write(job: Job, run: RunSql, out: Callable[[bytes], None]) -> None:
 
     frame(form.head, 0)
     between = b""
+    hours = CountedHours(run, job.hardware)
     for rows in pages(run, job.vendor, job.request_filter):
-        frame((between if rows else b"") + form.encode(rows, job.names.get), len(rows))
+        frame((between if rows else b"") + form.encode(rows, job.names.get, hours.costs), len(rows))
         between = form.between if rows else between
     frame(form.tail, 0)
 

@@ -94,6 +94,10 @@ class HardwareRates:
             if edge is not None and edge % 60
         }
 
+    def all(self) -> list[HardwareRate]:
+        """Return all rates, also those that do not count any more."""
+        return [span.rate for spans in self.by_endpoint.values() for span in spans]
+
     def __bool__(self) -> bool:
         return bool(self.by_endpoint)
 

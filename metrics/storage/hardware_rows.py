@@ -46,11 +46,7 @@ def _packed(work: Sequence[LineWork]) -> tuple[int, bytes]:
 
 def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[Place, list[LineWork]]:
     """Return the work of the hours from `first` to `end`, without `end`; of one endpoint, or of all. Two queries."""
-    where: list[str] = ["hour >= %s", "hour < %s"]
-    values: list[Any] = [first, end]
-    if endpoint_id:
-        where.append("endpoint_id = %s")
-        values.append(endpoint_id)
+    where, values = _hours(first, end, endpoint_id)
     found: dict[Place, list[LineWork]] = {}
     cursor.execute(sql.select(("hour", "endpoint_id", "work"), BATCHES, where=where, order_by="id"), values)
     for hour, endpoint, work in cursor.fetchall():
@@ -63,13 +59,21 @@ def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[
     return found
 
 
-def count_attempts(cursor: Any, first: int) -> int:
-    """Return the number of attempts in this hour and later ones. Two queries."""
+def count_attempts(cursor: Any, first: int, end: int, endpoint_id: str = "") -> int:
+    """Return the number of attempts that `read_work` reads. Two queries."""
     total = 0
+    where, values = _hours(first, end, endpoint_id)
     for columns, table in (("SUM(attempts)", BATCHES), ("COUNT(*)", OLD_WORK)):
-        cursor.execute(sql.select(columns, table, where="hour >= %s"), [first])
+        cursor.execute(sql.select(columns, table, where=where), values)
         total += int(cursor.fetchone()[0] or 0)
     return total
+
+
+def _hours(first: int, end: int, endpoint_id: str) -> tuple[list[str], list[Any]]:
+    """Return conditions and their parameters."""
+    if endpoint_id:
+        return ["hour >= %s", "hour < %s", "endpoint_id = %s"], [first, end, endpoint_id]
+    return ["hour >= %s", "hour < %s"], [first, end]
 
 
 def delete_work(cursor: Any, where: str, values: Sequence[Any]) -> None:

@@ -31,7 +31,7 @@ def provisional(rates: HardwareRates, now: float, zone: ZoneInfo) -> Provisional
     first, end = settled_hour(now) - MOST_HOURS + 1, int(now) // HOUR + 1
     with connection.cursor() as cursor:
         positions = read_positions(cursor)
-        if hardware_rows.count_attempts(cursor, first) > MOST_WORK:
+        if hardware_rows.count_attempts(cursor, first, end) > MOST_WORK:
             return ProvisionalLines(is_whole=False)
         work = hardware_rows.read_work(cursor, first, end)
     for endpoint_id in rates.by_endpoint:

@@ -1,5 +1,6 @@
 """Requests of the history in Django's database: pages, single requests, searches."""
 
+import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from gateway.ipc.record import OK
 from metrics import sql
 from metrics.queries.api_keys import key_names
 from metrics.queries.costs.of_request import cost_details
+from metrics.queries.hardware.of_request import request_hardware
 from metrics.queries.requests import conversations, history
 from metrics.queries.requests.conversations import Conversation, ConversationPayload, is_key
 from metrics.queries.requests.filters import ERROR, Cursor, RequestFilter
@@ -113,13 +115,21 @@ def request_row(request_id: str) -> SqlRow | None:
 
 
 def request_detail(request_id: str) -> RequestDetailPayload | None:
-    """Return one request with all names and the parts of its cost; None if there is none. At most three queries."""
+    """Return one request with all names and the parts of its cost; None if there is none.
+
+    At most three queries; with rates of own hardware, one more and up to three for each hour of the request.
+    """
     row = request_row(request_id)
     if row is None:
         return None
     request = request_payload(row, registry.name)
     key = request["api_key_id"]
-    return {**request, "api_key_name": key and key_names([key]).get(key), **cost_details(request)}
+    return {
+        **request,
+        "api_key_name": key and key_names([key]).get(key),
+        **cost_details(request),
+        "hardware_costs": request_hardware(row, time.time()),
+    }
 
 
 def find_requests(text: str) -> list[RequestPayload]:

@@ -115,11 +115,20 @@ class CostPartPayload(TypedDict):
     cost: str | None
 
 
+class RequestHardwarePayload(TypedDict):
+    endpoint_id: str
+    endpoint_name: str | None
+    currency: str
+    cost: str
+    is_provisional: bool
+
+
 class RequestDetailPayload(RequestPayload):
     api_key_name: str | None
     cost_parts: list[CostPartPayload]
     partly_priced: bool
     reporting_cost: str | None
+    hardware_costs: list[RequestHardwarePayload]
 
 
 FIELDS = tuple(RequestPayload.__annotations__)

@@ -88,7 +88,8 @@ def test_a_request_has_the_fields_of_the_list_and_more(script: Api, shown_world:
     found = reported(script, written(shown_world, failed_over()))
     (listed,) = script.call("GET", "/api/requests").json()["requests"]
     assert {name: found[name] for name in listed} == listed
-    assert set(found) - set(listed) == {"api_key_name", "cost_parts", "partly_priced", "reporting_cost"}
+    more = {"api_key_name", "cost_parts", "partly_priced", "reporting_cost", "hardware_costs"}
+    assert set(found) - set(listed) == more
 
 
 def test_the_api_key_has_its_name(script: Api, shown_world: World) -> None:
