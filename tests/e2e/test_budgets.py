@@ -1,0 +1,82 @@
+"""Budgets of a whole installation: they equal the figures of usage, before and after kills of any process."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from gateway.base import config
+from gateway.ipc.counters.spending import SpendingReader, TagView
+from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.limits.periods import name_of
+from gateway.registry.limits import DAY, KEY_LEVEL, TOKENS, TOTAL
+from tests.router import RouterDash, until
+from tests.withdrawals import OwnKeys, chat
+
+
+class Budgeted:
+    """An API key with a budget, which is stored by SQL as any program may do."""
+
+    def __init__(self, router: RouterDash) -> None:
+        self.router = router
+        self.id, self.secret = OwnKeys(router).create()
+
+    def set_budget(self, amount: int, period: str = DAY) -> None:
+        self.router.query(
+            "INSERT INTO budgets (id, level, subject_id, unit, period, amount) VALUES (?, ?, ?, ?, ?, ?)",
+            str(uuid.uuid4()), KEY_LEVEL, self.id, TOKENS, period, amount,
+        )  # fmt: skip
+
+    def chat(self) -> int:
+        return chat(self.router, self.secret).status
+
+    def spent(self, period: str = DAY) -> int | None:
+        """Return what a gateway takes for spent."""
+        page = config.load(self.router.environment).live_page_path
+        file = SpendingFile(page.with_name(f"{page.name}-spending"))
+        name = name_of(period, datetime.now(UTC).date())
+        return SpendingReader(file).spent(TagView(file.tag(KEY_LEVEL, self.id, TOKENS, period, name)))
+
+    def used(self) -> int:
+        """Return the tokens of the key on the Usage page."""
+        rows: list[dict[str, Any]] = self.router.get("/api/usage?by=key").json()["rows"]
+        return sum(row["total_tokens"] for row in rows if row["api_key_id"] == self.id)
+
+
+@pytest.fixture
+def key(router: RouterDash, sim: Simulator) -> Budgeted:
+    router.add(sim.add())
+    return Budgeted(router)
+
+
+def test_a_budget_counts_the_usage_before_it_was_set(key: Budgeted) -> None:
+    assert [key.chat() for _ in range(3)] == [200] * 3
+    assert until(lambda: key.used() > 0)
+    used = key.used()
+    key.set_budget(used)
+    assert until(lambda: key.chat() == 429)
+    assert until(lambda: key.spent() == key.used() >= used)  # requests before it was in effect are counted when stored
+
+
+def test_budgets_equal_usage_after_kills(key: Budgeted) -> None:
+    router = key.router
+    key.set_budget(10**9)
+    key.set_budget(10**9, TOTAL)
+    assert until(lambda: key.chat() == 200 and (key.spent() or 0) > 0)
+    for role in ("gateway", "control", "gateway"):
+        assert [key.chat() for _ in range(5)] == [200] * 5
+        before = key.spent()
+        assert before is not None
+        router.kill_role(role)
+        assert until(lambda: key.chat() == 200, 30)
+        after = key.spent()
+        assert after is not None
+        assert after > before
+    assert until(lambda: key.spent() == key.used() > 0, 30)
+    assert key.spent(TOTAL) == key.spent()
+    router.kill()
+    router.start()
+    assert until(lambda: key.spent() == key.used() > 0, 30)
+    assert key.chat() == 200
