@@ -11,6 +11,7 @@ from gateway.base.config import Config
 from gateway.ipc.journal import SegmentDeleted
 from metrics.reconcile import (
     averages,
+    budget_laws,
     checks,
     cost_laws,
     detail_laws,
@@ -51,7 +52,7 @@ class AuditReport:
 def check(config: Config, options: AuditOptions) -> AuditReport:
     """Compare all figures and change nothing. Raises ForeignDatabase, or django.db.Error."""
     report = _check_stored(config, options)
-    for differences, notes in (live.compare(config), learned.compare(config)):
+    for differences, notes in (live.compare(config), learned.compare(config), budget_laws.compare(config)):
         report = replace(report, differences=report.differences + differences, notes=report.notes + notes)
     return report
 

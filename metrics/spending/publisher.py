@@ -72,17 +72,24 @@ class SpendingPublisher:
         self._over: list[int] = []
         self._first = self._last = date.min  # covered days
         self._is_new = True  # nothing of `_totals` is published yet
+        self._has_budgets = False
         self._uncovered = -1  # SpendingBank.uncovered when `_totals` were read
 
     # The database writer's thread
 
-    def begin(self, database_id: str) -> None:
-        """Prepare a step: note which epochs are over, and read everything if nothing is known. Raises Error."""
+    def begin(self, database_id: str, stored_at: Mapping[str, Position]) -> None:
+        """Prepare a step: note which epochs are over, and read everything unless all of it is known. Raises Error.
+
+        `stored_at`: the positions of the database. Another process may have moved them.
+        """
         with self._lock:
             self._file.bury()
             today = self._today()
             if self._positions is not None and today - timedelta(days=DAYS_BEFORE) < self._first:
                 self._positions = None  # the clock was set back: amounts of earlier periods are needed again
+            known = self._positions
+            if known is not None and any(known.get(writer, START) != at for writer, at in stored_at.items()):
+                self._positions = None
             if self._positions is None or self._uncovered != self._bank.uncovered:
                 self._read_again(database_id, today)
             self._over = self._bank.over()
@@ -100,7 +107,7 @@ class SpendingPublisher:
                 return  # another process has written: everything is read again
             positions |= {writer: new for writer, _, new in step.moves}
             totals = self._totals
-            if totals.kinds or any([entry.budgets for entry in counted]):
+            if self._has_budgets or any([entry.budgets for entry in counted]):
                 self._look_up(counted)
                 for entry in counted:
                     totals.count(entry, self._in_currency(costs.get(entry.id)))
@@ -182,6 +189,7 @@ class SpendingPublisher:
         first, uncovered = today - timedelta(days=DAYS_BEFORE), self._bank.uncovered
         with database.read_moment():
             positions = stored.positions()
+            self._has_budgets = stored.has_budgets()
             found = stored.read_all(self._since(first))
         totals = SpendingTotals(Days(self._zone))
         totals.included = dict(enumerate(self._bank.included))
@@ -244,6 +252,7 @@ class SpendingPublisher:
                 return False
             totals = self._totals
             totals.owners |= found.owners
+            self._has_budgets = self._has_budgets or bool(found.kinds)
             for subject in subjects:
                 kinds = found.kinds.get(subject, frozenset())
                 amounts = {

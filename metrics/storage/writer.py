@@ -199,7 +199,7 @@ class DatabaseWriter:
             cost_totals.read_again(self.follower.costs)  # another process has written
         self._stored = positions
         assert self.follower.database_id is not None
-        self._spending.begin(self.follower.database_id)
+        self._spending.begin(self.follower.database_id, positions)
         step = self._read(positions)
         if step.moves:
             started = time.perf_counter()

@@ -78,8 +78,8 @@ class WriterStep:
 class Spending(Protocol):
     """The publisher of budgets (metrics.spending), as the writer's thread calls it. Each method may raise Error."""
 
-    def begin(self, database_id: str) -> None:
-        """Prepare a step, before its journals are read."""
+    def begin(self, database_id: str, stored_at: Mapping[str, Position]) -> None:
+        """Prepare a step, before its journals are read. `stored_at`: the positions of the database."""
 
     def add(self, step: WriterStep, counted: Collection[RequestRecord], costs: Mapping[str, RequestCost]) -> None:
         """Add the records of a committed batch, and their costs by id."""
@@ -97,7 +97,7 @@ class Spending(Protocol):
 class NoSpending:
     """No budgets are published: in tests, and in commands."""
 
-    def begin(self, database_id: str) -> None:
+    def begin(self, database_id: str, stored_at: Mapping[str, Position]) -> None:
         pass
 
     def add(self, step: WriterStep, counted: Collection[RequestRecord], costs: Mapping[str, RequestCost]) -> None:
