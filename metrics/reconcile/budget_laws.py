@@ -47,7 +47,7 @@ def compare(config: Config, pause: Callable[[float], None] = time.sleep) -> tupl
         return [], []
     differences: list[FigureDifference] = []
     for _ in range(TRIES):
-        today = datetime.now(config.zone).date()
+        today = today_of(config)
         low = dict(_usage(today))
         if not low:
             return [], []
@@ -57,6 +57,10 @@ def compare(config: Config, pause: Callable[[float], None] = time.sleep) -> tupl
         if not differences:
             break
     return differences, []
+
+
+def today_of(config: Config) -> date:
+    return datetime.now(config.zone).date()
 
 
 def _usage(today: date) -> Iterator[tuple[BudgetPeriod, int]]:

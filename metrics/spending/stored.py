@@ -48,6 +48,30 @@ def has_budgets() -> bool:
     return bool(list(_rows("SELECT 1 FROM budgets LIMIT 1")))
 
 
+def budgets_of(subjects: Collection[Subject]) -> Iterator[tuple[str, str, str, str, int]]:
+    """Yield level, subject, unit, period and amount of the budgets of these subjects."""
+    by_level: dict[str, set[str]] = defaultdict(set)
+    for level, subject_id in subjects:
+        by_level[level].add(subject_id)
+    for level, ids in by_level.items():
+        for part in _parts(ids):
+            where = ["level = %s", f"subject_id IN {sql.placeholders(len(part))}"]
+            yield from _budgets(sql.select(_BUDGET, "budgets", where=where), (level, *part))
+
+
+def some_budgets(limit: int) -> Iterator[tuple[str, str, str, str, int]]:
+    """Yield the same of at most so many budgets of all subjects."""
+    yield from _budgets(sql.select(_BUDGET, "budgets", limit=limit), ())
+
+
+_BUDGET = ("level", "subject_id", "unit", "period", "amount")
+
+
+def _budgets(statement: str, values: Iterable[str]) -> Iterator[tuple[str, str, str, str, int]]:
+    for level, subject_id, unit, period, amount in _rows(statement, values):
+        yield str(level), str(subject_id), str(unit), str(period), int(amount)
+
+
 def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]:
     """Return the units and periods of the budgets of these subjects, without those that have none."""
     found: dict[Subject, set[Kind]] = defaultdict(set)

@@ -16,6 +16,7 @@ from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.limits.periods import name_of
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK, Budget
 from metrics.reconcile import budget_laws, live
+from metrics.spending import figures
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage.writer import DatabaseWriter
 from tests.access.limits.made import budget
@@ -331,12 +332,7 @@ def test_refusals_spend_nothing(installed: Installation) -> None:
 def differences(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     monkeypatch.setattr(live, "is_running", lambda config: True)
 
-    class Clock(budget_laws.datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> "Clock":
-            return cls.fromtimestamp(installed.now, tz)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(budget_laws, "datetime", Clock)
+    monkeypatch.setattr(budget_laws, "today_of", lambda config: (NOW + timedelta(seconds=installed.now - AT)).date())
 
     class Config:
         live_page_path = installed.path.with_name("page")
@@ -368,3 +364,21 @@ def test_reconcile_compares_budgets_with_usage(
     rows("UPDATE rollup_days SET input_tokens = input_tokens - 1 WHERE api_key_id = %s", OTHER)
     installed.serve(written=False)  # as if a row had counted what no record has
     assert differences() == [f"the day budget of key {KEY}"]
+
+
+def test_figures_of_budgets_for_pages(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    budget(OF_KEY, amount=100, period=TOTAL)
+    budget(EVERYONE, amount=1000, period=TOTAL)
+    past(80)
+    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
+    assert [(it.level, it.spent, it.share, it.resets_at) for it in figures.budget_figures([OF_KEY, EVERYONE])] == [
+        (EVERYONE_LEVEL, 80, 0.08, None),
+        (KEY_LEVEL, 80, 0.8, None),
+    ]
+    assert [it.subject_id for it in figures.spent_budgets(0.8)] == [KEY]
+    monkeypatch.undo()
+    monkeypatch.setattr(figures, "_open_file", lambda page: None)
+    assert [it.spent for it in figures.budget_figures([OF_KEY])] == [None]
