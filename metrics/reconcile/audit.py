@@ -11,7 +11,6 @@ from gateway.base.config import Config
 from gateway.ipc.journal import SegmentDeleted
 from metrics.reconcile import (
     averages,
-    budget_laws,
     checks,
     cost_laws,
     detail_laws,
@@ -24,6 +23,7 @@ from metrics.reconcile import (
 )
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
+from metrics.reconcile.limits import budget_laws
 from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.repair import RepairedFigure
 from metrics.reconcile.scope import Scope, read

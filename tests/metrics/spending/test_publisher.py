@@ -15,7 +15,8 @@ from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.limits.periods import name_of
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK, Budget
-from metrics.reconcile import budget_laws, live
+from metrics.reconcile import live
+from metrics.reconcile.limits import budget_laws
 from metrics.spending import figures
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage.writer import DatabaseWriter
