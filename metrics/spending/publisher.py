@@ -87,8 +87,7 @@ class SpendingPublisher:
             today = self._today()
             if self._positions is not None and today - timedelta(days=DAYS_BEFORE) < self._first:
                 self._positions = None  # the clock was set back: amounts of earlier periods are needed again
-            known = self._positions
-            if known is not None and any(known.get(writer, START) != at for writer, at in stored_at.items()):
+            if not self._are_at(stored_at):
                 self._positions = None
             if self._positions is None or self._uncovered != self._bank.uncovered:
                 self._read_again(database_id, today)
@@ -167,6 +166,14 @@ class SpendingPublisher:
     def _tag(self, tag: Tag) -> int:
         return self._file.tag(*tag)
 
+    def _are_at(self, positions: Mapping[str, Position]) -> bool:
+        """Return True if the amounts are those at these positions of the database.
+
+        It has none of journals that are deleted, which have no more records.
+        """
+        known = self._positions
+        return known is not None and all(known.get(writer, START) == at for writer, at in positions.items())
+
     def _today(self) -> date:
         return day_of(int(self._clock() * 1e6), self._zone)
 
@@ -177,7 +184,7 @@ class SpendingPublisher:
         if not keys and not users:
             return
         if len(totals.kinds) > MAX_LOOKED_UP:
-            totals.kinds = {subject: kinds for subject, kinds in totals.kinds.items() if kinds}
+            totals.forget_unlimited()
         owners = stored.owners_of(keys)
         totals.owners |= owners
         users |= {owner for owner in owners.values() if (USER_LEVEL, owner) not in totals.kinds}
@@ -248,7 +255,7 @@ class SpendingPublisher:
                 return True
             before = stored.positions()
             found = stored.read_some(subjects, self._since(self._first))
-            if before != self._positions or stored.positions() != before:
+            if not self._are_at(before) or stored.positions() != before:
                 return False
             totals = self._totals
             totals.owners |= found.owners

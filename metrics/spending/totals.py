@@ -95,6 +95,11 @@ class SpendingTotals:
         for tag in tags:
             yield tag, self.amounts.get(tag, 0) - self._of_rows.get(tag, 0)
 
+    def forget_unlimited(self) -> None:
+        """Forget the subjects without budgets. They are looked up again when they are used."""
+        self.kinds = {subject: kinds for subject, kinds in self.kinds.items() if kinds}
+        self.owners = {key: owner for key, owner in self.owners.items() if (KEY_LEVEL, key) in self.kinds}
+
     def forget_before(self, first_days: Mapping[str, str]) -> list[Tag]:
         """Forget the tags of periods before these first days, by period; return them."""
         old = [tag for tag in self.amounts if tag.first_day < first_days[tag.period]]

@@ -9,7 +9,7 @@ from django.db import OperationalError
 
 from access.models import ApiKey, User
 from gateway.ipc.counters.spending import SpendingReader, TagView
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import COVERED, UNCOVERED, SpendingFile
 from gateway.ipc.record import REJECTED, RequestRecord
 from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
@@ -228,6 +228,21 @@ def test_an_added_budget_counts_earlier_use_at_once(installed: Installation, pas
     assert installed.spent() == 40
     past(2)
     assert installed.spent() == 42
+
+
+def test_an_added_budget_is_covered_after_a_gateway_has_ended(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics.spending.publisher.COVER_SECONDS", 0)
+    past(40)
+    budget(OF_KEY)
+    for gateway in installed.world.gateways:
+        gateway.close()
+    installed.write()
+    installed.writer.step()
+    installed.publisher.cover([OF_KEY])
+    assert installed.file.words[COVERED] == installed.file.words[UNCOVERED]
+    assert installed.spent() == 40
 
 
 def test_a_budget_that_cannot_be_covered_is_unavailable(installed: Installation, past: Past) -> None:

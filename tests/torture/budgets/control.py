@@ -53,10 +53,8 @@ class TorturedControl:
                 self.writer.step()
             except (PositionConflict, Error):
                 connection.close()
-            if self.rng.random() < 0.3 and not self.board.words[Board.STOP]:
-                number = self.rng.randrange(len(BUDGETS))
-                if is_edited(number):
-                    self.edit(number)
+            if self.rng.random() < 0.5 and not self.board.words[Board.STOP]:
+                self.edit(self.rng.choice([number for number in range(len(BUDGETS)) if is_edited(number)]))
             time.sleep(self.rng.uniform(0.01, 0.08))
 
     def is_stored(self, number: int) -> bool:

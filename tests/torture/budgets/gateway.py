@@ -18,7 +18,7 @@ UTC = ZoneInfo("UTC")
 ENDPOINT = "aaaaaaaa-0000-4000-8000-000000000001"
 SEGMENT_BYTES = 3_000
 RATE = 300.0  # requests a second
-EPOCH_SECONDS = 0.2
+EPOCH_SECONDS = 0.6
 WAITS = 0.15  # mean duration of a request, in seconds
 
 
