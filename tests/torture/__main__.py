@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 
 from tests.torture import trials
+from tests.torture.limits import rules as limit_rules
+from tests.torture.limits.run import torture_limits
 from tests.torture.postgres import NotInstalled
 from tests.torture.registry.broken import RULES
 from tests.torture.registry.run import noticed, torture_registry
@@ -49,6 +51,24 @@ def registry(options: argparse.Namespace) -> list[Result]:
     return [noticed(result) for result in results] if options.broken else results
 
 
+def limits(options: argparse.Namespace) -> list[Result]:
+    seed = options.seed or random.randrange(1, 1_000_000)
+    database = "PostgreSQL" if options.postgres else "SQLite"
+    rules = list(limit_rules.RULES) if options.broken == "all" else [options.broken]
+    results = [
+        torture_limits(
+            f"limits {rule}".strip() + f", {database}, workers: {options.workers}",
+            workers=options.workers,
+            seed=seed,
+            minutes=options.minutes,
+            postgres=options.postgres,
+            broken=rule,
+        )
+        for rule in rules
+    ]
+    return [noticed(result) for result in results] if options.broken else results
+
+
 TRIALS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
     "kills": kills,
     "outage": lambda options: [
@@ -62,6 +82,7 @@ TRIALS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
     ],
     "big-start": lambda options: [trials.big_start(rows=options.rows, backlog=options.records)],
     "registry": registry,
+    "limits": limits,
     "backlog": lambda options: [trials.backlog(records=options.records, postgres=options.postgres)],
 }
 
@@ -91,7 +112,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="duration with faults of registry")
     parser.add_argument("--readers", type=int, default=6, help="reading processes of registry")
     parser.add_argument(
-        "--broken", choices=("all", *RULES), default="", help="break a rule of the registry store: it must be noticed"
+        "--broken",
+        choices=("all", *RULES, *limit_rules.RULES),
+        default="",
+        help="break a rule of the registry store, or of limits: it must be noticed",
     )
     options = parser.parse_args()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the simulated servers log every client disconnect

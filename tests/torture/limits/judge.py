@@ -1,0 +1,108 @@
+"""Judges from outside whether a limit was exceeded: by what reached the simulated servers, and by the edits of limits.
+
+A request holds its place from its arrival at a server until the server has sent the response. This is within the time
+for which RouterDash counts it, so an excess here is one in truth. All times are those of the machine's monotonic clock.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits, Subject
+
+# A request may reach a server this much later than it was admitted: RouterDash and the servers share few processors.
+WAY_SECONDS = 1.0
+WINDOW_SECONDS = 60.0 - WAY_SECONDS
+NO_LIMIT = 1 << 60
+
+
+@dataclass(slots=True)
+class Visit:
+    """A request that reached a server: its first arrival, and when it left the last server."""
+
+    key: int
+    arrived: float
+    left: float
+    tokens: int  # that RouterDash was told, 0 if the response broke off
+    subjects: tuple[Subject, ...]
+
+
+@dataclass(slots=True)
+class _Value:
+    limits: Limits
+    since: float  # when the edit began
+    until: float = float("inf")  # when a later edit was in effect for certain
+
+
+@dataclass(slots=True)
+class History:
+    """The limits of each subject over time. While an edit is under way, the old limits and the new ones may be used."""
+
+    _values: dict[Subject, list[_Value]] = field(default_factory=lambda: defaultdict(list))
+
+    def begin(self, subject: Subject, limits: Limits, at: float) -> None:
+        """Note that an edit begins. Until `end` both its limits and the earlier ones are possible."""
+        self._values[subject].append(_Value(limits, at))
+
+    def end(self, subject: Subject, at: float) -> None:
+        """Note that the last edit is in effect everywhere: no earlier limits are possible any more."""
+        for value in self._values[subject][:-1]:
+            value.until = min(value.until, at)
+
+    def most(self, subject: Subject, name: str, at: float) -> int:
+        """Return the highest value of a limit for a request that reached a server at this time."""
+        found = [
+            getattr(value.limits, name)
+            for value in self._values[subject]
+            if value.since <= at and value.until >= at - WAY_SECONDS
+        ]
+        return NO_LIMIT if not found or None in found else max(found)
+
+    @property
+    def subjects(self) -> list[Subject]:
+        return list(self._values)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found: differences, and for each limit how often a request arrived that was the last one allowed."""
+
+    wrong: list[str] = field(default_factory=list)
+    full: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def note(self, subject: Subject, name: str, count: int, most: int, slack: int = 0) -> None:
+        self.full[f"{subject[0]}:{name}"] += count >= most
+        if count > most + slack:
+            self.wrong.append(f"{name} of {' '.join(subject)}: {count}, but {most} are allowed, at most {slack} more")
+
+
+def judge(visits: Iterable[Visit], history: History, *, excess: int) -> Verdict:
+    """Return each excess of a limit. `excess`: tokens that a request may use beyond its reservation."""
+    verdict = Verdict()
+    by_subject: dict[Subject, list[Visit]] = defaultdict(list)
+    for visit in sorted(visits, key=lambda it: it.arrived):
+        for subject in visit.subjects:
+            by_subject[subject].append(visit)
+    for subject in history.subjects:
+        _judge(subject, by_subject[subject], history, excess, verdict)
+    return verdict
+
+
+def _judge(subject: Subject, visits: list[Visit], history: History, excess: int, verdict: Verdict) -> None:
+    leaves: list[float] = []
+    arrivals = [visit.arrived for visit in visits]
+    for number, visit in enumerate(visits):
+        at = visit.arrived
+        while leaves and leaves[0] <= at:
+            heapq.heappop(leaves)
+        heapq.heappush(leaves, visit.left)
+        if (most := history.most(subject, CONCURRENCY, at)) < NO_LIMIT:
+            verdict.note(subject, CONCURRENCY, len(leaves), most)
+        recent = visits[bisect_right(arrivals, at - WINDOW_SECONDS) : number + 1]
+        if (most := history.most(subject, REQUESTS, at)) < NO_LIMIT:
+            verdict.note(subject, REQUESTS, len(recent), most)
+        if (most := history.most(subject, TOKENS, at)) < NO_LIMIT:
+            used = sum(it.tokens for it in recent if it.left <= at or it is visit)
+            verdict.note(subject, TOKENS, used, most, excess * len(recent))

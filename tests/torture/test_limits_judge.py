@@ -1,0 +1,95 @@
+"""The judge of the torture test of limits, with made-up visits: it must notice each excess."""
+
+import itertools
+
+import pytest
+
+from tests.torture.limits.judge import History, Verdict, Visit, judge
+from tests.torture.limits.subjects import EVERYBODY, KEYS, KINDS, Limits, first_limits, kind_of, rates
+
+SUBJECT = ("key", "a")
+
+
+def history(limits: Limits) -> History:
+    found = History()
+    found.begin(SUBJECT, limits, 0.0)
+    return found
+
+
+def visits(*times: tuple[float, float], tokens: int = 10) -> list[Visit]:
+    return [Visit(0, arrived, left, tokens, (SUBJECT, EVERYBODY)) for arrived, left in times]
+
+
+def found(made: list[Visit], limits: History, excess: int = 0) -> Verdict:
+    return judge(made, limits, excess=excess)
+
+
+def test_requests_at_once_are_counted() -> None:
+    made = visits((1, 5), (2, 6), (5, 9))  # the third one arrives when the first one leaves
+    assert not found(made, history(Limits(concurrency=2))).wrong
+    verdict = found(made, history(Limits(concurrency=1)))
+    assert verdict.wrong == ["concurrency of key a: 2, but 1 are allowed, at most 0 more"] * 2
+
+
+def test_requests_of_any_minute_are_counted() -> None:
+    evenly = visits(*[(at, at + 0.1) for at in range(0, 300, 6)])
+    assert not found(evenly, history(Limits(requests=10))).wrong
+    # Ten at the end of a minute and ten at the begin of the next one: 20 within a minute.
+    burst = visits(*[(at, at + 0.1) for at in (*range(50, 60), *range(60, 70))])
+    assert len(found(burst, history(Limits(requests=10))).wrong) == 10
+
+
+def test_tokens_of_any_minute_are_counted_when_a_request_has_ended() -> None:
+    made = visits((1, 100), (2, 3), (4, 5))
+    assert not found(made, history(Limits(tokens=20))).wrong
+    assert len(found(made, history(Limits(tokens=19))).wrong) == 1
+    assert not found(made, history(Limits(tokens=19)), excess=1).wrong
+
+
+def test_a_limit_that_was_reached_is_noted() -> None:
+    assert found(visits((1, 2), (1.5, 3)), history(Limits(concurrency=2))).full["key:concurrency"] == 1
+
+
+def test_while_an_edit_is_under_way_both_limits_are_possible() -> None:
+    limits = history(Limits(concurrency=2))
+    limits.begin(SUBJECT, Limits(concurrency=1), 100.0)
+    together = visits((110, 120), (111, 121))
+    assert not found(together, limits).wrong, "the edit has not been answered yet"
+    limits.end(SUBJECT, 105.0)
+    assert found(together, limits).wrong
+    limits.begin(SUBJECT, Limits(concurrency=3), 109.0)
+    assert not found(together, limits).wrong, "the larger limit may be in effect"
+
+
+def test_an_edit_without_an_answer_stays_possible_until_a_later_one_has_one() -> None:
+    limits = history(Limits(concurrency=1))
+    limits.begin(SUBJECT, Limits(concurrency=3), 10.0)  # no answer
+    limits.begin(SUBJECT, Limits(concurrency=1), 20.0)
+    together = visits((30, 40), (31, 41))
+    assert not found(together, limits).wrong
+    limits.end(SUBJECT, 21.0)
+    assert found(together, limits).wrong
+
+
+def test_a_removed_limit_is_none() -> None:
+    limits = history(Limits(requests=1))
+    limits.begin(SUBJECT, Limits(), 10.0)
+    limits.end(SUBJECT, 11.0)
+    assert not found(visits((20, 21), (22, 23)), limits).wrong
+
+
+@pytest.mark.parametrize("limit", ["concurrency", "requests", "tokens"])
+def test_keys_have_every_kind_of_limit_and_ask_for_three_times_as_much(limit: str) -> None:
+    assert any(getattr(kind.limits, limit) and limit in kind.limits.waiting for kind in KINDS)
+    assert any(getattr(kind.limits, limit) and limit not in kind.limits.waiting for kind in KINDS)
+    for kind in KINDS:
+        if kind.limits.requests:
+            assert kind.rate * 60 >= 3 * kind.limits.requests
+
+
+def test_each_user_has_a_key_of_each_kind() -> None:
+    keys, users = [f"k{number}" for number in range(KEYS)], ["u"]
+    assert len(rates()) == KEYS
+    assert [kind_of(number) for number in range(10)] == list(KINDS)
+    assert {level for (level, _), _ in first_limits(keys, users)} == {"key", "user", "everyone"}
+    assert all(len(list(group)) == 1 for _, group in itertools.groupby(map(kind_of, range(KEYS)), lambda it: it.name))
