@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long storm bench bench-micro bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
+.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long torture-limits storm bench bench-micro bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -123,6 +123,9 @@ hostile: $(VENV)/installed-dev ## Run the tests with hostile clients and endpoin
 
 torture: $(VENV)/installed-dev ## Kill processes and exhaust resources of RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
 	$(BIN)/python -m tests.torture kills --workers 2 --minutes 5 $(ARGS)
+
+torture-limits: $(VENV)/installed-dev ## Run a hundred limited API keys at three times the allowed load for ten minutes, with kills and edits of limits (ARGS="--postgres")
+	$(BIN)/python -m tests.torture limits --workers 4 --minutes 10 $(ARGS)
 
 torture-long: $(VENV)/installed-dev ## Run `torture` with 1, 2 and 4 workers on SQLite and 2 on PostgreSQL, with 300 kills in total
 	$(BIN)/python -m tests.torture kills --long --minutes 5 --kills 75 $(ARGS)

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.scale.connections import accepting_process
@@ -117,7 +118,7 @@ def _watch(shares: Shares, seen: list[upstream.Arrival]) -> None:
     for _, change in events:
         running += change
         shares.most = max(shares.most, running)
-    shares.gaps = [max(0.0, later.arrived - earlier.left) for earlier, later in zip(seen, seen[1:], strict=False)]
+    shares.gaps = [max(0.0, later.arrived - earlier.left) for earlier, later in pairwise(seen)]
     shares.idle = sum(shares.gaps) / (seen[-1].left - seen[0].arrived)
 
 
@@ -127,7 +128,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="routerdash-fairness-") as directory, ExitStack() as stack:
-        router = RouterDash(Path(directory), os.environ.get("DATABASE_URL", ""), ROUTERDASH_WORKERS=str(options.workers))
+        database = os.environ.get("DATABASE_URL", "")
+        router = RouterDash(Path(directory), database, ROUTERDASH_WORKERS=str(options.workers))
         stack.callback(router.kill)
         router.start()
         simulator = stack.enter_context(Simulator())

@@ -25,20 +25,20 @@ def see_the_own_row_only() -> None:
         own[:] = [row]
         claim(file, row)
 
-    CounterFile.claim = claim_row  # type: ignore[method-assign]
-    CounterFile.counting = lambda file, number: list(own)  # type: ignore[method-assign]
+    CounterFile.claim = claim_row  # type: ignore[method-assign, assignment]
+    CounterFile.counting = lambda file, number: list(own)  # type: ignore[method-assign, assignment]
 
 
 def keep_the_claims_of_refused_requests() -> None:
     from gateway.ipc.counters.limit_counters import Plan
 
-    Plan._undo = lambda plan: None  # type: ignore[method-assign]
+    Plan._undo = lambda plan: None  # type: ignore[method-assign, assignment]
 
 
 def never_settle() -> None:
     from gateway.ipc.counters.limit_counters import Charge
 
-    Charge.settle = lambda charge, tokens=0: None  # type: ignore[method-assign]
+    Charge.settle = lambda charge, tokens=0: None  # type: ignore[method-assign, assignment]
 
 
 def keep_the_places_of_the_dead() -> None:
@@ -47,7 +47,7 @@ def keep_the_places_of_the_dead() -> None:
     def clear(file: CounterFile, row: int) -> None:
         file._set_life(row, max(file.cell_number(), 2))
 
-    CounterFile.clear = clear  # type: ignore[method-assign]
+    CounterFile.clear = clear  # type: ignore[method-assign, assignment]
 
 
 def count_half_a_minute() -> None:
@@ -67,14 +67,14 @@ def charge_refused_requests() -> None:
             plan._count(tokens)
         return taken
 
-    Plan.take = take_anyway  # type: ignore[method-assign]
+    Plan.take = take_anyway  # type: ignore[method-assign, assignment]
 
 
 def give_back_all_tokens() -> None:
     from gateway.ipc.counters.limit_counters import Charge
 
     settle = Charge.settle
-    Charge.settle = lambda charge, tokens=0: settle(charge, 0)  # type: ignore[method-assign]
+    Charge.settle = lambda charge, tokens=0: settle(charge, 0)  # type: ignore[method-assign, assignment]
 
 
 def keep_old_limits() -> None:
@@ -89,7 +89,7 @@ def keep_old_limits() -> None:
         before.version = limits._reader.limits_version
         return before
 
-    KeyLimits._compile = compile_once  # type: ignore[method-assign]
+    KeyLimits._compile = compile_once  # type: ignore[method-assign, assignment]
 
 
 RULES: dict[str, Callable[[], None]] = {

@@ -27,12 +27,14 @@ class WatchedEndpoint(Endpoint):
         self._arrivals = arrivals
 
     async def _infer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
-        return await self._watched(body, super()._infer(request, body, fault))
+        response: web.StreamResponse = await self._watched(body, super()._infer(request, body, fault))
+        return response
 
     async def _fail(self, request: web.Request, body: dict[str, Any], fault: str) -> web.Response | None:
         if not fault.isdigit():
             return await super()._fail(request, body, fault)
-        return await self._watched(body, super()._fail(request, body, fault))
+        response: web.Response | None = await self._watched(body, super()._fail(request, body, fault))
+        return response
 
     async def _watched(self, body: dict[str, Any], responding: Any) -> Any:
         arrival = Arrival(int(body.get("user") or -1), time.monotonic())
