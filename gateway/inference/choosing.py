@@ -13,6 +13,7 @@ from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
+from gateway.inference.limiting.budgeting import reserve_budgets
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -38,8 +39,6 @@ from gateway.routing.routes import LearnedRoutes, Route, Routes
 ENDLESS = float("inf")
 NOTHING_KEPT: Mapping[str, float] = {}
 _new = tuple.__new__
-
-MOST_OUTPUT = 131_072  # tokens, if neither the request nor the model limits them
 
 
 def find_routes(request: InferenceRequest, body: Body) -> Routes:
@@ -230,8 +229,8 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
         return FULL
     if request.limited is not None:
         reserve(request, request.limited)
-        if request.limited.compiled.has_hard:
-            request.limited.most = most_tokens(request, route)
+        if request.limited.compiled.budgets:
+            reserve_budgets(request, request.limited, route)
         if (over := admit(request, request.limited)) is not None:
             endpoint.leave()
             return over
@@ -340,15 +339,6 @@ def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
     if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
         prompt, output, _ = expected_tokens(request)
         limited.prompt, limited.reserved = prompt, prompt + int(output)
-
-
-def most_tokens(request: InferenceRequest, route: Route) -> int:
-    """Return the tokens that a request can use at most: no token has less than one byte."""
-    exchange, model = request.exchange, route.model
-    prompt, output = exchange.length or exchange.body_bytes, 0
-    if request.api.kind.generates:
-        output = request.parsed.max_tokens or model.max_output_tokens or model.max_tokens or MOST_OUTPUT
-    return prompt + output
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

@@ -1,6 +1,7 @@
 """Services that all requests of one gateway process share: routing, queue, retry budget, journal, settings."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Protocol
 
 from gateway.base.config import ADAPTIVE, Config
@@ -20,6 +21,7 @@ from gateway.limits.compiled import KeyLimits
 from gateway.limits.queue_places import QueuePlaces
 from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
+from gateway.prices.published import PublishedPrices
 from gateway.routing.affinity.affinity import open_affinity
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
@@ -84,7 +86,8 @@ class Services:
         self.queued = QueuedRequests(roster.page)
         self.limit_hits = Hits(roster.page, roster.row.number)
         counters = LimitCounters(roster.page, roster.row)
-        self.limits = KeyLimits(roster.reader, counters, Budgets(roster.page.spending, config.zone))
+        prices = PublishedPrices(roster.reader, partial(_kind_of, roster), config.zone)
+        self.limits = KeyLimits(roster.reader, counters, Budgets(roster.page.spending, config.zone), prices)
         self.queue_places = QueuePlaces(config, roster, counters)
         self.is_adaptive = config.balancer == ADAPTIVE
         self.learned = LearnedFacts(roster, config.spill_after_secs)
@@ -168,3 +171,9 @@ class Services:
         journal.flush()
         if journal.unrecorded != before:
             self.roster.publish_unrecorded(journal.unrecorded)
+
+
+def _kind_of(roster: Roster, endpoint_id: str) -> str:
+    """Return the type of an endpoint; empty for a deleted one."""
+    endpoint = roster.endpoints.get(endpoint_id)
+    return "" if endpoint is None else endpoint.facts.kind

@@ -19,7 +19,10 @@ def budget_refusal(exceeded: BudgetExceeded, now: float | None = None) -> LimitR
     name = f"{budget.unit} {_PERIODS[budget.period]}"
     headers = [(b"x-routerdash-limit", f"{exceeded.level}; {name}".encode()), NO_RETRY]
     if exceeded.is_unpriced:
-        message = f"The budget for {whose} on {name} allows only models that have a price, and this one has none."
+        message = (
+            f"The budget for {whose} on {name} allows only models with a price, and this one has none here. "
+            "Use another model, or have an administrator enter its price, and a rate for the currency of the price."
+        )
     else:
         message = (
             f"The budget for {whose} on {name} is spent: Limit {_text(budget.unit, budget.amount)}, "

@@ -9,10 +9,12 @@ from msgspec import structs
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
 from gateway.ipc.counters.subject import Subject
 from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
+from gateway.prices.published import PublishedPrices
 from gateway.registry.limits import (
     CONCURRENCY,
     EVERYONE_LEVEL,
     KEY_LEVEL,
+    MONEY,
     REQUESTS,
     TOKENS,
     USER_LEVEL,
@@ -47,7 +49,7 @@ class CompiledLimits:
     """The limits of one API key, of its owner and of everyone."""
 
     __slots__ = (
-        "budgets", "cheap", "has_hard", "has_tokens", "has_user", "levels", "minutes", "owner_id", "plan",
+        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_user", "levels", "minutes", "owner_id", "plan",
         "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
@@ -67,6 +69,7 @@ class CompiledLimits:
         ]
         self.with_instead = [demand for demand in budgets if demand[2].instead is not None]
         self.has_hard = any(budget.hard for _, _, budget in budgets)
+        self.has_money = any(budget.unit == MONEY for _, _, budget in budgets)
         self.owner_id = owner_id
         self.version = version
         self.levels = levels
@@ -116,8 +119,11 @@ class CompiledLimits:
 class KeyLimits:
     """The limits of all API keys, as one gateway process takes them."""
 
-    def __init__(self, reader: RegistryReader, counters: LimitCounters, budgets: Budgets) -> None:
+    def __init__(
+        self, reader: RegistryReader, counters: LimitCounters, budgets: Budgets, prices: PublishedPrices
+    ) -> None:
         self.budgets = budgets
+        self.prices = prices  # for budgets of money
         self._reader = reader
         self._counters = counters
         self._compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)

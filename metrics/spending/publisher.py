@@ -30,6 +30,7 @@ from gateway.prices.costs import RequestCost
 from gateway.registry.limits import KEY_LEVEL, PERIODS, USER_LEVEL
 from metrics.memory.journal_reader import JournalReader
 from metrics.spending import stored
+from metrics.spending.money import Money
 from metrics.spending.subjects import Subject, Tag
 from metrics.spending.totals import SpendingTotals, unknown_subjects
 from metrics.storage import database
@@ -55,16 +56,16 @@ class SpendingPublisher:
         reader: JournalReader,
         zone: ZoneInfo,
         cost_of: CostOf,
-        currency: str,
+        money: Money,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`cost_of`: computes a cost again. `currency`: that of budgets. `clock`: seconds since 1970."""
+        """`cost_of`: computes a cost again. `clock`: seconds since 1970."""
         self._file = file
         self._bank = SpendingBank(file)
         self._reader = reader
         self._zone = zone
         self._cost_of = cost_of
-        self._currency = currency
+        self._money = money
         self._clock = clock
         self._lock = threading.RLock()
         self._totals = SpendingTotals(Days(zone))
@@ -108,8 +109,9 @@ class SpendingPublisher:
             totals = self._totals
             if self._has_budgets or any([entry.budgets for entry in counted]):
                 self._look_up(counted)
+                self._money.begin(counted, costs)
                 for entry in counted:
-                    totals.count(entry, self._in_currency(costs.get(entry.id)))
+                    totals.count(entry, self._money.add(entry, costs.get(entry.id)))
                 for writer, part in zip(step.part_writers, step.parts, strict=True):
                     for each, position in zip(part.batch.entries, part.batch.starts, strict=True):
                         if isinstance(each, RequestRecord) and each.budgets:
@@ -160,9 +162,6 @@ class SpendingPublisher:
         self._first, self._last, self._is_new = first, last, False
         totals.changed.clear()
 
-    def _in_currency(self, found: RequestCost | None) -> int | None:
-        return found.cost if found is not None and found.currency == self._currency else None
-
     def _tag(self, tag: Tag) -> int:
         return self._file.tag(*tag)
 
@@ -194,6 +193,7 @@ class SpendingPublisher:
 
     def _read_again(self, database_id: str, today: date) -> None:
         first, uncovered = today - timedelta(days=DAYS_BEFORE), self._bank.uncovered
+        self._money.forget()
         with database.read_moment():
             positions = stored.positions()
             self._has_budgets = stored.has_budgets()
@@ -219,7 +219,7 @@ class SpendingPublisher:
                     break
                 for entry, start in zip(batch.entries, batch.starts, strict=True):
                     if start < end and isinstance(entry, RequestRecord) and entry.budgets and totals.is_open(entry):
-                        totals.count_open(entry, self._in_currency(self._cost_of(entry)))
+                        totals.count_open(entry, self._money.counted(entry, self._cost_of(entry)))
                         totals.keep(writer, entry, start)
                 at = batch.position
 

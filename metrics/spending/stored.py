@@ -18,6 +18,7 @@ from django.db import connection
 from gateway.ipc.journal import Position
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, TOKENS, TOTAL, USER_LEVEL
 from metrics import sql
+from metrics.spending.money import converted_sums
 from metrics.spending.subjects import Kind, Subject, Tag, tag_of
 
 AT_ONCE = 500  # ids in one query
@@ -164,6 +165,8 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         statement = sql.select(("date", "api_key_id", amount), table, where=where, group_by="date, api_key_id")
         for day, key, total in _rows(statement, values):
             yield unit, date.fromisoformat(str(day)), str(key), int(total or 0)
+    for each, key, total in (*converted_sums(since, keys), *converted_sums(None, keys)):
+        yield MONEY, each, key, total
     for unit, table, amount, where, values in (
         (TOKENS, "rollup_months", tokens, of_keys, chosen),
         (MONEY, "rollup_cost_days", "SUM(cost)", ["currency = %s", *of_keys], [currency, *chosen]),

@@ -14,6 +14,7 @@ from gateway.limits import budget_bits
 from gateway.limits.periods import Days
 from gateway.prices.counts import plausible
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, TOKENS, USER_LEVEL
+from metrics.spending.money import Amount
 from metrics.spending.subjects import Kind, Subject, Tag, tag_of
 
 RowEpoch = tuple[int, int]
@@ -45,22 +46,22 @@ class SpendingTotals:
         self.amounts |= amounts
         self.changed.update(amounts)
 
-    def count(self, entry: RequestRecord, cost: int | None) -> None:
+    def count(self, entry: RequestRecord, cost: Amount) -> None:
         """Add a record that is in the database now."""
-        for tag, amount, is_of_row in self._parts(entry, cost):
+        for tag, amount, counted, is_of_row in self._parts(entry, cost):
             self.amounts[tag] = self.amounts.get(tag, 0) + amount
             if not is_of_row:
                 self.changed.add(tag)
             else:
-                self._open_epoch(entry)[tag] += amount
-                self._of_rows[tag] += amount
+                self._open_epoch(entry)[tag] += counted
+                self._of_rows[tag] += counted
 
-    def count_open(self, entry: RequestRecord, cost: int | None) -> None:
+    def count_open(self, entry: RequestRecord, cost: int) -> None:
         """Add a record that was in the database before, if rows still count it."""
-        for tag, amount, is_of_row in self._parts(entry, cost):
+        for tag, _, counted, is_of_row in self._parts(entry, Amount(cost, cost)):
             if is_of_row:
-                self._open_epoch(entry)[tag] += amount
-                self._of_rows[tag] += amount
+                self._open_epoch(entry)[tag] += counted
+                self._of_rows[tag] += counted
 
     def keep(self, writer: str, entry: RequestRecord, position: Position) -> None:
         """Note where a record is in the journal, if its epoch is not included."""
@@ -112,8 +113,10 @@ class SpendingTotals:
         assert entry.epoch is not None
         return self._open.setdefault((entry.row, entry.epoch), Counter())
 
-    def _parts(self, entry: RequestRecord, cost: int | None) -> Iterator[tuple[Tag, int, bool]]:
-        """Yield the tags that a record counts under, its amounts, and whether a row counts it under this tag."""
+    def _parts(self, entry: RequestRecord, cost: Amount) -> Iterator[tuple[Tag, int, int, bool]]:
+        """Yield the tags that a record counts under, what it adds to the database's sum, what rows count, and whether
+        a row counts it under this tag.
+        """
         if entry.outcome == record.REJECTED:
             return
         bits = (entry.budgets or 0) if self.is_open(entry) else 0
@@ -124,9 +127,9 @@ class SpendingTotals:
         for subject in ((KEY_LEVEL, key), (USER_LEVEL, user), (EVERYONE_LEVEL, "")):
             known, of_row = self.kinds.get(subject), _counted_by(bits, subject[0])
             for kind in known | of_row if known else of_row:
-                amount = tokens if kind[0] == TOKENS else cost
-                if amount:
-                    yield tag_of(subject, *kind, day), amount, kind in of_row
+                amount, counted = (tokens, tokens) if kind[0] == TOKENS else cost
+                if amount or counted:
+                    yield tag_of(subject, *kind, day), amount, counted, kind in of_row
 
 
 def unknown_subjects(totals: SpendingTotals, entries: Iterable[RequestRecord]) -> tuple[set[str], set[str]]:

@@ -43,6 +43,7 @@ from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
 from metrics.prices.registry import COUNTER, price_registry
 from metrics.queries.slowdowns import slowdowns
+from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage import cost_rows, seeding
 from metrics.storage.history_rows import EndpointName
@@ -84,8 +85,9 @@ class Control:
             runtime.follower.reader,
             self.config.zone,
             lambda entry: cost_rows.pricing().cost(entry),
-            self.config.currency,
+            Money(self.config.zone, price_registry.rates),
         )
+        price_registry.subscribe(budgets.forget)  # other rates change what was spent
         self.publisher.before_limits = budgets.cover
         self.writer = DatabaseWriter(
             runtime.follower,

@@ -8,6 +8,7 @@ from msgspec.structs import force_setattr
 
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import COUNT_TOKENS, MESSAGES
+from gateway.inference.limiting.budgeting import cost_of
 from gateway.inference.request import InferenceRequest
 from gateway.ipc import record
 from gateway.ipc.counters.places import NoPlace
@@ -126,7 +127,7 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         limited.settle(tokens)
         force_setattr(made, "reserved_tokens", limited.reserved)
         if limited.held is not None:
-            _settle_budgets(limited.held, made)
+            _settle_budgets(limited.held, made, cost_of(request, limited, made))
             limited.held = None
     else:
         limited.cancel()
@@ -138,10 +139,10 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
     let_others_go_on(request)
 
 
-def _settle_budgets(held: Held, made: RequestRecord) -> None:
+def _settle_budgets(held: Held, made: RequestRecord, cost: int) -> None:
     """Count a request in its budgets, as the figures of control count its record."""
     tokens = (plausible(made.input_tokens) or 0) + (plausible(made.output_tokens) or 0)
-    settled = held.settle(tokens, 0, made.completed_us)
+    settled = held.settle(tokens, cost, made.completed_us)
     if settled is not None:
         force_setattr(made, "epoch", settled.epoch)
         force_setattr(made, "row", settled.row)

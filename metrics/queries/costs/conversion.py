@@ -4,7 +4,7 @@ A rate counts for whole local days: for the day on which it starts, and those af
 converted once and rounded half up to 10⁻⁹, so sums over any groups of rows add up to the same total.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
@@ -25,20 +25,19 @@ def day_rates(period: Period) -> tuple[str, list[Any]] | None:
 
     Return None if no other currency has a rate. Raises django.db.Error.
     """
-    rows = list(_rates(period))
+    days = period.dates()
+    return rates_of_days((day, currency) for currency in price_registry.rates().foreign for day in days)
+
+
+def rates_of_days(days: Iterable[tuple[str, str]]) -> tuple[str, list[Any]] | None:
+    """Return the rates of different days and currencies as `day_rates` does; None if there are none."""
+    rates, zone = price_registry.rates(), settings.ROUTERDASH.zone
+    found = ((currency, day, rates.rate(currency, moment_of(day, zone))) for day, currency in days)
+    rows = [row for row in found if row[2] is not None]
     if not rows:
         return None
     columns = {"of_currency": "text", "of_date": "text", "rate": "bigint"}
     return sql.with_rows(DAY_RATES, columns, rows, vendor())
-
-
-def _rates(period: Period) -> Iterator[tuple[str, str, int]]:
-    rates = price_registry.rates()
-    for currency in rates.foreign:
-        for day in period.dates():
-            rate = rates.rate(currency, moment_of(day, settings.ROUTERDASH.zone))
-            if rate is not None:
-                yield currency, day, rate
 
 
 def converted(column: str) -> str:

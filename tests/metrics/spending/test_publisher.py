@@ -15,9 +15,11 @@ from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.limits.periods import name_of
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK, Budget
+from metrics.prices.registry import price_registry
 from metrics.reconcile import live
 from metrics.reconcile.limits import budget_laws
 from metrics.spending import figures
+from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage.writer import DatabaseWriter
 from tests.access.limits.made import budget
@@ -45,7 +47,12 @@ class Installation:
     def restart(self) -> None:
         """Begin with another control."""
         self.publisher = SpendingPublisher(
-            SpendingFile(self.path), self.world.follower.reader, UTC_ZONE, lambda entry: None, "USD", lambda: self.now
+            SpendingFile(self.path),
+            self.world.follower.reader,
+            UTC_ZONE,
+            lambda entry: None,
+            Money(UTC_ZONE, price_registry.rates),
+            lambda: self.now,
         )
         self.writer = DatabaseWriter(
             self.world.follower, UTC_ZONE, where, reseed=self.world.reseed, spending=self.publisher

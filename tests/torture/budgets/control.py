@@ -10,6 +10,8 @@ from gateway.ipc.counters.spending_file import SpendingFile
 from metrics.memory.journal_follower import JournalFollower
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.trackers import Trackers
+from metrics.prices.registry import price_registry
+from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage import database, seeding
 from metrics.storage.history_rows import EndpointName
@@ -28,7 +30,12 @@ class TorturedControl:
         self.database_id = database.database_id()
         self.follower = JournalFollower(JournalReader(root / "journal"), Trackers(UTC))
         self.spending = SpendingPublisher(
-            SpendingFile(root / "spending"), self.follower.reader, UTC, lambda entry: None, "USD", self.clock
+            SpendingFile(root / "spending"),
+            self.follower.reader,
+            UTC,
+            lambda entry: None,
+            Money(UTC, price_registry.rates),
+            self.clock,
         )
         self.writer = DatabaseWriter(
             self.follower, UTC, lambda key: EndpointName("a", "192.0.2.7"), reseed=self.seed, spending=self.spending
