@@ -217,15 +217,17 @@ class LimitedRequest:
         self.lines: bytes | None = None  # header lines, once they are needed
         self.yields_until: float | None = None  # to older requests of other processes; None: it has not yet
 
-    def take(self, arrived: float) -> bool:
+    def take(self, arrived: float, *, gives_way: bool = False) -> bool:
         """Take the request, which has arrived at this time, from all limits and budgets.
 
         Return False if it would exceed one, or has to let an older one of another process go first for a moment. Raises
-        NoPlace.
+        NoPlace. `gives_way`: to requests of other processes that do not, for as long as one waits.
         """
         compiled, plan = self.compiled, self.compiled.plan
-        if plan.elsewhere and (subject := plan.older_wait(arrived)) is not None and self._yields_to(subject):
-            return False
+        if plan.elsewhere:
+            subject = plan.older_wait(arrived, gives_way=gives_way)
+            if subject is not None and self._yields_to(subject, gives_way=gives_way):
+                return False
         taken = plan.take(self.reserved or 0) if compiled.levels else None
         if isinstance(taken, Excess):
             self.excess = taken
@@ -256,13 +258,13 @@ class LimitedRequest:
         self.exceeded = found
         return False
 
-    def _yields_to(self, subject: Subject) -> bool:
+    def _yields_to(self, subject: Subject, *, gives_way: bool) -> bool:
         """Return True if the request lets one go first that waits for this subject in another process."""
         plan, facts = self.compiled.plan, next(it.facts for it in self.compiled.levels if it.subject is subject)
         now = plan.clock()
-        if self.yields_until is None:
+        if self.yields_until is None and not gives_way:
             self.yields_until = now + YIELD_SECONDS
-        if now >= self.yields_until or not facts.waiting:
+        if (self.yields_until is not None and now >= self.yields_until) or not facts.waiting:
             return False
         self.excess = Excess(subject, facts.waiting[0])
         return True

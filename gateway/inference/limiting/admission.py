@@ -49,7 +49,10 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     if limited.compiled.version != services.roster.reader.limits_version and not _follow(request, limited):
         return None
     try:
-        taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()
+        if request.api.kind.needs_slot:
+            taken = limited.take(request.exchange.arrived, gives_way=request.stay.gives_way)
+        else:
+            taken = limited.count()
     except NoPlace:
         limited.excess = limited.exceeded = None
         return OVER
@@ -80,7 +83,7 @@ def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
     if not may_wait or replies.can_never_fit(level, excess, limited.reserved or 0):
         return OVER
     limited.waited_for = replies.name_of(level, excess.limit)
-    excess.subject.wait_since(request.exchange.arrived)
+    excess.subject.wait_since(request.exchange.arrived, gives_way=request.stay.gives_way)
     return HELD
 
 

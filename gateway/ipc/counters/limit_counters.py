@@ -36,7 +36,7 @@ from gateway.ipc.counters.counter_file import (
     CounterFile,
 )
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
-from gateway.ipc.counters.subject import FRESH, MASK, Subject
+from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
 
 CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = "concurrency", "requests", "tokens"  # names of limits
@@ -192,14 +192,22 @@ class Plan:
         self._follow()
         return self._excess([], 1, tokens)
 
-    def older_wait(self, since: float) -> Subject | None:
-        """Return a subject for whose limits a request of another process waits, since long before this time."""
+    def older_wait(self, since: float, *, gives_way: bool = False) -> Subject | None:
+        """Return a subject for whose limits a request of another process waits, since long before this time.
+
+        A request that gives way lets all go first that do not, and these never wait for it.
+        """
         words = self._words
         for at, subject in self.elsewhere:
             if word := words[at]:
                 now = int(self.clock() * 1000)
                 earlier = (now - word & MASK) - (now - int(since * 1000))
-                if now - (word >> 32) & MASK <= FRESH and earlier > HEAD_START:
+                if now - (word >> 32) & MASK > FRESH:
+                    continue
+                if gives_way != bool(word & GIVES_WAY):
+                    if gives_way:
+                        return subject
+                elif earlier > HEAD_START:
                     return subject
         return None
 

@@ -19,6 +19,7 @@ from gateway.ipc.counters.places import OwnPlaces
 
 FRESH = 200  # ms: a process repeats the waits of its queue several times in that time
 MASK = (1 << 32) - 1
+GIVES_WAY = 1  # bit of a published wait: it is that of a bulk request
 
 
 class Subject:
@@ -53,10 +54,11 @@ class Subject:
         self._own_places = own_places
         self._seen: dict[int, tuple[int, int | None]] = {}  # generation and place in each row
 
-    def wait_since(self, since: float) -> None:
+    def wait_since(self, since: float, *, gives_way: bool = False) -> None:
         """Publish that a request waits for this subject's limits, since this time. It is to be repeated.
 
-        Both times are in milliseconds, modulo 2**32: that of this call, and the earliest since the last `served`.
+        Both times are in milliseconds, modulo 2**32: that of this call, and the earliest since the last `served`. The
+        last bit of the earlier one is the class. Requests that do not give way are published before those that do.
         """
         words, at = self._file.words, self.place + WAITING
         now, age = int(self._file.clock() * 1000), int((self._file.clock() - since) * 1000)
@@ -64,8 +66,11 @@ class Subject:
             return  # it has lost its place
         before = words[at]
         if before and now - (before >> 32) & MASK <= FRESH:
-            age = max(age, now - (before & MASK) & MASK)
-        words[at] = (now & MASK) << 32 | (now - age & MASK)
+            if gives_way and not before & GIVES_WAY:
+                return
+            if gives_way == bool(before & GIVES_WAY):
+                age = max(age, now - (before & MASK) & MASK)
+        words[at] = (now & MASK) << 32 | (now - age & MASK & ~GIVES_WAY) | gives_way
 
     def served(self) -> None:
         """Publish that a request of this process no longer waits."""
