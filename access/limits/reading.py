@@ -112,24 +112,31 @@ def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:
 
 
 class SubjectWalk:
-    """A walk through the subjects of all rows, first of limits, then of budgets, some at a time."""
+    """A walk through the subjects of all rows, first of limits, then of budgets, some at a time.
+
+    Each table is read in the order of levels and ids, which is that of the registry store: it is filled fastest so.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
-        self._models: list[Any] = [LimitRow, BudgetRow]  # the first one is being read
-        self._after: object = None  # id of its last row that was read
+        # The first one is being read.
+        self._left: list[tuple[Any, str]] = [
+            (model, level) for model in (LimitRow, BudgetRow) for level in sorted(LEVELS)
+        ]
+        self._after: str | None = None  # the last id that was read
 
     def next_part(self) -> list[Subject]:
-        """Return the next subjects, in which one may occur twice; none at the end. Raises django.db.Error."""
-        while self._models:
-            rows = self._models[0].objects.order_by("pk")
+        """Return the next subjects; none at the end. Raises django.db.Error."""
+        while self._left:
+            model, level = self._left[0]
+            rows = model.objects.filter(level=level).order_by("subject_id")
             if self._after is not None:
-                rows = rows.filter(pk__gt=self._after)
-            found = list(rows.values_list("pk", "level", "subject_id")[: self._at_once])
+                rows = rows.filter(subject_id__gt=self._after)
+            found = list(rows.values_list("subject_id", flat=True).distinct()[: self._at_once])
             if found:
-                self._after = found[-1][0]
-                return [(level, subject_id) for _, level, subject_id in found]
-            del self._models[0]
+                self._after = found[-1]
+                return [(level, subject_id) for subject_id in found]
+            del self._left[0]
             self._after = None
         return []
 
