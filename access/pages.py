@@ -25,7 +25,7 @@ from rest_framework.exceptions import ValidationError
 from access.api import make, own_keys, rotate
 from access.keys.form import EXTERNAL_HELP, OFFERED, ApiKeyForm
 from access.keys.rules import FIELDS, read_rules
-from access.limits.gauges import Use, panels_of_key
+from access.limits.gauges import Spent, Use, panels_of_key
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from access.snippets import chat_models, first_model
 from endpoints.lists.page_links import PageLinks
@@ -164,10 +164,10 @@ def connect(request: HttpRequest) -> HttpResponse:
 
 
 @login_required
-def key(request: HttpRequest, key_id: UUID, use: Use) -> HttpResponse:
+def key(request: HttpRequest, key_id: UUID, use: Use, spent: Spent) -> HttpResponse:
     """Show a key of the user, its restrictions and limits with their use, and forms to change it."""
     row = _own_row(request, key_id)
-    context = {"row": row, "rules": _restrictions(row), "panels": panels_of_key(row, use), "now": timezone.now()}
+    context = {"row": row, "rules": _restrictions(row), "panels": panels_of_key(row, use, spent), "now": timezone.now()}
     return render(request, "keys/key.html", context)
 
 

@@ -1,7 +1,8 @@
 """Gauges of limits: the present use against each limit of a key, of its owner, and of everyone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from django.conf import settings
 
@@ -14,6 +15,25 @@ from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, USER_LEVEL, Budget, LimitFacts
 
 Use = Callable[[str, str], LimitUse]  # by level and subject id
+
+
+class BudgetUse(Protocol):
+    """A budget in its present period, as metrics.spending.figures.BudgetFigure."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def subject_id(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def period(self) -> str: ...
+    @property
+    def spent(self) -> int | None: ...
+
+
+Spent = Callable[[Collection[Subject]], Iterable[BudgetUse]]
+SpentAmounts = Mapping[tuple[str, str, str, str], int | None]  # by level, subject id, unit and period
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +59,23 @@ class BudgetLine:
     """One budget as pages show it."""
 
     budget: Budget
+    used: int | None  # None: not known yet
+
+    @property
+    def percent(self) -> int:
+        return min(100, 100 * (self.used or 0) // self.budget.amount)
+
+    @property
+    def is_full(self) -> bool:
+        return (self.used or 0) >= self.budget.amount
 
     @property
     def amount(self) -> str:
-        if self.budget.unit == MONEY:
-            return f"{amount_text(self.budget.amount, MONEY)} {settings.ROUTERDASH.currency}"
-        return f"{self.budget.amount:,} {UNIT_LABELS[self.budget.unit]}"
+        return _amount(self.budget.amount, self.budget.unit)
+
+    @property
+    def spent(self) -> str:
+        return "—" if self.used is None else _amount(self.used, self.budget.unit)
 
     @property
     def period(self) -> str:
@@ -64,17 +95,29 @@ class LimitPanel:
         return str(LEVEL_LABELS[self.level])
 
 
-def panel_of(subject: Subject, facts: LimitFacts, use: Use) -> LimitPanel:
+def _amount(amount: int, unit: str) -> str:
+    if unit == MONEY:
+        return f"{amount_text(amount, MONEY)} {settings.ROUTERDASH.currency}"
+    return f"{amount:,} {UNIT_LABELS[unit]}"
+
+
+def spent_amounts(subjects: Collection[Subject], spent: Spent) -> SpentAmounts:
+    """Return the spent amounts of the budgets of subjects. Raises django.db.Error."""
+    return {(it.level, it.subject_id, it.unit, it.period): it.spent for it in spent(subjects)}
+
+
+def panel_of(subject: Subject, facts: LimitFacts, use: Use, spent: SpentAmounts) -> LimitPanel:
     """Return the limits of a subject with their present use."""
-    used = use(*subject)
-    return LimitPanel(subject[0], list(_gauges(facts, used)), [BudgetLine(budget) for budget in facts.budgets])
+    budgets = [BudgetLine(budget, spent.get((*subject, budget.unit, budget.period))) for budget in facts.budgets]
+    return LimitPanel(subject[0], list(_gauges(facts, use(*subject))), budgets)
 
 
-def panels_of_key(key: ApiKey, use: Use) -> list[LimitPanel]:
+def panels_of_key(key: ApiKey, use: Use, spent: Spent) -> list[LimitPanel]:
     """Return the limits that a request with this key is taken from. Raises django.db.Error."""
     subjects = [(KEY_LEVEL, str(key.pk)), (USER_LEVEL, str(key.created_by_id)), (EVERYONE_LEVEL, "")]
     found = read_limits(subjects)
-    return [panel_of(subject, found[subject], use) for subject in subjects if subject in found]
+    amounts = spent_amounts(list(found), spent)
+    return [panel_of(subject, found[subject], use, amounts) for subject in subjects if subject in found]
 
 
 def _gauges(facts: LimitFacts, used: LimitUse) -> Iterator[LimitGauge]:

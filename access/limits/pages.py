@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 
 from access.limits.api import EVERYONE, limited_subjects, subject_names
 from access.limits.form import LimitsInput
-from access.limits.gauges import Use, panel_of
+from access.limits.gauges import Spent, Use, panel_of, spent_amounts
 from access.limits.reading import Subject, is_uuid, read_limits
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import LEVEL_LABELS
@@ -30,13 +30,13 @@ OFFERED_SOURCES = 200  # keys whose limits can be copied
 
 
 @for_administrators
-def limits(request: HttpRequest, use: Use) -> HttpResponse:
+def limits(request: HttpRequest, use: Use, spent: Spent) -> HttpResponse:
     """List everyone's limits, and all keys and users with limits, with their present use."""
     page = Paginator(limited_subjects(), PAGE).get_page(request.GET.get("page"))
     subjects: list[Subject] = [(level, subject_id) for level, subject_id in page]
-    found, names = read_limits(subjects), subject_names(subjects)
+    found, names, amounts = read_limits(subjects), subject_names(subjects), spent_amounts(subjects, spent)
     rows = [
-        {"panel": panel_of(it, found.get(it, NO_LIMITS), use), "name": names.get(it, ""), "url": _form_url(it)}
+        {"panel": panel_of(it, found.get(it, NO_LIMITS), use, amounts), "name": names.get(it, ""), "url": _form_url(it)}
         for it in subjects
         if it == EVERYONE or it in names
     ]

@@ -33,6 +33,7 @@ from metrics.pages import hardware as hardware_page
 from metrics.pages import prices as prices_page
 from metrics.pages import usage as usage_page
 from metrics.queries.api_keys import keys_used
+from metrics.spending.figures import budget_figures
 from routerdash.web import api_docs, playground, search, styles, views
 
 
@@ -44,6 +45,7 @@ def _limit_use(level: str, subject_id: str) -> LimitUse:
     return runtime.installation.limit_use(level, subject_id)
 
 
+_USE_OF_LIMITS = {"use": _limit_use, "spent": budget_figures}
 _BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
@@ -56,11 +58,11 @@ urlpatterns = [
     *conversations_page.URLS,
     path("keys", access_pages.keys, {"used": keys_used}, name="keys"),
     path("keys/clients", access_pages.connect, name="connect"),
-    path("keys/<uuid:key_id>", access_pages.key, {"use": _limit_use}, name="key"),
+    path("keys/<uuid:key_id>", access_pages.key, _USE_OF_LIMITS, name="key"),
     path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
     path("keys/<uuid:key_id>/rotate", access_pages.rotation, name="key-rotate"),
     path("keys/<uuid:key_id>/enabled", access_pages.enabled, name="key-enabled"),
-    path("limits", limits_pages.limits, {"use": _limit_use}, name="limits"),
+    path("limits", limits_pages.limits, _USE_OF_LIMITS, name="limits"),
     path("limits/everyone", limits_pages.of_everyone, name="limits-everyone"),
     path("limits/keys", limits_pages.of_keys, name="limits-keys"),
     path("limits/key/<uuid:key_id>", limits_pages.of_key, name="limits-key"),

@@ -89,13 +89,17 @@ class TestPages:
     def test_gauges_follow_the_use(self, router: RouterDash, sim: Simulator, page: Page) -> None:
         router.add(sim.add())
         key = key_id(router)
-        limit(router, f"key/{key}", requests=600, budgets=[{"unit": "money", "period": "month", "amount": "25.5"}])
+        limit(router, f"key/{key}", requests=600, budgets=[{"unit": "tokens", "period": "day", "amount": 90_000}])
         log_in(page, f"/keys/{key}")
         gauge = page.locator("#limits").locator("xpath=ancestor::section").locator("output")
         assert gauge.all_inner_texts() == ["0"]
         for _ in range(3):
             assert chat(router) == 200
         until(lambda: gauge.all_inner_texts() == ["3"])
+        (used,) = router.get("/api/usage?by=key").json()["rows"]
+        spent = f"{used['input_tokens'] + used['output_tokens']} tokens"
+        assert spent != "0 tokens"
+        until(lambda: page.get_by_text(spent, exact=True).is_visible())
 
     @pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "ja")])
     def test_pages_of_limits(self, router: RouterDash, sim: Simulator, page: Page, theme: str, language: str) -> None:

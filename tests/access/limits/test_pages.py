@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from access.limits.gauges import LimitGauge
+from access.limits.gauges import LimitGauge, panel_of
 from access.limits.reading import read_limits
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey, User
 from gateway.ipc.counters.limit_use import LimitUse
-from gateway.registry.limits import LimitFacts
+from gateway.registry.limits import Budget, LimitFacts
 from metrics.memory.runtime import runtime
 from tests.access.limits.made import EVERYONE, budget, limit
 from tests.access.people import Api, key_for
@@ -51,12 +51,15 @@ def test_a_gauge_is_full_at_its_limit() -> None:
     assert [(it.percent, it.is_full) for it in gauges] == [(0, False), (25, False), (100, True), (100, True)]
 
 
-def test_the_page_of_a_key_has_all_limits_of_its_requests(as_viewer: Api, viewer: User, used: Any) -> None:
+def test_the_page_of_a_key_has_all_limits_of_its_requests(
+    as_viewer: Api, viewer: User, used: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, user = key_of(viewer), ("user", str(viewer.pk))
     limit(key, concurrency=4, requests=60)
     limit(user, tokens=1000)
     limit(requests=6000)
     budget(key, 25_500_000_000, "money", "month")
+    monkeypatch.setattr("metrics.spending.figures._open_file", lambda path: None)  # no gateway has run yet
     used |= {key: LimitUse(3, 59, 0), user: LimitUse(0, 0, 998), EVERYONE: LimitUse(0, 5999, 0)}
     page = as_viewer.get(f"/keys/{key[1]}").content.decode()
     outputs = [int(text.replace(",", "")) for text in re.findall(r"<output>([\d,]+)</output>", page)]
@@ -99,6 +102,18 @@ def test_an_unknown_subject_is_404(as_admin: Api, path: str) -> None:
 @pytest.mark.parametrize("query", ["", "?ids=a,b", f"?ids={NOBODY}"])
 def test_without_keys_there_is_no_form(as_admin: Api, query: str) -> None:
     assert as_admin.get(f"/limits/keys{query}")["Location"] == "/limits"
+
+
+def test_a_budget_line_shows_the_spent_amount() -> None:
+    facts = LimitFacts(budgets=(Budget("", "money", "month", 4_000_000_000), Budget("", "tokens", "day", 1000)))
+    amounts = {(*EVERYONE, "money", "month"): 1_500_000_000, (*EVERYONE, "tokens", "day"): 2000}
+    lines = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), amounts).budgets
+    assert [(it.spent, it.amount, it.percent, it.is_full) for it in lines] == [
+        ("1.5 USD", "4 USD", 37, False),
+        ("2,000 tokens", "1,000 tokens", 100, True),
+    ]
+    (unknown, _tokens) = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), {}).budgets
+    assert (unknown.spent, unknown.is_full) == ("—", False)
 
 
 # Forms
