@@ -39,6 +39,7 @@ from tests.torture.run import Result
 FORK = multiprocessing.get_context("fork")  # this process has no thread, and no connection to the database
 LOOKED_AT = 8  # budgets at once
 END_SECONDS = 60.0
+EDIT_SECONDS = 3.0  # in which requests that gateways admitted before they knew a budget end, and are stored
 
 
 class BudgetResult(Result):
@@ -105,6 +106,7 @@ class Torture:
     control: ForkProcess | None = None
     starts: int = 0
     views: dict[tuple[int, str], TagView] = field(default_factory=dict)
+    edited: dict[int, tuple[int, float]] = field(default_factory=dict)  # last edit of each budget, and when it was seen
     events: Counter[str] = field(default_factory=Counter)
 
     def spawn(self, role: str, number: int = 0) -> ForkProcess:
@@ -153,7 +155,10 @@ class Torture:
         day = board.index(datetime.fromtimestamp(time.time() + words[Board.OFFSET], UTC).date())
         for number in self.rng.sample(range(len(BUDGETS)), LOOKED_AT):
             edits = words[Board.EDITS + number]
-            if not words[Board.KNOWN + number] or edits % 2:
+            if self.edited.get(number, (-1, 0.0))[0] != edits:
+                self.edited[number] = edits, time.monotonic()
+            since_edit = time.monotonic() - self.edited[number][1]
+            if not words[Board.KNOWN + number] or edits % 2 or (edits and since_edit < EDIT_SECONDS):
                 continue
             period, subject = BUDGETS[number][1].period, number // 2
             at = day if period == DAY else None
