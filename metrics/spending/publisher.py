@@ -134,6 +134,8 @@ class SpendingPublisher:
             included = self._over if complete else self._bank.included
             today = self._today()
             first, last = today - timedelta(days=DAYS_BEFORE), today + timedelta(days=DAYS_AFTER)
+            if first < self._first:
+                return  # the clock was set back since `begin`: amounts of these days are not known
             totals = self._totals
             if included != self._bank.included:
                 totals.include(dict(enumerate(included)))

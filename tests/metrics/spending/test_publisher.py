@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -317,6 +318,27 @@ def test_a_clock_that_is_set_back_finds_the_amounts_of_that_day(installed: Insta
     installed.now += 3 * 86_400
     installed.write()
     assert installed.spent() == 7
+
+
+def test_a_clock_that_is_set_back_during_a_step(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget(OF_KEY)
+    past(5, days=3)
+    installed.restart()
+    installed.write()  # the amounts of three days ago are not among these
+    installed.now += 86_400
+    installed.write()
+    installed.now -= 86_400
+    add = installed.publisher.add
+
+    def set_back(*values: Any) -> None:
+        add(*values)
+        installed.now -= 3 * 86_400
+
+    monkeypatch.setattr(installed.publisher, "add", set_back)
+    past(7)
+    assert installed.spent() == 5
 
 
 def test_repaired_figures_are_read_again(installed: Installation, past: Past) -> None:
