@@ -124,6 +124,8 @@ def _permitted(request: InferenceRequest, routes: Routes, use: AllowedUse | None
 def _check_use(request: InferenceRequest, use: AllowedUse) -> None:
     """Check the kind of a request and the model that it asks for. Raises Refusal (403)."""
     kind, model = request.api.kind, request.parsed.model
+    if not request.parsed.models and use.allows_request(kind.name, model):
+        return
     if not use.allows_kind(kind.name):
         message = f"This API key may not send requests to {kind.path}."
         raise Refusal(403, errors.KIND_NOT_ALLOWED, message)

@@ -14,6 +14,7 @@ import msgspec
 from gateway.registry.patterns import PatternSet
 
 COMPILED = 4096  # different rules in memory
+REMEMBERED = 200  # kinds of requests and models of each
 
 
 class KeyRules(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +34,17 @@ class KeyRules(msgspec.Struct, frozen=True, array_like=True):
 class AllowedUse:
     """The rules of an API key in a form to check requests with. Equal rules are one object, to be compared by `is`."""
 
-    __slots__ = ("_endpoints", "_forbidden", "_kinds", "_models", "_networks", "_tags", "restricts_routes")
+    __slots__ = (
+        "_endpoints",
+        "_forbidden",
+        "_kinds",
+        "_models",
+        "_networks",
+        "_permitted",
+        "_tags",
+        "permits",
+        "restricts_routes",
+    )
 
     def __init__(self, rules: KeyRules) -> None:
         self._models = PatternSet(rules.models)
@@ -43,6 +54,21 @@ class AllowedUse:
         self._kinds = frozenset(rules.kinds)
         self._networks = [ipaddress.ip_network(network) for network in rules.networks]
         self.restricts_routes = bool(self._models or self._forbidden or self._endpoints or self._tags)
+        # Texts that name these rules, without and with the permission for external endpoints.
+        self.permits = (f"{id(self):x}", f"{id(self):x} external")
+        self._permitted: set[tuple[str, str]] = set()  # kinds of requests and models that were allowed
+
+    def allows_request(self, kind: str, name: str) -> bool:
+        """Return True if a client may send a request of this kind for this model or model name."""
+        pair = kind, name
+        if pair in self._permitted:
+            return True
+        if not (self.allows_kind(kind) and self.allows_name(name)):
+            return False
+        if len(self._permitted) >= REMEMBERED:
+            self._permitted.clear()
+        self._permitted.add(pair)
+        return True
 
     def allows_name(self, name: str) -> bool:
         """Return True if a client may ask for this model or model name."""

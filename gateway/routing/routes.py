@@ -87,10 +87,11 @@ class Routes(list[Route]):
         """Return the routes that an API key may use. `through_name`: a model name leads to them."""
         if not use.restricts_routes:
             return self
-        return self._subset(
-            (use, through_name),
-            lambda it: may_use(use, it.model, it.endpoint.facts, through_name=through_name),
-        )
+        subset = use, through_name
+        if subset in self._subsets:
+            found = self._subsets[subset]
+            return self if found is None else found
+        return self._subset(subset, lambda it: may_use(use, it.model, it.endpoint.facts, through_name=through_name))
 
     def at(self, endpoint_id: str | None, tag: str | None) -> "Routes":
         """Return the routes to an endpoint, or to those with a tag; all if both are None."""

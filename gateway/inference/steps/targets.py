@@ -76,7 +76,11 @@ def use_of(exchange: Exchange) -> AllowedUse | None:
 def permits_of(exchange: Exchange) -> str:
     """Return a text that is equal for requests whose API keys may use the same endpoints."""
     key = exchange.api_key
-    return "" if key is None or not (key.external or key.allowed) else f"{key.external:d}{id(key.allowed):x}"
+    if key is None:
+        return ""
+    if key.allowed is None:
+        return "external" if key.external else ""
+    return key.allowed.permits[key.external]
 
 
 def model_refusal(model: str) -> Refusal:
