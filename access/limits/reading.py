@@ -127,18 +127,20 @@ class SubjectWalk:
 
     def next_part(self) -> list[Subject]:
         """Return the next subjects; none at the end. Raises django.db.Error."""
-        while self._left:
+        part: list[Subject] = []
+        while self._left and len(part) < self._at_once:
             model, level = self._left[0]
             rows = model.objects.filter(level=level).order_by("subject_id")
             if self._after is not None:
                 rows = rows.filter(subject_id__gt=self._after)
-            found = list(rows.values_list("subject_id", flat=True).distinct()[: self._at_once])
+            found = list(rows.values_list("subject_id", flat=True).distinct()[: self._at_once - len(part)])
+            part += [(level, subject_id) for subject_id in found]
             if found:
                 self._after = found[-1]
-                return [(level, subject_id) for subject_id in found]
-            del self._left[0]
-            self._after = None
-        return []
+            else:
+                del self._left[0]
+                self._after = None
+        return part
 
 
 class LimitChanges:

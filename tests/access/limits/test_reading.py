@@ -120,7 +120,7 @@ def test_all_subjects_are_walked_through_in_parts(monkeypatch: pytest.MonkeyPatc
         budget(("user", str(number)))
     walk = SubjectWalk(3)
     parts = list(iter(walk.next_part, []))
-    assert [len(part) for part in parts] == [3, 3, 1, 3, 1]
+    assert [len(part) for part in parts] == [3, 3, 3, 2]
     expected = {("key", str(it)) for it in range(7)} | {("user", str(it)) for it in range(5, 9)}
     assert {subject for part in parts for subject in part} == expected
     assert dict(all_limits()).keys() == expected
