@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from endpoints.models import Status
+from gateway.registry.limits import LEVELS, PERIODS, UNITS
 from metrics.memory.endpoint_events import KINDS
 from metrics.queries import attention
 
@@ -30,10 +31,22 @@ class AttentionSerializer(serializers.Serializer[Any]):
     free_bytes = serializers.IntegerField(allow_null=True, help_text="Free bytes on the disk of the data directory.")
     keys = serializers.IntegerField(allow_null=True, help_text="Number of upstream keys stored in plain text.")
     model = serializers.CharField(
-        allow_null=True, help_text="The model of a slow-down; of several, the one that slowed down most."
+        allow_null=True,
+        help_text="The model of a slow-down; of several, the one that slowed down most. Of a budget, the model name "
+        "to which requests go once it is spent.",
     )
     factor = serializers.FloatField(
         allow_null=True, help_text="By how much longer its requests take than before, beside as many others."
+    )
+    level = serializers.ChoiceField(LEVELS, allow_null=True, help_text="Whose budget it is.")
+    subject_id = serializers.UUIDField(allow_null=True, help_text="Id of the API key or user with the budget.")
+    subject_name = serializers.CharField(allow_null=True, help_text="Name of the API key or user with the budget.")
+    unit = serializers.ChoiceField(UNITS, allow_null=True, help_text="Unit of the budget.")
+    period = serializers.ChoiceField(PERIODS, allow_null=True, help_text="Period of the budget.")
+    percent = serializers.IntegerField(allow_null=True, help_text="Spent part of the budget, rounded down.")
+    until = serializers.DateTimeField(allow_null=True, help_text="End of the budget's period; null: it has none.")
+    budgets = serializers.IntegerField(
+        allow_null=True, help_text="Number of further budgets that are spent, or nearly so."
     )
 
 

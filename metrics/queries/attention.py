@@ -18,6 +18,7 @@ from gateway.routing.set_aside import AsideNote
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.name_steps import name_steps
 from metrics.memory.runtime import runtime
+from metrics.memory.used_budgets import used_budgets
 from metrics.queries import breakers
 from metrics.queries.model_names.states import NO_ENDPOINT, NOT_OFFERED, NameView
 from metrics.queries.payloads import AttentionPayload, StatsPayload
@@ -31,14 +32,17 @@ UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bou
 PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
 UNPUBLISHED, DRIFT, SLOW, ACCOUNT = "unpublished", "drift", "slow", "account"
 NAME_STEP, NAME_TARGET, NAME_ENDPOINT = "name_step", "name_target", "name_endpoint"
+BUDGET_SPENT, BUDGET, MORE_BUDGETS = "budget_spent", "budget", "more_budgets"
 KINDS = (
     UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, ACCOUNT, BREAKER, UNRESTORED, WAITING, DRIFT, NAME_ENDPOINT,
-    NAME_TARGET, NAME_STEP, SLOW, BOUND, VOLATILE,
+    NAME_TARGET, NAME_STEP, SLOW, BUDGET_SPENT, BUDGET, MORE_BUDGETS, BOUND, VOLATILE,
     CLEAR_KEYS, PASSWORD, PLAIN_HTTP,
 )  # fmt: skip
 
 FULL_BYTES = 1 << 30  # a disk with less free space is nearly full
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # also nearly full: less than 3 %, if that is less than 20 GiB
+BUDGET_PERCENT = 80  # of a budget: from here on it needs attention
+MAX_BUDGETS = 5  # with an item each
 DRIFT_SECONDS = 86_400  # for which a difference between database and gateways is shown
 # Causes of a pause that need an operator, with the remarks of health checks about the same.
 _OF_THE_ACCOUNT: Mapping[str | None, str] = {
@@ -62,6 +66,14 @@ class _Details(TypedDict, total=False):
     keys: int | None
     model: str | None
     factor: float | None
+    level: str | None
+    subject_id: str | None
+    subject_name: str | None
+    unit: str | None
+    period: str | None
+    percent: int | None
+    until: str | None
+    budgets: int | None
 
 
 def items(
@@ -78,7 +90,7 @@ def items(
     """
     attention_items = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials, aside), *_limits(at)]
     attention_items += [*_storage(entries), *_publication(at), *_slow(entries, at), *_passwords()]
-    attention_items += _model_names(entries, at)
+    attention_items += [*_model_names(entries, at), *_budgets(at)]
     if settings.ROUTERDASH.plain_http:
         attention_items.append(_item(PLAIN_HTTP, WARN))
     return sorted(
@@ -103,6 +115,14 @@ def _item(kind: str, severity: str, since: datetime | None = None, **details: Un
         "keys": details.get("keys"),
         "model": details.get("model"),
         "factor": details.get("factor"),
+        "level": details.get("level"),
+        "subject_id": details.get("subject_id"),
+        "subject_name": details.get("subject_name"),
+        "unit": details.get("unit"),
+        "period": details.get("period"),
+        "percent": details.get("percent"),
+        "until": details.get("until"),
+        "budgets": details.get("budgets"),
     }
 
 
@@ -208,6 +228,28 @@ def _limits(at: float) -> Iterator[AttentionPayload]:
     """Yield one item per limit, regardless of the number of clients that reached it."""
     for name, since in runtime.installation.limit_hits.recent(at).items():
         yield _item(BOUND, WARN, datetime.fromtimestamp(since, UTC), cause=name)
+
+
+def _budgets(at: float) -> Iterator[AttentionPayload]:
+    """Yield one item for each of the fullest budgets, without its amount: all users see the items."""
+    most_used, noticed = used_budgets.current()
+    full = [it for it in most_used if it.percent >= BUDGET_PERCENT and (it.resets_at is None or it.resets_at > at)]
+    for budget in full[:MAX_BUDGETS]:
+        is_spent = budget.spent >= budget.amount
+        yield _item(
+            BUDGET_SPENT if is_spent else BUDGET,
+            BAD if is_spent and budget.instead is None else WARN,
+            level=budget.level,
+            subject_id=budget.subject_id or None,
+            subject_name=budget.name,
+            unit=budget.unit,
+            period=budget.period,
+            percent=budget.percent,
+            until=None if budget.resets_at is None else json_time(datetime.fromtimestamp(budget.resets_at, UTC)),
+            model=budget.instead,
+        )
+    if len(full) > MAX_BUDGETS:
+        yield _item(MORE_BUDGETS, WARN, budgets=noticed - MAX_BUDGETS)
 
 
 def _storage(entries: tuple[Entry, ...]) -> Iterator[AttentionPayload]:

@@ -267,6 +267,14 @@ class AttentionPayload(TypedDict):
     keys: int | None
     model: str | None
     factor: float | None
+    level: str | None
+    subject_id: str | None
+    subject_name: str | None
+    unit: str | None
+    period: str | None
+    percent: int | None
+    until: str | None
+    budgets: int | None
 
 
 class MarksPayload(TypedDict):

@@ -49,7 +49,7 @@ from metrics.storage import cost_rows, seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
 from routerdash import secret_key
-from routerdash.processes import prepare
+from routerdash.processes import budget_watch, prepare
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.running_installation import RunningInstallation
 from routerdash.publication import stored_entries
@@ -152,9 +152,10 @@ class Control:
             threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
             threading.Thread(target=self._poll, name="changes"),
         ]
+        watch = (self.stopping, lambda: self._ready)
+        threads.append(threading.Thread(target=budget_watch.run, args=watch, name="budgets"))
         if self.config.balancer == ADAPTIVE:
             threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
-            watch = (self.stopping, lambda: self._ready)
             threads.append(threading.Thread(target=slowdowns.run, args=watch, name="slow-downs"))
         for thread in threads:
             thread.start()

@@ -32,6 +32,7 @@ from metrics.memory.journal_reader import JournalReader
 from metrics.memory.runtime import runtime
 from metrics.memory.state import FiguresState
 from metrics.memory.trackers import Trackers
+from metrics.memory.used_budgets import used_budgets
 from metrics.models import Installation
 from metrics.queries.slowdowns import slowdowns
 from metrics.storage import adopted_history, seeding
@@ -101,6 +102,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     endpoint_events.reset()
     slowdowns.reset()
     gauges.reset()
+    used_budgets.reset()
     monkeypatch.setattr(seeding, "seeds", 0)
 
 

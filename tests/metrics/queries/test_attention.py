@@ -23,6 +23,7 @@ from gateway.routing.set_aside import AsideNote
 from metrics.learning.slowdown import Slowdown
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.runtime import runtime
+from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.slowdowns import SlowModel, slowdowns
 from metrics.times import json_time
 from tests.access.people import Api
@@ -313,6 +314,63 @@ def test_passwords_sent_without_encryption(
     monkeypatch.setattr(settings, "ROUTERDASH", load(given))
     assert kinds(as_viewer) == found
     assert ("accepts plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)
+
+
+def used_budget(spent: int, *, instead: str | None = None, period: str = "month", level: str = "key") -> UsedBudget:
+    subject = "" if level == "everyone" else A
+    name = None if level == "everyone" else "<i>a key</i>"
+    resets_at = None if period == "total" else AT + 3600
+    return UsedBudget(level, subject, name, "tokens", period, 1000, spent, resets_at, instead)
+
+
+def test_budgets_of_which_most_is_spent(as_admin: Api, as_viewer: Api, restored: World, endpoints: object) -> None:
+    spent, other = used_budget(1000), used_budget(1005, instead="small", level="user")
+    used_budgets.note([other, spent, used_budget(999), used_budget(800, level="everyone"), used_budget(799)], 4)
+    found = items(as_viewer)
+    assert [(it["kind"], it["severity"], it["percent"], it["level"]) for it in found] == [
+        ("budget_spent", "bad", 100, "key"),
+        ("budget_spent", "warn", 100, "user"),
+        ("budget", "warn", 99, "key"),
+        ("budget", "warn", 80, "everyone"),
+    ]
+    assert [(it["subject_id"], it["until"], it["model"]) for it in found[:2]] == [
+        (A, json_time(NOW + timedelta(hours=1)), None),
+        (A, json_time(NOW + timedelta(hours=1)), "small"),
+    ]
+    html = as_admin.get("/").content.decode()
+    key = "<b>&lt;i&gt;a key&lt;/i&gt;</b>"
+    for text in (
+        f"The budget of {key} (API key, tokens, month) is spent: requests are refused until 2026-03-10 13:00:30.",
+        f"The budget of {key} (user, tokens, month) is spent: requests go to <b>small</b>.",
+        f"The budget of {key} (API key, tokens, month) is 99 % spent.",
+        "The budget of <b>everyone</b> (tokens, month) is 80 % spent.",
+    ):
+        assert text in html
+    for path in (f"/limits/key/{A}", f"/limits/user/{A}", "/limits/everyone"):
+        assert f'href="{path}"' in html
+        assert f'href="{path}"' not in as_viewer.get("/").content.decode()
+
+
+def test_a_budget_without_an_end_is_refused_for_good(as_viewer: Api, restored: World, endpoints: object) -> None:
+    used_budgets.note([used_budget(2000, period="total")], 1)
+    assert [(it["until"], it["percent"]) for it in items(as_viewer)] == [(None, 200)]
+    assert "in total) is spent: requests are refused.\n" in as_viewer.get("/").content.decode()
+
+
+def test_the_period_of_a_budget_ends(as_viewer: Api, restored: World, endpoints: object) -> None:
+    used_budgets.note([used_budget(2000)], 1)
+    with time_machine.travel(NOW + timedelta(hours=1), tick=False):
+        assert items(as_viewer) == []
+
+
+def test_only_the_fullest_budgets_have_an_item_each(as_admin: Api, restored: World, endpoints: object) -> None:
+    used_budgets.note([used_budget(990 - number) for number in range(50)], 70)
+    found = items(as_admin)
+    assert [it["percent"] for it in found] == [99, 98, 98, 98, 98, None]
+    assert [(it["kind"], it["budgets"]) for it in found[-1:]] == [("more_budgets", 65)]
+    html = as_admin.get("/").content.decode()
+    assert "65 more budgets are spent, or nearly so." in html
+    assert 'btn-small" href="/limits"' in html
 
 
 def slow_model(model: str, factor: float) -> SlowModel:

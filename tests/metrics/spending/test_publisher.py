@@ -1,12 +1,13 @@
 """Published amounts of budgets: those of the database, without the records that rows of gateways still count."""
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from access.models import ApiKey, User
 from gateway.ipc.counters.spending import SpendingReader, TagView
@@ -16,6 +17,7 @@ from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.limits.periods import name_of
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK, Budget
+from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.prices.registry import price_registry
 from metrics.reconcile import live
 from metrics.reconcile.limits import budget_laws
@@ -23,6 +25,7 @@ from metrics.spending import figures
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage.writer import DatabaseWriter
+from routerdash.processes import budget_watch
 from tests.access.limits.made import budget
 from tests.metrics.records import AT, KEY, NOW, request
 from tests.metrics.world import UTC_ZONE, World, own_database, rows, where
@@ -427,3 +430,47 @@ def test_figures_of_budgets_for_pages(
     monkeypatch.undo()
     monkeypatch.setattr(figures, "_open_file", lambda page: None)
     assert [it.spent for it in figures.budget_figures([OF_KEY])] == [None]
+
+
+class Looks(threading.Event):
+    """An event that is set after so many looks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_the_fullest_budgets_are_kept_with_their_names(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada = User.objects.create(username="ada", password="x", role="viewer", created_at=NOW)
+    mine = ApiKey.objects.create(name="mine", key_hash="0" * 64, created_by=ada, created_at=NOW)
+    of_mine, of_ada = (KEY_LEVEL, str(mine.pk)), (USER_LEVEL, str(ada.pk))
+    budget(of_mine, amount=100, period=TOTAL)
+    budget(of_ada, amount=90, period=TOTAL, instead="small")
+    budget(EVERYONE, amount=1000, period=TOTAL)
+    past(85, of_mine[1])
+    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
+    monkeypatch.setattr(connection, "close", lambda: None)  # the connection of this test
+    budget_watch.run(Looks(1), lambda: False)
+    assert used_budgets.current() == ((), 0)
+    budget_watch.run(Looks(1), lambda: True)
+    expected = (
+        UsedBudget(*of_ada, "ada", TOKENS, TOTAL, 90, 85, None, "small"),
+        UsedBudget(*of_mine, "mine", TOKENS, TOTAL, 100, 85, None, None),
+        UsedBudget(*EVERYONE, None, TOKENS, TOTAL, 1000, 85, None, None),
+    )
+    assert used_budgets.current() == (expected, 2)
+
+    def fails(subjects: object) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(budget_watch, "read_limits", fails)
+    budget_watch.run(Looks(3), lambda: True)
+    assert used_budgets.current() == (expected, 2)
+    assert caplog.text.count("budgets cannot be read: gone") == 1

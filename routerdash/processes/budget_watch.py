@@ -1,0 +1,67 @@
+"""Looks every few seconds which budgets are nearly spent, for attention items and /metrics."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from django.db import Error, connection
+
+from access.limits.api import subject_names
+from access.limits.reading import read_limits
+from metrics.memory.used_budgets import UsedBudget, used_budgets
+from metrics.queries.attention import BUDGET_PERCENT
+from metrics.spending.figures import spent_budgets
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+REST_FACTOR = 50  # pauses are at least so many times as long as a look: thousands of budgets take long
+KEPT = 50  # the fullest budgets, with names
+
+
+def run(stopping: threading.Event, is_ready: Callable[[], bool]) -> None:
+    """Look at budgets until `stopping` is set. `is_ready`: the database can be read."""
+    has_failed, pause = False, LOOK_SECONDS
+    while not stopping.wait(pause):
+        if not is_ready():
+            continue
+        started = time.monotonic()
+        try:
+            look()
+            has_failed = False
+        except Error as error:
+            if not has_failed:
+                log.warning("budgets cannot be read: %s; items that need attention show the last ones", error)
+            has_failed = True
+            connection.close()
+        pause = max(LOOK_SECONDS, REST_FACTOR * (time.monotonic() - started))
+    connection.close()
+
+
+def look() -> None:
+    """Read the budgets, and keep the fullest ones. Raises django.db.Error."""
+    found = spent_budgets(share=0.0)
+    kept = [it for it in found[:KEPT] if it.spent is not None]
+    subjects = list({(it.level, it.subject_id) for it in kept})
+    names, facts = subject_names(subjects), read_limits(subjects)
+    instead = {
+        (*subject, budget.unit, budget.period): budget.instead
+        for subject, limits in facts.items()
+        for budget in limits.budgets
+    }
+    used = [
+        UsedBudget(
+            it.level,
+            it.subject_id,
+            names.get((it.level, it.subject_id)),
+            it.unit,
+            it.period,
+            it.amount,
+            it.spent or 0,
+            it.resets_at,
+            instead.get((it.level, it.subject_id, it.unit, it.period)),
+        )
+        for it in kept
+    ]
+    used_budgets.note(used, sum((it.share or 0.0) >= BUDGET_PERCENT / 100 for it in found))
