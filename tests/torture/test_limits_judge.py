@@ -17,7 +17,7 @@ def history(limits: Limits) -> History:
 
 
 def visits(*times: tuple[float, float], tokens: int = 10) -> list[Visit]:
-    return [Visit(0, arrived, left, tokens, (SUBJECT, EVERYBODY)) for arrived, left in times]
+    return [Visit(0, arrived, left, tokens, (SUBJECT, EVERYBODY), arrived) for arrived, left in times]
 
 
 def found(made: list[Visit], limits: History, excess: int = 0) -> Verdict:
@@ -37,6 +37,13 @@ def test_requests_of_any_minute_are_counted() -> None:
     # Ten at the end of a minute and ten at the begin of the next one: 20 within a minute.
     burst = visits(*[(at, at + 0.1) for at in (*range(50, 60), *range(60, 70))])
     assert len(found(burst, history(Limits(requests=10))).wrong) == 10
+
+
+def test_a_request_counts_only_where_it_was_admitted_for_certain() -> None:
+    late = [Visit(0, at, at + 0.1, 10, (SUBJECT,), sent) for at, sent in ((1.5, 0.5), (61.0, 61.0), (121.2, 121.2))]
+    assert not found(late, history(Limits(requests=1))).wrong
+    late[0].sent = 1.4
+    assert len(found(late, history(Limits(requests=1))).wrong) == 1
 
 
 def test_tokens_of_any_minute_are_counted_when_a_request_has_ended() -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits, Subject
 
 # A request may reach a server this much later than it was admitted: RouterDash and the servers share few processors.
-WAY_SECONDS = 1.0
-WINDOW_SECONDS = 60.0 - WAY_SECONDS
+WAY_SECONDS = 5.0
+EDIT_SECONDS = 1.0  # from a request that was admitted by the limits before an edit, to its arrival
+WINDOW_SECONDS = 60.0
 NO_LIMIT = 1 << 60
 
 
@@ -27,6 +28,12 @@ class Visit:
     left: float
     tokens: int  # that RouterDash was told, 0 if the response broke off
     subjects: tuple[Subject, ...]
+    sent: float = 0.0  # by the client
+
+    @property
+    def admitted(self) -> float:
+        """The earliest time at which it was admitted."""
+        return max(self.sent, self.arrived - WAY_SECONDS)
 
 
 @dataclass(slots=True)
@@ -56,7 +63,7 @@ class History:
         found = [
             getattr(value.limits, name)
             for value in self._values[subject]
-            if value.since <= at and value.until >= at - WAY_SECONDS
+            if value.since <= at and value.until >= at - EDIT_SECONDS
         ]
         return NO_LIMIT if not found or None in found else max(found)
 
@@ -100,7 +107,8 @@ def _judge(subject: Subject, visits: list[Visit], history: History, excess: int,
         heapq.heappush(leaves, visit.left)
         if (most := history.most(subject, CONCURRENCY, at)) < NO_LIMIT:
             verdict.note(subject, CONCURRENCY, len(leaves), most)
-        recent = visits[bisect_right(arrivals, at - WINDOW_SECONDS) : number + 1]
+        begin = at - WINDOW_SECONDS  # all that are counted were admitted after it, whenever they have arrived
+        recent = [it for it in visits[bisect_right(arrivals, begin) : number + 1] if it.admitted > begin]
         if (most := history.most(subject, REQUESTS, at)) < NO_LIMIT:
             verdict.note(subject, REQUESTS, len(recent), most)
         if (most := history.most(subject, TOKENS, at)) < NO_LIMIT:

@@ -264,7 +264,8 @@ class LimitsRun:
                 continue
             left = max(self._left(it, line) for it in found)
             tokens = line["tokens"] if line["end"] == OK else 0
-            yield Visit(line["key"], min(it.arrived for it in found), left, tokens, self.keys.subjects_of(line["key"]))
+            arrived, subjects = min(it.arrived for it in found), self.keys.subjects_of(line["key"])
+            yield Visit(line["key"], arrived, left, tokens, subjects, line["sent"])
 
     def _left(self, arrival: upstream.Arrival, line: dict[str, Any]) -> float:
         """Return when a request gave back its place at the earliest.
