@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
-from tests.routerdash.commands import manage, python
+from tests.routerdash.commands import python
 from tests.torture.faults import CONTROL, GATEWAY, Scene
 from tests.torture.limits import upstream
 from tests.torture.limits.client import BROKEN, LEFT, ODD, OK, REFUSED, UNSENT, request_body
@@ -289,9 +289,9 @@ class LimitsRun:
         self.wrong += self._unserved(visits)
         if not self.done["edits"]:
             self.wrong.append("no edit of limits was accepted")
-        done = manage("reconcile", **router.environment)
-        if done.code:
-            self.wrong += [f"reconcile: {line}" for line in (done.out + done.err).splitlines()]
+        done = router.manage("reconcile", timeout=300)
+        if done.returncode:
+            self.wrong += [f"reconcile: {line}" for line in (done.stdout + done.stderr).splitlines()]
         return self._measurements(visits, verdict.full)
 
     def _measurements(self, visits: Sequence[Visit], full: dict[str, int]) -> list[str]:
