@@ -7,6 +7,7 @@ everyone. They are compiled when a key is first used, and again after one of the
 from msgspec import structs
 
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
+from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.subject import Subject
 from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
 from gateway.prices.published import PublishedPrices
@@ -197,7 +198,7 @@ class LimitedRequest:
         "reserved",
         "waited_for",
         "yields_until",
-    )  # fmt: skip
+    )
 
     def __init__(self, compiled: CompiledLimits, budgets: Budgets, *, anthropic: bool = False) -> None:
         """`anthropic`: its client uses Anthropic's API, otherwise OpenAI's or Ollama's."""
@@ -228,35 +229,49 @@ class LimitedRequest:
             subject = plan.older_wait(arrived, gives_way=gives_way)
             if subject is not None and self._yields_to(subject, gives_way=gives_way):
                 return False
-        taken = plan.take(self.reserved or 0) if compiled.levels else None
+        if compiled.budgets and not self._hold():
+            return False
+        try:
+            taken = plan.take(self.reserved or 0) if compiled.levels else None
+        except NoPlace:
+            self._give_back()
+            raise
         if isinstance(taken, Excess):
             self.excess = taken
+            self._give_back()
             return False
         self.excess = None
-        if compiled.budgets and not self._hold(taken):
-            return False
         self.charge, self.left = taken, [] if taken is None else taken.left
         if self.waited_for is not None:
             for level in compiled.levels:
                 level.subject.served()
         return True
 
-    def _hold(self, charge: Charge | None) -> bool:
-        """Reserve the use of the request from its budgets; undo its charge if one of them forbids it."""
+    def _hold(self) -> bool:
+        """Reserve the use of the request from its budgets, unless it would exceed one, or a limit.
+
+        Budgets come first: other processes see at once what was given back to them, but only after a while what was
+        given back to limits. A key whose budget is spent must not use up the limits of its user. Raises NoPlace.
+        """
         reserved = self.reserved or 0
-        found = None
-        try:
-            found = self.budgets.hold(
-                self.compiled.reserved_budgets, Reserve(reserved, max(self.most, reserved)), self.cost
-            )
-        finally:
-            if charge is not None and not isinstance(found, Held):
-                charge.cancel()
+        if self.compiled.levels and (excess := self.compiled.plan.look(reserved)) is not None:
+            self.excess = excess
+            return False
+        self.excess = self.exceeded = None
+        found = self.budgets.hold(
+            self.compiled.reserved_budgets, Reserve(reserved, max(self.most, reserved)), self.cost
+        )
         if isinstance(found, Held):
-            self.held, self.exceeded = found, None
+            self.held = found
             return True
         self.exceeded = found
         return False
+
+    def _give_back(self) -> None:
+        """Give back what was reserved from budgets."""
+        if self.held is not None:
+            self.held.cancel()
+            self.held = None
 
     def _yields_to(self, subject: Subject, *, gives_way: bool) -> bool:
         """Return True if the request lets one go first that waits for this subject in another process."""
@@ -292,9 +307,7 @@ class LimitedRequest:
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""
-        if self.held is not None:
-            self.held.cancel()
-            self.held = None
+        self._give_back()
         if self.charge is not None:
             self.charge.cancel()
         self.charge = self.left = self.lines = None

@@ -4,12 +4,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from gateway.ipc.counters.counter_file import REQUESTS
 from gateway.ipc.counters.spending import SpendingReader, TagView
 from gateway.ipc.counters.spending_bank import SpendingBank
 from gateway.limits import periods
 from gateway.limits.budget_bits import kinds_of
-from gateway.registry.limits import DAY, KEY_LEVEL, TOKENS, TOTAL, Budget
+from gateway.registry.limits import DAY, KEY_LEVEL, TOKENS, TOTAL, USER_LEVEL, Budget
 from tests.gateway.inference.helpers import error_of
+from tests.gateway.limits.helpers import LimitedKey
 from tests.gateway.process import KEY
 
 ID = KEY[3:11]
@@ -22,15 +24,15 @@ class Published:
         self.file = gateway.page.spending
         self.bank = SpendingBank(self.file)
         self.today = datetime.now(gateway.config.zone).date()
+        day = timedelta(days=1)
+        self.days = ((self.today - day).toordinal(), (self.today + day).toordinal())
 
     def tag(self, period=DAY):
         return self.file.tag(KEY_LEVEL, ID, TOKENS, period, periods.name_of(period, self.today))
 
     def publish(self, amount, period=DAY):
-        day = timedelta(days=1)
         uncovered = self.bank.uncovered
-        days = ((self.today - day).toordinal(), (self.today + day).toordinal())
-        self.bank.publish(self.bank.included, days, {self.tag(period): amount})
+        self.bank.publish(self.bank.included, self.days, {self.tag(period): amount})
         self.bank.cover(uncovered)
 
     def spent(self, period=DAY):
@@ -122,3 +124,20 @@ def test_a_spent_budget_sends_requests_to_another_model(gateway, sim):
     (record,) = gateway.records()
     assert (record.model, record.attempts[-1].served) == (model, other)
     assert published.spent() == 100_000 + used(first_record, record)
+
+
+def test_a_key_with_a_spent_budget_takes_nothing_from_its_user(gateway, sim):
+    """Other processes see only after a while what is given back to limits, so nothing may be taken from them."""
+    model = gateway.add(sim.add())
+    published = Published(gateway)
+    published.publish(1_000_000)
+    key = LimitedKey(gateway, owner_id="user")
+    gateway.limit(USER_LEVEL, "user", requests=5)
+    tag = published.file.tag(KEY_LEVEL, key.id, TOKENS, DAY, periods.name_of(DAY, published.today))
+    published.bank.publish(published.bank.included, published.days, {tag: 1_000_000})
+    key.limit(budgets=(Budget("b", TOKENS, DAY, 1_000_000),))
+    assert [error_of(key.chat(model))[1] for _ in range(10)] == ["insufficient_quota"] * 10
+    file = gateway.page.counters
+    user = file.tag(USER_LEVEL, "user")
+    places = [place for row in file.counting(file.cell_number()) if (place := file.find(row, user)) is not None]
+    assert [file.words[place + REQUESTS] for place in places] in ([], [0])
