@@ -1,5 +1,6 @@
 """Admin pages for users and API keys. A new key is shown once, in the response to its creation."""
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -23,6 +24,7 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from access.keys.form import ApiKeyForm
 from access.keys.rules import FIELDS
+from access.keys.use import moment_of, with_last_use
 from access.limits.pages import MAX_KEYS
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import (
@@ -89,6 +91,7 @@ class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "created_by",
         "created_at",
         "expires_at",
+        "last_used",
         "is_enabled",
         "is_restricted",
         "uses_external",
@@ -111,13 +114,23 @@ class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "key_prefix",
         "created_at",
         "replaced_until",
+        "last_used",
         "limits_link",
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         fields = ["name", "created_by", "enabled", "permissions", "external", "bulk", "expires_at"]
-        shown = fields if obj is None else [*fields, "limits_link", "key_prefix", "created_at", "replaced_until"]
+        facts = ("limits_link", "key_prefix", "created_at", "replaced_until", "last_used")
+        shown = fields if obj is None else [*fields, *facts]
         return [(None, {"fields": shown}), (gettext_lazy("Restrictions"), {"fields": FIELDS})]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        return with_last_use(super().get_queryset(request))
+
+    @admin.display(description=gettext_lazy("last used"), empty_value="—")
+    def last_used(self, obj: ApiKey) -> datetime | None:
+        last_us: int | None = getattr(obj, "last_used_us", None)
+        return None if last_us is None else moment_of(last_us)
 
     @admin.display(description=gettext_lazy("enabled"), boolean=True, ordering="enabled")
     def is_enabled(self, obj: ApiKey) -> bool:

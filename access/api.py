@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from access.bootstrap import BOOTSTRAP_ID
 from access.keys.limit import check_key_limit
+from access.keys.use import uses_of
 from access.models import ApiKey, User
 from access.permissions import SESSION
 from access.serializers import (
@@ -38,7 +39,9 @@ class OwnKeys(APIView):
     @extend_schema(auth=LOGIN, parameters=offset_pages.PARAMETERS, responses=ApiKeyListSerializer)
     def get(self, request: Request) -> Response:
         keys, headers = offset_pages.part_of(request, own_keys(_user(request)))
-        return Response({"api_keys": ApiKeySerializer(cast(Any, keys), many=True).data}, headers=headers)
+        context = {"uses": uses_of([row.pk for row in keys])}
+        found = ApiKeySerializer(cast(Any, keys), many=True, context=context)
+        return Response({"api_keys": found.data}, headers=headers)
 
     @extend_schema(auth=LOGIN, request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
     def post(self, request: Request) -> Response:

@@ -25,6 +25,7 @@ from rest_framework.exceptions import ValidationError
 from access.api import make, own_keys, rotate
 from access.keys.form import EXTERNAL_HELP, OFFERED, ApiKeyForm
 from access.keys.rules import FIELDS, read_rules
+from access.keys.use import uses_of
 from access.limits.gauges import Spent, Use, panels_of_key
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from access.snippets import chat_models, first_model
@@ -142,10 +143,11 @@ def keys(request: HttpRequest, used: Used) -> HttpResponse:
     page = Paginator(own_keys(owner), PAGE).get_page(request.GET.get("page"))
     rows = list(page)
     values = used([str(row.pk) for row in rows], since) if rows else {}
+    uses = uses_of([row.pk for row in rows])
     context = {
         "form": KeyForm(owner) if created else form,
         "made": created,
-        "rows": [(row, values[str(row.pk)]) for row in rows],
+        "rows": [(row, values[str(row.pk)], uses[str(row.pk)]) for row in rows],
         "page": page,
         "pages": PageLinks.of(page, lambda page: urlencode({"page": page})),
         "days": USED_DAYS,
@@ -167,7 +169,13 @@ def connect(request: HttpRequest) -> HttpResponse:
 def key(request: HttpRequest, key_id: UUID, use: Use, spent: Spent) -> HttpResponse:
     """Show a key of the user, its restrictions and limits with their use, and forms to change it."""
     row = _own_row(request, key_id)
-    context = {"row": row, "rules": _restrictions(row), "panels": panels_of_key(row, use, spent), "now": timezone.now()}
+    context = {
+        "row": row,
+        "use": uses_of([row.pk])[str(row.pk)],
+        "rules": _restrictions(row),
+        "panels": panels_of_key(row, use, spent),
+        "now": timezone.now(),
+    }
     return render(request, "keys/key.html", context)
 
 

@@ -1,7 +1,7 @@
 """Serializers of API keys for the JSON API."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils import timezone
@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from access.bootstrap import BOOTSTRAP
 from access.keys.rules import FIELDS, KINDS, check_rules, read_rules
+from access.keys.use import UseOfKey, uses_of
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from endpoints.fields import validate_expiry
 from endpoints.text import validate_line
@@ -40,7 +41,20 @@ class KeyRulesSerializer(serializers.Serializer[Any]):
     )
 
 
+class RefusedRequestsSerializer(serializers.Serializer[Any]):
+    """Refused requests of a key for one reason, by day in the server's time zone."""
+
+    code = serializers.CharField(help_text="Code of the error, such as `rate_limit_exceeded`.")
+    limit = serializers.CharField(
+        allow_null=True, help_text="Level and limit or budget, such as `key:requests` or `user:tokens_day`."
+    )
+    today = serializers.IntegerField()
+    last_7_days = serializers.IntegerField(help_text="Today and the six days before.")
+
+
 class ApiKeySerializer(serializers.Serializer[ApiKey]):
+    """A key. `uses` of the context has the use of several keys."""
+
     id = serializers.UUIDField()
     key_prefix = serializers.CharField(allow_null=True)
     name = serializers.CharField()
@@ -58,6 +72,26 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
     replaced_until = serializers.DateTimeField(
         allow_null=True, help_text="When the key that this one replaced at its last rotation expires."
     )
+
+    last_used_at = serializers.SerializerMethodField(
+        help_text="When its latest request completed that was not refused; null: not since RouterDash stores it."
+    )
+    refused = serializers.SerializerMethodField(help_text="Refused requests by reason.")
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_last_used_at(self, row: ApiKey) -> str | None:
+        last = self._use(row).last_used
+        return None if last is None else last.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    @extend_schema_field(RefusedRequestsSerializer(many=True))
+    def get_refused(self, row: ApiKey) -> Any:
+        return RefusedRequestsSerializer(cast(Any, self._use(row).refused), many=True).data
+
+    def _use(self, row: ApiKey) -> UseOfKey:
+        if "uses" not in self.context:
+            self.context["uses"] = uses_of([row.pk])
+        use: UseOfKey = self.context["uses"][str(row.pk)]
+        return use
 
     def get_external(self, row: ApiKey) -> bool:
         return bool(row.external)

@@ -24,6 +24,8 @@ from metrics.hardware_rollups import HardwareDue as HardwareDue
 from metrics.hardware_rollups import HardwareHour as HardwareHour
 from metrics.hardware_rollups import HardwarePosition as HardwarePosition
 from metrics.hardware_rollups import HardwareWork as HardwareWork
+from metrics.key_rollups import LastUse as LastUse
+from metrics.key_rollups import RefusedDayRollUp as RefusedDayRollUp
 from metrics.prices.hardware_tables import HardwareRateRow as HardwareRateRow
 from metrics.prices.tables import CurrencyRate as CurrencyRate
 from metrics.prices.tables import PriceRow as PriceRow
@@ -474,6 +476,7 @@ class Installation(models.Model):
     created_at = IsoDateTimeField()
     adopted_at = IsoDateTimeField(null=True)
     details_since = models.BigIntegerField(null=True)  # minute from which on token details are counted; null: all
+    key_use_since = models.BigIntegerField(null=True)  # minute from which on it is counted; null: all
     notices = models.JSONField(null=True)  # names of those that nobody has dismissed: see metrics.storage.notices
 
     class Meta:

@@ -23,7 +23,7 @@ from metrics.reconcile import (
 )
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
-from metrics.reconcile.limits import budget_laws
+from metrics.reconcile.limits import budget_laws, key_laws
 from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.repair import RepairedFigure
 from metrics.reconcile.scope import Scope, read
@@ -100,6 +100,8 @@ def _differences(scope: Scope, options: AuditOptions, *, will_retry: bool) -> It
     yield from hardware_laws.hours(scope)
     yield from hardware_laws.rates(scope)
     yield from hardware_laws.requests(scope)
+    yield from key_laws.reasons_are_part(scope)
+    yield from key_laws.last_uses(scope)
     yield from averages.differences(scope)
     if options.thorough:
         yield from checks.ids(scope)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from metrics.reconcile import checks, client_laws, cost_laws, detail_laws, endpoint_laws, request_laws
 from metrics.reconcile.comparison import Comparison
+from metrics.reconcile.limits import key_laws
 from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.scope import Scope
 
@@ -38,4 +39,4 @@ DERIVED: tuple[Law, ...] = (
 )
 
 # Comparisons that a repair does not use.
-CHECKED_ONLY: tuple[Law, ...] = (checks.timeline, checks.refusals)
+CHECKED_ONLY: tuple[Law, ...] = (checks.timeline, checks.refusals, key_laws.refusals)

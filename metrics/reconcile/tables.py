@@ -40,6 +40,7 @@ TABLES = {
     "rollup_served_days": (SERVED_DAY, SERVED_SUMS + DETAILS),
     "rollup_cost_days": (COST_DAY, COSTS),
     "rollup_hardware_days": (HARDWARE_DAY, HARDWARE_SUMS),
+    "rollup_refused_days": (("date", "api_key_id", "code", "limit_name"), ("requests_rejected",)),
     "rollup_client_hours": (CLIENT_HOUR, CLIENT),
     "rollup_client_days": (CLIENT_DAY, CLIENT),
     "rollup_all_clients": (("hour",), (*CLIENT, "clients")),

@@ -19,8 +19,9 @@ from django.dispatch import receiver
 
 from gateway.base.addresses import client_of
 from metrics import sql
-from metrics.counting import histogram
+from metrics.counting import histogram, key_use
 from metrics.counting.cells import CELL_COLUMNS, Cell, ClientCell, ClientKey, ServedKey
+from metrics.counting.fold import Fold
 from metrics.counting.token_details import DETAIL_COLUMNS, NOT_REPORTED
 from metrics.sql import Vendor
 from metrics.storage import database
@@ -166,6 +167,22 @@ CLIENT_COLUMNS = {CLIENT_HOURS: (*CLIENT_SUMS, "last_us"), CLIENT_DAYS: CLIENT_S
 _WRITE_ALL_CLIENTS = Upsert(ALL_CLIENTS, ["hour"], added=(*CLIENT_SUMS, "clients"))
 _client_sums = attrgetter(*CLIENT_SUMS)
 _client_columns = {table: attrgetter(*columns) for table, columns in CLIENT_COLUMNS.items()}
+
+
+LAST_USES, REFUSED_DAYS = "api_key_last_uses", "rollup_refused_days"
+_LATER_USE = (
+    f"CASE WHEN {LAST_USES}.last_used_us > excluded.last_used_us THEN {LAST_USES}.last_used_us "
+    "ELSE excluded.last_used_us END"
+)
+_WRITE_LAST_USES = Upsert(LAST_USES, ["api_key_id"], expressions={"last_used_us": _LATER_USE})
+_WRITE_REFUSED = Upsert(REFUSED_DAYS, ["date", "api_key_id", "code", "limit_name"], added=["requests_rejected"])
+
+
+def upsert_key_use(cursor: Any, fold: Fold) -> None:
+    """Store the last use of API keys, and add their rejected requests to days. Rows are in the order of keys."""
+    _WRITE_LAST_USES.write(cursor, sorted((storable(key), at) for key, at in key_use.last_uses(fold).items()))
+    refused = sorted((*map(storable, key), count) for key, count in key_use.refusals(fold).items())
+    _WRITE_REFUSED.write(cursor, refused)
 
 
 def upsert_clients(cursor: Any, cells: Mapping[ClientKey, ClientCell]) -> None:

@@ -334,6 +334,7 @@ class DatabaseWriter:
                 cost_rows.upsert(cursor, costs.sums)
                 hardware_rows.write(cursor, fold)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
+                rollups.upsert_key_use(cursor, fold)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
             log.error("record %s is set aside, because the database refuses it: %s", getattr(entry, "id", "?"), error)

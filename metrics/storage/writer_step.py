@@ -125,6 +125,7 @@ def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:
     rollups.upsert_days(cursor, fold.days)
     rollups.upsert_served(cursor, fold.served)
     rollups.upsert_clients(cursor, fold.clients)
+    rollups.upsert_key_use(cursor, fold)
     TOTALS.write(cursor, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
     WRITE_AVERAGE.write(cursor, _averages(cursor, fold.samples))
     return learning_rows.write(cursor, fold.counted)

@@ -19,6 +19,7 @@ from django.db import transaction
 from gateway.base.config import load as config_of
 from metrics.reconcile import audit, averages, checks, cost_laws, detail_laws, distributions, laws, tables
 from metrics.reconcile.comparison import Comparison, FigureDifference
+from metrics.reconcile.limits import key_laws
 from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.scope import Scope, read
 from tests.metrics.hardware import add_rate
@@ -50,6 +51,8 @@ DAMAGES: dict[Check, Callable[[], object]] = {
     hardware_laws.hours: lambda: rows("UPDATE hardware_hours SET cost = cost + 1"),
     hardware_laws.rates: lambda: rows("UPDATE rollup_hardware_days SET seconds = seconds + 1"),
     hardware_laws.requests: lambda: rows("UPDATE rollup_hardware_days SET requests = requests + 1000000"),
+    key_laws.reasons_are_part: lambda: rows("DELETE FROM metric_totals WHERE name LIKE 'rejected:%'"),
+    key_laws.last_uses: lambda: rows("UPDATE api_key_last_uses SET last_used_us = last_used_us - 1"),
     averages.differences: lambda: rows("UPDATE moving_averages SET value = value * 2"),
 }
 # Other tests break these: of the journals in test_reconcile.py, of what runs in tests/e2e.

@@ -806,12 +806,14 @@ LEARNING = ("learning_speeds", "learning_lengths", "learning_starts", "learning_
 OWN_TABLES = (
     "rollup_served_days", "prices", "currency_rates", "rollup_cost_days", "hardware_rates", "hardware_work",
     "hardware_batches", "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
+    "api_key_last_uses", "rollup_refused_days",
 )  # fmt: skip
 LATER_COLUMNS = (
     ("request_history", "conversation"),
     ("request_history", "queue_class"),
     ("installation", "notices"),
     ("installation", "details_since"),
+    ("installation", "key_use_since"),
     *((table, column) for table in ("rollup_minutes", "rollup_days", "rollup_months") for column in DETAIL_COLUMNS),
 )
 
