@@ -88,10 +88,8 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
         return RefusedRequestsSerializer(cast(Any, self._use(row).refused), many=True).data
 
     def _use(self, row: ApiKey) -> UseOfKey:
-        if "uses" not in self.context:
-            self.context["uses"] = uses_of([row.pk])
-        use: UseOfKey = self.context["uses"][str(row.pk)]
-        return use
+        uses: Mapping[str, UseOfKey] = self.context.get("uses") or uses_of([row.pk])
+        return uses[str(row.pk)]
 
     def get_external(self, row: ApiKey) -> bool:
         return bool(row.external)

@@ -1,5 +1,7 @@
 """Last use of API keys, and their refused requests by day, as the database writer stores them."""
 
+from typing import Any
+
 import pytest
 
 from gateway.ipc import record
@@ -42,8 +44,8 @@ def test_a_rejected_request_is_no_use_of_its_key(world: World, endpoints: object
 
 
 def test_refusals_are_counted_by_day_key_reason_and_limit(world: World, endpoints: object) -> None:
-    limited = {"api_key_id": KEY, "error": "rate_limit_exceeded"}
-    spent = {"api_key_id": KEY, "error": "insufficient_quota", "limit": "user:tokens_day"}
+    limited: dict[str, Any] = {"api_key_id": KEY, "error": "rate_limit_exceeded"}
+    spent: dict[str, Any] = {"api_key_id": KEY, "error": "insufficient_quota", "limit": "user:tokens_day"}
     world.gateway(
         *[request(record.REJECTED, limit="key:requests", **limited) for _ in range(3)],
         request(record.REJECTED, limit="everyone:requests", **limited),
