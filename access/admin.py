@@ -1,6 +1,5 @@
 """Admin pages for users and API keys. A new key is shown once, in the response to its creation."""
 
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -128,9 +127,9 @@ class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         return with_last_use(super().get_queryset(request))
 
     @admin.display(description=gettext_lazy("last used"), empty_value="—")
-    def last_used(self, obj: ApiKey) -> datetime | None:
+    def last_used(self, obj: ApiKey) -> str | None:
         last_us: int | None = getattr(obj, "last_used_us", None)
-        return None if last_us is None else moment_of(last_us)
+        return None if last_us is None else timezone.localtime(moment_of(last_us)).strftime("%Y-%m-%d %H:%M:%S")
 
     @admin.display(description=gettext_lazy("enabled"), boolean=True, ordering="enabled")
     def is_enabled(self, obj: ApiKey) -> bool:
