@@ -160,11 +160,13 @@ def _store(key: ApiKey, date: str, cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 12])
-def test_the_page_needs_five_queries(as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any) -> None:
+def test_the_page_needs_seven_queries(
+    as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any
+) -> None:
     for at in range(number):
         key_for(viewer, name=f"key {at}")
     as_viewer.get(KEYS)
-    with django_assert_num_queries(5):  # keys, their number, names in use, usage, costs
+    with django_assert_num_queries(7):  # keys, their number, names in use, usage, costs, last uses, refusals
         as_viewer.get(KEYS)
 
 

@@ -38,6 +38,8 @@ def test_a_key_is_serialized_without_its_hash(admin: User) -> None:
         "queue_class": "interactive",
         "rules": None,
         "replaced_until": None,
+        "last_used_at": None,
+        "refused": [],
     }
 
 

@@ -322,7 +322,7 @@ def test_sums_of_roll_ups_are_computed_from_rows_of_older_releases(busy: World) 
 
 def test_rows_from_before_histograms_are_skipped(busy: World) -> None:
     counted_without_details()
-    rows("UPDATE installation SET details_since = %s", int(AT) // 60 + 1)
+    rows("UPDATE installation SET details_since = %s, key_use_since = %s", *[int(AT) // 60 + 1] * 2)
     narrow = "requests_rejected = NULL, first_token_us = NULL, durations = NULL, first_tokens = NULL"
     rows(f"UPDATE rollup_days SET {narrow} WHERE date < '2026-03-10'")
     rows(f"UPDATE rollup_minutes SET {narrow} WHERE minute < %s", int(AT) // 60 - 12 * 60)
