@@ -51,7 +51,7 @@ DAMAGES: dict[Check, Callable[[], object]] = {
     hardware_laws.hours: lambda: rows("UPDATE hardware_hours SET cost = cost + 1"),
     hardware_laws.rates: lambda: rows("UPDATE rollup_hardware_days SET seconds = seconds + 1"),
     hardware_laws.requests: lambda: rows("UPDATE rollup_hardware_days SET requests = requests + 1000000"),
-    key_laws.reasons_are_part: lambda: rows("DELETE FROM metric_totals WHERE name LIKE 'rejected:%'"),
+    key_laws.reasons_are_part: lambda: rows("DELETE FROM metric_totals WHERE name LIKE 'rejected:%%'"),
     key_laws.last_uses: lambda: rows("UPDATE api_key_last_uses SET last_used_us = last_used_us - 1"),
     averages.differences: lambda: rows("UPDATE moving_averages SET value = value * 2"),
 }
