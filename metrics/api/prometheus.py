@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.prices.book import NANO
+from metrics.api.limit_gauges import limit_gauges
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
@@ -78,6 +79,7 @@ class MomentCollector(Collector):
             ENDPOINT,
         )
         yield _learned(self.moment)
+        yield from limit_gauges()
         speeds = [
             (entry.id, entry.name, row["model_id"], row["api_kind"], row["tps"])
             for entry, row in figures.all_model_tps(self.moment)

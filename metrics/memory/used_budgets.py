@@ -1,6 +1,6 @@
-"""The budgets of which most is spent. Control reads them every few seconds, so that pages need no database."""
+"""The fullest budgets, and the limits of everyone. Control reads them often, so that pages need no database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -29,6 +29,7 @@ class UsedBudgets:
 
     def __init__(self) -> None:
         self._found: tuple[tuple[UsedBudget, ...], int] = ((), 0)
+        self.limits_of_everyone: Mapping[str, int] = {}  # by name
 
     def note(self, most_used: Sequence[UsedBudget], noticed: int) -> None:
         """Keep the budgets, the fullest first. `noticed`: the number of all that need attention."""
@@ -37,6 +38,7 @@ class UsedBudgets:
     def reset(self) -> None:
         """Forget all budgets."""
         self._found = ((), 0)
+        self.limits_of_everyone = {}
 
     def current(self) -> tuple[tuple[UsedBudget, ...], int]:
         """Return the fullest budgets, the fullest first, and the number of all that need attention."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from django.db import Error, connection
 
-from access.limits.api import subject_names
+from access.limits.api import EVERYONE, subject_names
 from access.limits.reading import read_limits
+from gateway.registry.limits import LIMITS_OF_A_SUBJECT, NO_LIMITS
 from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.attention import BUDGET_PERCENT
 from metrics.spending.figures import spent_budgets
@@ -44,7 +45,7 @@ def look() -> None:
     found = spent_budgets(share=0.0)
     kept = [it for it in found[:KEPT] if it.spent is not None]
     subjects = list({(it.level, it.subject_id) for it in kept})
-    names, facts = subject_names(subjects), read_limits(subjects)
+    names, facts = subject_names(subjects), read_limits([*subjects, EVERYONE])
     instead = {
         (*subject, budget.unit, budget.period): budget.instead
         for subject, limits in facts.items()
@@ -64,4 +65,8 @@ def look() -> None:
         )
         for it in kept
     ]
+    of_everyone = facts.get(EVERYONE, NO_LIMITS)
+    used_budgets.limits_of_everyone = {
+        name: limit for name in LIMITS_OF_A_SUBJECT if (limit := getattr(of_everyone, name)) is not None
+    }
     used_budgets.note(used, sum((it.share or 0.0) >= BUDGET_PERCENT / 100 for it in found))

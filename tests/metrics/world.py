@@ -14,6 +14,7 @@ from endpoints.engine_reports import EngineReading
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.ipc import journal
+from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
@@ -53,6 +54,7 @@ class FakeInstallation:
         self.waiting_interactive: Callable[[], int] = lambda: 0
         self.trials: Callable[[], Mapping[str, int]] = dict
         self.aside: Callable[[], Mapping[str, AsideNote]] = dict
+        self.limit_use: Callable[[str, str], LimitUse] = lambda level, subject_id: LimitUse()
         self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
         self.model_names: Callable[[], ModelNames | None] = lambda: None
         self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None

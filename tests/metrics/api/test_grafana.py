@@ -16,6 +16,7 @@ from gateway.ipc import record
 from gateway.registry.schema import Speeds
 from metrics.api import prometheus
 from metrics.memory.runtime import runtime
+from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.figures import Moment
 from tests.metrics.records import NOW, A, request
 from tests.metrics.world import World, fake_installation, own_database
@@ -52,6 +53,8 @@ def reported(
         endpoints[0].set_options(max_concurrency=4)
         EndpointModel(endpoint_id=A, model_id="tiny").save(force_insert=True)
         registry.reload()
+        used_budgets.note([UsedBudget("key", A, "k", "money", "month", 25_500_000_000, 20_000_000_001, None, None)], 0)
+        used_budgets.limits_of_everyone = {"requests": 600}
         fake_installation().speeds = lambda endpoint_id, model_id, kind: Speeds(0.1, 0.2, 0.3, 0.4)
         shown_world.gateway(request(output_tokens=100), request(record.REJECTED, error="invalid_api_key"))
         shown_world.write()

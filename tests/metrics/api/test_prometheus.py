@@ -13,10 +13,12 @@ from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, READ_METR
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.schema import Speeds
 from gateway.routing.adaptive import FASTEST, PROBE, WAITED
 from metrics.api import prometheus
 from metrics.memory.runtime import runtime
+from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.models import DayRollUp
 from metrics.queries import figures
 from metrics.queries.figures import Moment
@@ -50,6 +52,8 @@ def served(restored: World, endpoints: tuple[Endpoint, Endpoint]) -> World:
     registry.reload()
     restored.gateway(*load(seed=7, count=60))
     restored.gateway(request(output_tokens=100, input_tokens=3), request(record.REJECTED, error="invalid_api_key"))
+    used_budgets.note([UsedBudget("key", A, "k", "money", "month", 25_500_000_000, 20_000_000_001, None, None)], 0)
+    used_budgets.limits_of_everyone = {"requests": 600}
     fake_installation().in_flight = lambda: {A: 3, "gone": 1}
     fake_installation().speeds = lambda endpoint_id, model_id, kind: Speeds(0.1, 0.2, 0.3, 0.4)
     return restored
@@ -408,6 +412,15 @@ def test_every_metric_is_documented_correctly(served: World, prices: object, mon
         name = family.samples[0].name
         assert f"| `{name}` | {family.type} | {labels} | {family.documentation} |" in text
     assert text.count("| `routerdash_") == len(families)
+
+
+def test_limits_and_the_fullest_budgets(served: World) -> None:
+    fake_installation().limit_use = lambda level, subject_id: LimitUse(1, 7, 3)
+    scrape = Scrape()
+    assert scrape("limit", level="everyone", limit="requests") == 600
+    assert scrape("limit_used", level="everyone", limit="requests") == 7
+    labels = {"level": "key", "subject_id": A, "subject_name": "k", "unit": "money", "period": "month"}
+    assert (scrape("budget_amount", **labels), scrape("budget_spent", **labels)) == (25.5, 20.000000001)
 
 
 def test_what_adaptive_routing_did_is_counted(restored: World, endpoints: object) -> None:

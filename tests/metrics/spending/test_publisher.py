@@ -26,7 +26,7 @@ from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage.writer import DatabaseWriter
 from routerdash.processes import budget_watch
-from tests.access.limits.made import budget
+from tests.access.limits.made import budget, limit
 from tests.metrics.records import AT, KEY, NOW, request
 from tests.metrics.world import UTC_ZONE, World, own_database, rows, where
 
@@ -453,6 +453,7 @@ def test_the_fullest_budgets_are_kept_with_their_names(
     budget(of_mine, amount=100, period=TOTAL)
     budget(of_ada, amount=90, period=TOTAL, instead="small")
     budget(EVERYONE, amount=1000, period=TOTAL)
+    limit(requests=600)
     past(85, of_mine[1])
     monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
     monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
@@ -466,6 +467,7 @@ def test_the_fullest_budgets_are_kept_with_their_names(
         UsedBudget(*EVERYONE, None, TOKENS, TOTAL, 1000, 85, None, None),
     )
     assert used_budgets.current() == (expected, 2)
+    assert used_budgets.limits_of_everyone == {"requests": 600}
 
     def fails(subjects: object) -> None:
         raise OperationalError("gone")
