@@ -39,6 +39,11 @@ class Budgeted:
         name = name_of(period, datetime.now(UTC).date())
         return SpendingReader(file).spent(TagView(file.tag(KEY_LEVEL, self.id, TOKENS, period, name)))
 
+    def items(self) -> list[dict[str, Any]]:
+        """Return the items about budgets that need attention."""
+        found: list[dict[str, Any]] = self.router.get("/api/dashboard/attention").json()
+        return [it for it in found if it["level"]]
+
     def used(self) -> int:
         """Return the tokens of the key on the Usage page."""
         rows: list[dict[str, Any]] = self.router.get("/api/usage?by=key").json()["rows"]
@@ -58,6 +63,17 @@ def test_a_budget_counts_the_usage_before_it_was_set(key: Budgeted) -> None:
     key.set_budget(used)
     assert until(lambda: key.chat() == 429)
     assert until(lambda: key.spent() == key.used() >= used)  # requests before it was in effect are counted when stored
+
+
+def test_a_spent_budget_needs_attention_and_is_at_metrics(key: Budgeted) -> None:
+    assert key.chat() == 200
+    assert until(lambda: key.used() > 0)
+    key.set_budget(1)
+    assert until(lambda: [it["kind"] for it in key.items()] == ["budget_spent"])
+    (item,) = key.items()
+    assert (item["level"], item["subject_id"], item["unit"], item["period"]) == (KEY_LEVEL, key.id, TOKENS, DAY)
+    text = key.router.get("/metrics").body.decode()
+    assert [line.rsplit(" ", 1)[1] for line in text.splitlines() if "routerdash_budget_amount{" in line] == ["1.0"]
 
 
 def test_budgets_equal_usage_after_kills(key: Budgeted) -> None:
