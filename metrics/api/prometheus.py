@@ -22,7 +22,6 @@ from prometheus_client.registry import Collector
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.prices.book import NANO
-from metrics.api.limit_gauges import limit_gauges
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
@@ -32,6 +31,7 @@ from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_speeds
 from metrics.queries.payloads import EndpointPayload, StatsPayload
 from metrics.queries.slowdowns import slowdowns
+from metrics.spending.gauges import limit_gauges
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
 Samples = Iterable[tuple[Any, ...]]  # values of the labels, then the metric's value or None
