@@ -14,7 +14,7 @@ from tests.browser import in_browser, log_in, look, violations, watched_page
 from tests.pages import BEFORE_LOGIN, admin_pages, admin_path, own_pages, path_of
 from tests.router import RouterDash, until
 
-pytestmark = [*in_browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(600), *in_browser]  # the first timeout counts
 
 MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
 
