@@ -26,19 +26,18 @@ Processors may delay a store until after later loads. A process that stores into
 calls `memory_barrier` in between (`Roster.take`).
 """
 
-import fcntl
 import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gateway.base.limits import MAX_LIMITS
 from gateway.ipc.counters.counter_file import CounterFile
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import SpendingFile, path_beside
 from gateway.ipc.endpoint_notes import EndpointNotes, words
+from gateway.ipc.locks import exclusive, try_lock
 
 MAX_WORKERS = 32
 MAX_ROWS = 2 * MAX_WORKERS  # workers, and as many of an earlier supervisor that still drain
@@ -122,7 +121,7 @@ class LivePage:
         with self._claiming():  # two processes may create them at the same time
             self._map = _open_map(path)
             self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
-            self.spending = SpendingFile(path.with_name(f"{path.name}-spending"))
+            self.spending = SpendingFile(path_beside(path))
         view = memoryview(self._map)
         self._header = view[:_HEADER_BYTES].cast("Q")
         self._words = view[_HEADER_BYTES:].cast("I")
@@ -286,7 +285,7 @@ class LivePage:
         """
         with self._claiming():
             for number in range(MAX_ROWS):
-                if (lock := self._try_lock(number)) is not None:
+                if (lock := try_lock(self._locks / str(number))) is not None:
                     self._clear(number)
                     self._claim_counters(number, lock)
                     self._header[_ROWS] = max(self._header[_ROWS], number + 1)
@@ -303,7 +302,7 @@ class LivePage:
             return
         with self._claiming():
             for number in range(self.rows):
-                if self._header[_PIDS + number] and (lock := self._try_lock(number)) is not None:
+                if self._header[_PIDS + number] and (lock := try_lock(self._locks / str(number))) is not None:
                     self._clear(number)
                     os.close(lock)
             while (last := self.rows) and not self._header[_PIDS + last - 1]:
@@ -313,25 +312,9 @@ class LivePage:
         """Path of the named pipe that wakes a row's process (gateway.ipc.wake)."""
         return self._locks / f"{number}.wake"
 
-    @contextmanager
-    def _claiming(self) -> Iterator[None]:
+    def _claiming(self) -> AbstractContextManager[None]:
         """Let one process at a time create files, and claim or clear rows."""
-        descriptor = os.open(self._locks / "claims", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _try_lock(self, number: int) -> int | None:
-        """Return the descriptor of a row's locked file; None if a running process has locked it."""
-        descriptor = os.open(self._locks / str(number), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return exclusive(self._locks / "claims")
 
     def _claim_counters(self, number: int, lock: int) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from django.conf import settings
 
 from gateway.ipc.counters.spending import SpendingReader, TagView
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import SpendingFile, path_beside
 from gateway.limits.periods import end_of, name_of
 from metrics.spending import stored
 from metrics.spending.subjects import Subject
@@ -67,7 +67,7 @@ _files: dict[int, SpendingFile] = {}  # by inode; at most one
 
 def _open_file(live_page: Path) -> SpendingFile | None:
     """Return the spending file; None if there is none."""
-    path = live_page.with_name(f"{live_page.name}-spending")
+    path = path_beside(live_page)
     try:
         inode = path.stat().st_ino
     except FileNotFoundError:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.simulator import Simulator
 from gateway.base import config
 from gateway.ipc.counters.spending import SpendingReader, TagView
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import SpendingFile, path_beside
 from gateway.limits.periods import name_of
 from gateway.registry.limits import DAY, KEY_LEVEL, TOKENS, TOTAL
 from tests.router import RouterDash, until
@@ -35,7 +35,7 @@ class Budgeted:
     def spent(self, period: str = DAY) -> int | None:
         """Return what a gateway takes for spent."""
         page = config.load(self.router.environment).live_page_path
-        file = SpendingFile(page.with_name(f"{page.name}-spending"))
+        file = SpendingFile(path_beside(page))
         name = name_of(period, datetime.now(UTC).date())
         return SpendingReader(file).spent(TagView(file.tag(KEY_LEVEL, self.id, TOKENS, period, name)))
 

@@ -23,10 +23,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from zlib import crc32
+
+from gateway.ipc.counters.mapped_file import FIRST_WORDS, allocate, open_or_replace
 
 CELL_SECONDS = 3.0
 CELLS = 21  # (CELLS - 1) * CELL_SECONDS is a minute
@@ -43,7 +43,7 @@ TOKEN_CELLS = (REQUEST_CELLS + CELLS + 1) // 2  # in 32-bit words
 PLACE_WORDS = (TOKEN_CELLS + CELLS + 1) // 2
 
 _FORMAT = 0x01_73_74_69_6D_69_6C  # "limits", and the version of this layout
-_FORMAT_AT, _BOOT, _SALT, CHANGES = 0, 1, 2, 4
+_SALT, CHANGES = FIRST_WORDS, FIRST_WORDS + 2
 LIVES = CHANGES + 1  # of each row: UNUSED, ALIVE, or the number of the cell in which its process ended
 UNUSED, ALIVE = 0, 1
 PAGE_SIZE = mmap.PAGESIZE
@@ -73,7 +73,9 @@ class CounterFile:
         self.header_bytes = _pages(8 * (self._used + rows))
         self.size = self.header_bytes + rows * SECTION_BYTES
         self._path = path
-        descriptor = _open(path, self.header_bytes, self.size)
+        descriptor = open_or_replace(
+            path, self.size, _FORMAT, lambda: secrets.token_bytes(8 * (CHANGES - _SALT)), self.header_bytes
+        )
         try:
             self._inode = os.fstat(descriptor).st_ino
             view = memoryview(mmap.mmap(descriptor, self.size))
@@ -100,14 +102,7 @@ class CounterFile:
 
         The counts of the row's earlier processes remain: they are part of the last minute.
         """
-        descriptor = os.open(self._path, os.O_RDWR)
-        try:
-            if os.fstat(descriptor).st_ino != self._inode:
-                raise OSError(f"{self._path} was replaced by a process of another release")
-            # A store into a mapped page that the disk has no room for would kill the process (SIGBUS).
-            os.posix_fallocate(descriptor, self.header_bytes + row * SECTION_BYTES, SECTION_BYTES)
-        finally:
-            os.close(descriptor)
+        allocate(self._path, self._inode, self.header_bytes + row * SECTION_BYTES, SECTION_BYTES)
         self._set_life(row, ALIVE)
 
     def clear(self, row: int) -> None:
@@ -195,39 +190,3 @@ class CounterFile:
 def short_tag(tag: int) -> int:
     """Return the 16 bits of a tag that its bucket has; never 0."""
     return tag // BUCKETS & 0xFFFF or 1
-
-
-def _open(path: Path, header_bytes: int, size: int) -> int:
-    """Return the descriptor of the file, or of a new one that replaces it.
-
-    A process of another release may still have the old one mapped. So it is left to it as it is.
-    """
-    boot = _boot()
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR)
-        header = memoryview(os.pread(descriptor, 16, 0).ljust(16, b"\0")).cast("Q")
-        if os.fstat(descriptor).st_size == size and (header[_FORMAT_AT], header[_BOOT]) == (_FORMAT, boot):
-            return descriptor
-        os.close(descriptor)
-    new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.ftruncate(descriptor, size)
-        os.posix_fallocate(descriptor, 0, header_bytes)
-        words = memoryview(bytearray(8 * _SALT)).cast("Q")
-        words[_FORMAT_AT], words[_BOOT] = _FORMAT, boot
-        os.pwrite(descriptor, words.tobytes() + secrets.token_bytes(8 * (CHANGES - _SALT)), 0)
-        new.rename(path)
-    except BaseException:
-        os.close(descriptor)
-        new.unlink(missing_ok=True)
-        raise
-    return descriptor
-
-
-def _boot() -> int:
-    """Return a number that changes when the machine starts, as its monotonic clock then begins anew."""
-    try:
-        return crc32(Path("/proc/sys/kernel/random/boot_id").read_bytes())
-    except OSError:
-        return 0

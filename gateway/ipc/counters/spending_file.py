@@ -22,16 +22,16 @@ import mmap
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
-from zlib import crc32
+
+from gateway.ipc.counters.mapped_file import FIRST_WORDS, allocate, open_or_replace
+from gateway.ipc.locks import exclusive, try_lock
 
 ROWS = 128  # running processes, and those whose last epoch is not included yet
 
 _FORMAT = 0x01_74_6E_65_70_73  # "spent", and the version of this layout
-_FORMAT_AT, _BOOT, _SALT, _LIFE = 0, 1, 2, 4
+_SALT, _LIFE = FIRST_WORDS, FIRST_WORDS + 2
 FLIP, WORLD, COVERED, UNCOVERED, OVERFLOWED = 5, 6, 7, 8, 9  # OVERFLOWED: a row has had an OVERFLOW
 STATE = 10  # of each row: UNUSED, ALIVE or DEAD
 EPOCH = STATE + ROWS
@@ -63,6 +63,11 @@ _ROW_STEP = -(-_ROW_WORDS // _PAGE_WORDS) * _PAGE_WORDS
 _SIZE = 8 * (_HEADER_WORDS + ROWS * _ROW_STEP)
 
 
+def path_beside(live_page: Path) -> Path:
+    """Return the path of the file that belongs to a live page."""
+    return live_page.with_name(f"{live_page.name}-spending")
+
+
 class SpendingFile:
     """The mapped file. `words` are its words, with a sign."""
 
@@ -74,7 +79,7 @@ class SpendingFile:
         self.path = path
         self._locks = path.with_name(f"{path.name}-rows")
         self._locks.mkdir(mode=0o700, exist_ok=True)
-        descriptor = _open(path)
+        descriptor = open_or_replace(path, _SIZE, _FORMAT, _new_header, 8 * _HEADER_WORDS)
         try:
             self._inode = os.fstat(descriptor).st_ino
             view = memoryview(mmap.mmap(descriptor, _SIZE))
@@ -108,14 +113,14 @@ class SpendingFile:
         Raises OSError if the disk has no room for it, or the file was replaced by a process of another release.
         """
         words = self.words
-        with self._claiming():
+        with exclusive(self._locks / "claims"):
             included = self.included()
             for row in range(ROWS):
                 # The amounts of its last process must be published ones: its places become empty.
-                if words[EPOCH + row] > included[row] or (lock := self._try_lock(row)) is None:
+                if words[EPOCH + row] > included[row] or (lock := try_lock(self._locks / str(row))) is None:
                     continue
                 try:
-                    self._allocate(row)
+                    allocate(self.path, self._inode, 8 * self.row(row), 8 * _ROW_WORDS)
                 except BaseException:
                     os.close(lock)
                     raise
@@ -133,15 +138,15 @@ class SpendingFile:
         words = self.words
         if ALIVE not in words[STATE : STATE + ROWS].tolist():
             return
-        with self._claiming():
+        with exclusive(self._locks / "claims"):
             for row in range(ROWS):
-                if words[STATE + row] == ALIVE and (lock := self._try_lock(row)) is not None:
+                if words[STATE + row] == ALIVE and (lock := try_lock(self._locks / str(row))) is not None:
                     self._set_state(row, DEAD)
                     os.close(lock)
 
     def release(self, row: int, lock: int) -> None:
         """Give a row back at the end of its process, whose records are all written."""
-        with self._claiming():
+        with exclusive(self._locks / "claims"):
             self._set_state(row, DEAD)
             os.close(lock)
 
@@ -164,35 +169,6 @@ class SpendingFile:
     def _set_state(self, row: int, state: int) -> None:
         self.words[STATE + row] = state
         self.words[WORLD] += 1
-
-    def _allocate(self, row: int) -> None:
-        """Reserve the room of a row. A store into a mapped page without room would kill the process (SIGBUS)."""
-        descriptor = os.open(self.path, os.O_RDWR)
-        try:
-            if os.fstat(descriptor).st_ino != self._inode:
-                raise OSError(f"{self.path} was replaced by a process of another release")
-            os.posix_fallocate(descriptor, 8 * self.row(row), 8 * _ROW_WORDS)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _claiming(self) -> Iterator[None]:
-        """Let one process at a time change the states of rows."""
-        descriptor = os.open(self._locks / "claims", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _try_lock(self, row: int) -> int | None:
-        descriptor = os.open(self._locks / str(row), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
 
     # Places
 
@@ -246,42 +222,12 @@ def _zeros(count: int) -> memoryview:
     return memoryview(bytes(8 * count)).cast("q")
 
 
-def _open(path: Path) -> int:
-    """Return the descriptor of the file, or of a new one that replaces it.
-
-    A process of another release may still have the old one mapped. So it is left to it as it is.
-    """
-    boot = _boot()
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR)
-        header = memoryview(os.pread(descriptor, 16, 0).ljust(16, b"\0")).cast("q")
-        if os.fstat(descriptor).st_size == _SIZE and (header[_FORMAT_AT], header[_BOOT]) == (_FORMAT, boot):
-            return descriptor
-        os.close(descriptor)
-    new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.ftruncate(descriptor, _SIZE)
-        os.posix_fallocate(descriptor, 0, 8 * _HEADER_WORDS)
-        words = memoryview(bytearray(8 * (_BANKS + INCLUDED + ROWS))).cast("q")
-        words[_FORMAT_AT], words[_BOOT] = _FORMAT, boot
-        words[_SALT : _SALT + 2] = memoryview(secrets.token_bytes(16)).cast("q")
-        words[_LIFE] = 1 + secrets.randbits(30)
-        words[UNCOVERED] = 1
-        for row in range(ROWS):
-            words[EPOCH + row] = words[_BANKS + INCLUDED + row] = words[_LIFE] << EPOCH_BITS
-        os.pwrite(descriptor, words.tobytes(), 0)
-        new.rename(path)
-    except BaseException:
-        os.close(descriptor)
-        new.unlink(missing_ok=True)
-        raise
-    return descriptor
-
-
-def _boot() -> int:
-    """Return a number that changes when the machine starts: then the file may be half written."""
-    try:
-        return crc32(Path("/proc/sys/kernel/random/boot_id").read_bytes())
-    except OSError:
-        return 0
+def _new_header() -> bytes:
+    """Return the words of a new file after its first two, up to the included epochs of the first bank."""
+    words = memoryview(bytearray(8 * (_BANKS + INCLUDED + ROWS))).cast("q")
+    words[_SALT : _SALT + 2] = memoryview(secrets.token_bytes(16)).cast("q")
+    words[_LIFE] = 1 + secrets.randbits(30)
+    words[UNCOVERED] = 1
+    for row in range(ROWS):
+        words[EPOCH + row] = words[_BANKS + INCLUDED + row] = words[_LIFE] << EPOCH_BITS
+    return words[FIRST_WORDS:].tobytes()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gateway.base.config import Config
 from gateway.ipc.counters.spending import SpendingReader, TagView
-from gateway.ipc.counters.spending_file import SpendingFile
+from gateway.ipc.counters.spending_file import SpendingFile, path_beside
 from gateway.limits.periods import name_of
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, PERIODS, TOKENS, USER_LEVEL
 from metrics import sql
@@ -42,7 +42,7 @@ class BudgetPeriod(NamedTuple):
 
 def compare(config: Config, pause: Callable[[float], None] = time.sleep) -> tuple[list[FigureDifference], list[str]]:
     """Return differences, and notes about comparisons that were left out. Raises django.db.Error."""
-    path = config.live_page_path.with_name(f"{config.live_page_path.name}-spending")
+    path = path_beside(config.live_page_path)
     if not live.is_running(config) or not path.exists():
         return [], []
     differences: list[FigureDifference] = []

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gateway.ipc.counters import counter_file, places
+from gateway.ipc.counters import counter_file, mapped_file, places
 from gateway.ipc.counters.counter_file import BUCKET_SIZE, BUCKETS, MAX_SUBJECTS, SECTION_BYTES, CounterFile
 from gateway.ipc.counters.limit_counters import CONCURRENCY, REQUESTS_PER_MINUTE, Allowance, Charge
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
@@ -266,7 +266,7 @@ def test_counts_of_an_earlier_boot_are_dropped(world, monkeypatch):
     """The monotonic clock has begun anew, so the numbers of cells mean other times."""
     counters = world.start()
     assert most(counters, TEN_REQUESTS) == 10
-    monkeypatch.setattr(counter_file, "_boot", lambda: 1)
+    monkeypatch.setattr(mapped_file, "boot_number", lambda: 1)
     world.page = world.open()
     again = world.start()
     assert most(again, TEN_REQUESTS) == 10
