@@ -4,18 +4,15 @@ from decimal import Decimal, InvalidOperation
 
 from django.utils.translation import gettext as _
 
+from gateway.prices.amounts import PLACES, text_of
 from gateway.registry.limits import MONEY
 
-_PLACES = 9
 _MAX_DIGITS = 15  # before the decimal point
 
 
 def amount_text(amount: int, unit: str) -> str:
     """Return an amount of a budget as a number without separators, such as `2.5`."""
-    if unit != MONEY:
-        return str(amount)
-    text = f"{Decimal(amount).scaleb(-_PLACES):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return text_of(amount) if unit == MONEY else str(amount)
 
 
 def parse_budget(text: str, unit: str) -> int:
@@ -26,8 +23,8 @@ def parse_budget(text: str, unit: str) -> int:
         value = Decimal("NaN")
     if not value.is_finite() or value.adjusted() >= _MAX_DIGITS + 1:
         raise ValueError(_("Enter a number such as 2.5.") if unit == MONEY else _("Enter a whole number."))
-    scaled = value.scaleb(_PLACES) if unit == MONEY else value
-    if scaled.adjusted() < -_PLACES * 2 or scaled != scaled.to_integral_value():
+    scaled = value.scaleb(PLACES) if unit == MONEY else value
+    if scaled.adjusted() < -PLACES * 2 or scaled != scaled.to_integral_value():
         text = _("Enter at most nine decimal places.") if unit == MONEY else _("Enter a whole number.")
         raise ValueError(text)
     return int(scaled)

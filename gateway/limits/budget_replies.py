@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from gateway.base import errors
 from gateway.limits.budgets import BudgetExceeded
 from gateway.limits.replies import NO_RETRY, SUBJECTS, LimitRefusal
+from gateway.prices.amounts import text_of
 from gateway.registry.limits import DAY, MONEY, MONTH, TOTAL, WEEK
 
 _PERIODS = {DAY: "per day", WEEK: "per week", MONTH: "per month", TOTAL: "in total"}
-NANO = 10**9
 
 
 def budget_refusal(exceeded: BudgetExceeded, now: float | None = None) -> LimitRefusal:
@@ -40,8 +40,5 @@ def budget_refusal(exceeded: BudgetExceeded, now: float | None = None) -> LimitR
 
 
 def _text(unit: str, amount: int) -> str:
-    """Return an amount as people read it: money without needless digits."""
-    if unit != MONEY:
-        return str(amount)
-    whole, rest = divmod(max(0, amount), NANO)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    """Return an amount as people read it."""
+    return text_of(max(0, amount)) if unit == MONEY else str(amount)

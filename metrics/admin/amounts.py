@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from django.contrib import admin
 from django.db.models import Model
 
-from metrics.prices.amounts import text_of
+from gateway.prices.amounts import text_of
 from metrics.templatetags.figures import NO_VALUE
 
 AdminClass = TypeVar("AdminClass", bound=type)

@@ -20,11 +20,12 @@ from endpoints.clouds.kinds import Kind
 from endpoints.model_names.rules import Problem
 from endpoints.registry import registry
 from gateway.base.currencies import CURRENCIES
+from gateway.prices.amounts import text_of
 from gateway.registry.prices import AMOUNTS, EVERY_DAY
 from metrics.admin.amounts import read_only, shown_names, shows_amounts
 from metrics.models import CurrencyRate, PriceRow
 from metrics.prices import rules
-from metrics.prices.amounts import AmountField, text_of
+from metrics.prices.amounts import AmountField
 from metrics.prices.tables import next_start, used_rows
 from metrics.templatetags.figures import NO_VALUE, count
 

@@ -14,8 +14,8 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from endpoints.clouds.kinds import Kind
+from gateway.prices.amounts import text_of
 from gateway.prices.catalogue import manifest
-from metrics.prices.amounts import text_of
 from metrics.prices.registry import price_registry
 from metrics.queries.figures import Moment
 from metrics.queries.prices.in_effect import DAYS, PricedModelPayload, priced_models, unpriced_models

@@ -8,9 +8,9 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext as _
 
+from gateway.prices.amounts import PLACES, text_of
 from gateway.prices.book import NANO
 
-PLACES = 9
 MAX_DIGITS = 10  # before the decimal point
 MAX_AMOUNT = 1_000_000_000 * NANO  # of a unit; the database's integers have 63 bits
 
@@ -24,17 +24,6 @@ def nanos(value: Decimal) -> tuple[int, bool]:
         exact = value * NANO
         whole = exact.to_integral_value(ROUND_HALF_EVEN)
     return int(whole), whole == exact
-
-
-def decimal_of(amount: int) -> Decimal:
-    """Return an amount in units of the currency."""
-    return Decimal(amount).scaleb(-PLACES)
-
-
-def text_of(amount: int) -> str:
-    """Return an amount as the shortest decimal number: `2.5`, `0.075`, `0`."""
-    text = f"{decimal_of(amount):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 class AmountFormField(forms.DecimalField):

@@ -16,11 +16,11 @@ from django.db import connection
 from endpoints.changes import counters as change_counters
 from endpoints.registry import registry
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.amounts import text_of
 from gateway.prices.costs import RequestCost
 from metrics import sql
 from metrics.counting.costs import CostKey, CostSums, cost_key
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
-from metrics.prices.amounts import text_of
 from metrics.storage import cost_rows, history_rows
 from metrics.times import parse_time, sql_time
 

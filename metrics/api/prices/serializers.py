@@ -7,9 +7,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from endpoints.text import validate_line
+from gateway.prices.amounts import text_of
 from gateway.registry.prices import EVERY_DAY, Price
 from metrics.models import CurrencyRate, PriceRow
-from metrics.prices.amounts import parse_amount, text_of
+from metrics.prices.amounts import parse_amount
 
 MAX_TEXT = 256
 TIME_HELP = "Minute of the day, UTC; both ends or neither."

@@ -10,9 +10,9 @@ from django.db import Error
 from django.utils import timezone
 
 from gateway.base import logs
+from gateway.prices.amounts import text_of
 from gateway.registry.prices import AMOUNTS
 from metrics.prices import imports
-from metrics.prices.amounts import text_of
 from metrics.prices.imports import PriceChanges
 from metrics.prices.litellm import CLOUDS, CURRENCY, SELF_HOSTED, ListedPrices, NoPriceList, parse
 from metrics.prices.tables import PriceRow, next_start

@@ -7,12 +7,13 @@ from typing import TypedDict
 from django.conf import settings
 
 from gateway.prices import catalogue
+from gateway.prices.amounts import text_of
 from gateway.prices.book import REQUESTS, TOKENS
 from gateway.prices.counts import part_of, plausible
 from gateway.prices.rates import moment_of
 from gateway.registry.prices import Price
 from metrics.models import PriceRow
-from metrics.prices.amounts import nanos, text_of
+from metrics.prices.amounts import nanos
 from metrics.prices.registry import price_registry
 from metrics.queries.requests.payload import CostPartPayload, RequestPayload
 from metrics.times import parse_time

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, TypedDict
 
+from gateway.prices.amounts import text_of
 from metrics import sql
 from metrics.counting.costs import COST_COLUMNS, CostSums
-from metrics.prices.amounts import text_of
 from metrics.prices.registry import price_registry
 from metrics.queries.costs.conversion import DAY_RATES, MATCHED, converted, day_rates
 from metrics.queries.stored import run_sql

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypedDict
 
-from metrics.prices.amounts import text_of
+from gateway.prices.amounts import text_of
 from metrics.queries.hardware.by_group import ByCurrency, HardwareGroups, hardware_by_group
 from metrics.queries.usage_periods import Period
 

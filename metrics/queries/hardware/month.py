@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from endpoints.registry import registry
+from gateway.prices.amounts import text_of
 from gateway.prices.book import TOKENS, PricedUsage, cost
 from gateway.registry.prices import Price
 from metrics import sql
 from metrics.counting.hardware import HARDWARE_COLUMNS, IDLE, HardwareSums
-from metrics.prices.amounts import text_of
 from metrics.prices.registry import price_registry
 from metrics.queries.hardware.hours import provisional
 from metrics.queries.stored import run_sql

@@ -6,11 +6,11 @@ Shares are those of metrics.counting.hardware, so that those of all requests of 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
+from gateway.prices.amounts import text_of
 from metrics import sql
 from metrics.counting.hardware_work import times_of
 from metrics.counting.plausibility import MAX_DURATION_US
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
-from metrics.prices.amounts import text_of
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRate
 from metrics.queries.requests.rows import COLUMNS
 from metrics.sql import RunSql, SqlRow

@@ -7,9 +7,9 @@ from gateway.base.queue_class import INTERACTIVE
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import error_texts, record
 from gateway.ipc.record import QUEUE
+from gateway.prices.amounts import text_of
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
-from metrics.prices.amounts import text_of
 from metrics.queries.requests.filters import STATUSES
 from metrics.queries.requests.rows import COLUMNS
 from metrics.sql import SqlRow

@@ -4,10 +4,11 @@ from decimal import Decimal
 
 import pytest
 
+from gateway.prices.amounts import text_of
 from gateway.prices.book import NANO
 from gateway.prices.rates import Rates
 from gateway.registry.prices import DatedRate
-from metrics.prices.amounts import AmountFormField, nanos, parse_amount, text_of
+from metrics.prices.amounts import AmountFormField, nanos, parse_amount
 
 RATES = Rates(
     "USD",
