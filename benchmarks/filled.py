@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2s
 from itertools import chain
 from typing import Any, Protocol
@@ -40,6 +40,7 @@ NAME, NAME_ID = "fast", "f0000000-0000-4000-8000-000000000001"  # of a model nam
 INPUT, OUTPUT = 5, 8  # tokens of a response
 FIRST_TOKEN_US = 20_000
 KIND = "chat_completions"
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,7 @@ def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
         _roll_ups(sink, cells, "rollup_minutes", "minute")
         _roll_ups(sink, chain(old(servers, now), cells), "rollup_days", "date")
         _months(sink)
+        _last_uses(sink, cells)
         _clients(sink, chain(old(servers, now), cells))
         _speeds(sink, servers, now)
         _sums(sink)
@@ -407,6 +409,17 @@ def _row(cell: Cell, second: float, conversation: str, *, ok: bool) -> tuple[Any
         cell.duration_us, FIRST_TOKEN_US if ok else None, False, True, json.dumps([{**attempt, "error": None}]),
         conversation,
     )  # fmt: skip
+
+
+def _last_uses(sink: Sink, cells: Sequence[Cell]) -> None:
+    last: dict[str, float] = {}
+    for cell in cells:
+        last[cell.key] = max(last.get(cell.key, 0.0), cell.completed(cell.rows - 1))
+    sink.many(
+        "api_key_last_uses",
+        ("api_key_id", "last_used_us"),
+        ((key, (datetime.fromtimestamp(at, UTC) - EPOCH) // MICROSECOND) for key, at in last.items()),
+    )
 
 
 def _roll_ups(sink: Sink, cells: Iterable[Cell], table: str, span: str) -> None:
