@@ -191,12 +191,13 @@ def existing_keys(ids: Iterable[str]) -> set[str]:
     listed = sorted(set(ids))
     found: set[str] = set()
     for start in range(0, len(listed), AT_ONCE):
-        valid = [key_id for key_id in listed[start : start + AT_ONCE] if _is_uuid(key_id)]
+        valid = [key_id for key_id in listed[start : start + AT_ONCE] if is_uuid(key_id)]
         found.update(map(str, ApiKey.objects.filter(id__in=valid).values_list("id", flat=True)))
     return found
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
+    """Return True for an id of a key or user, as the database has it."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:

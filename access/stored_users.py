@@ -27,7 +27,7 @@ class StoredUser(msgspec.Struct, frozen=True):
     view_bodies: bool | None
     created_at: datetime
     password: str  # sealed
-    mark: str = ""  # of the password, by Sealer.mark: tells whether the user has another one now
+    mark: str = ""  # of the password, by Sealer.mark: shows whether the user has another one now
 
     @property
     def is_admin(self) -> bool:

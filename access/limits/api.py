@@ -12,7 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from access.limits.reading import Subject, is_uuid, read_limits
+from access.directory import is_uuid
+from access.limits.reading import Subject, read_limits
 from access.limits.serializers import LimitsListSerializer, LimitsSerializer, limits_document
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import BudgetRow, LimitRow

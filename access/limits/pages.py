@@ -13,10 +13,11 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from access.directory import is_uuid
 from access.limits.api import EVERYONE, limited_subjects, subject_names
 from access.limits.form import LimitsInput
 from access.limits.gauges import Spent, Use, panel_of, spent_amounts
-from access.limits.reading import Subject, is_uuid, read_limits
+from access.limits.reading import Subject, read_limits
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import LEVEL_LABELS
 from access.models import ApiKey

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -96,14 +95,6 @@ def _budget(row: BudgetRow) -> Budget:
     )
 
 
-def is_uuid(text: str) -> bool:
-    """Return True for an id of a key or user."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
-
-
 def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:
     """Yield the limits of all subjects. A subject may occur twice. Raises django.db.Error."""
     walk = SubjectWalk(AT_ONCE)
@@ -157,7 +148,7 @@ class LimitChanges:
         self._listeners.append(listener)
 
     def read_again(self, subjects: Collection[Subject]) -> None:
-        """Read the limits of subjects, and tell the listeners. Raises django.db.Error."""
+        """Read the limits of subjects, and pass them to the listeners. Raises django.db.Error."""
         if not subjects or not self._listeners:
             return
         # The listeners must not get limits that one thread has read after those that another one has read later.

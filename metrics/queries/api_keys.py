@@ -52,12 +52,13 @@ def key_owners(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
 
 def _batches(ids: Iterable[str | None]) -> Iterator[QuerySet[Any]]:
     """Yield one query for each BATCH of ids, and none without ids."""
-    distinct = iter(dict.fromkeys(name for name in ids if _is_uuid(name)))
+    distinct = iter(dict.fromkeys(name for name in ids if is_uuid(name)))
     while batch := list(islice(distinct, BATCH)):
         yield stored_keys().filter(pk__in=batch)
 
 
-def _is_uuid(text: str | None) -> bool:
+def is_uuid(text: str | None) -> bool:
+    """Return True for a text that a query for ids of the database may contain."""
     try:
         return bool(text and uuid.UUID(text))
     except ValueError:

@@ -3,7 +3,6 @@
 The tables of keys and budgets belong to `access`, which this package may not import.
 """
 
-import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +10,13 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.db import connection
 
 from gateway.ipc.journal import Position
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, TOKENS, TOTAL, USER_LEVEL
 from metrics import sql
+from metrics.queries.api_keys import is_uuid, stored_keys
 from metrics.spending.money import converted_sums
 from metrics.spending.subjects import Kind, Subject, Tag, tag_of
 
@@ -88,16 +87,17 @@ def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]
 def owners_of(keys: Iterable[str]) -> dict[str, str]:
     """Return the ids of the users that API keys belong to, by the keys' ids."""
     found: dict[str, str] = {}
-    for part in _parts(filter(_is_uuid, keys)):
-        found |= {str(key): str(owner) for key, owner in _keys().filter(pk__in=part).values_list("pk", "created_by_id")}
+    for part in _parts(filter(is_uuid, keys)):
+        rows = stored_keys().filter(pk__in=part).values_list("pk", "created_by_id")
+        found |= {str(key): str(owner) for key, owner in rows}
     return found
 
 
 def keys_of(users: Collection[str]) -> dict[str, str]:
     """Return the owners of all API keys of these users, by the keys' ids."""
     found: dict[str, str] = {}
-    for part in _parts(filter(_is_uuid, users)):
-        rows = _keys().filter(created_by_id__in=part).values_list("pk", "created_by_id")
+    for part in _parts(filter(is_uuid, users)):
+        rows = stored_keys().filter(created_by_id__in=part).values_list("pk", "created_by_id")
         found |= {str(key): str(owner) for key, owner in rows}
     return found
 
@@ -174,18 +174,6 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         statement = sql.select(("api_key_id", amount), table, where=where, group_by="api_key_id")
         for key, total in _rows(statement, values):
             yield unit, None, str(key), int(total or 0)
-
-
-def _keys() -> Any:
-    manager: Any = apps.get_model("access", "ApiKey")._default_manager
-    return manager.all()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return bool(uuid.UUID(text))
-    except ValueError:
-        return False
 
 
 def _parts(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:

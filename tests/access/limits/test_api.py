@@ -133,12 +133,12 @@ def test_a_wrong_document_is_refused_with_the_place(as_admin: Api, document: Any
 def test_a_change_is_announced_and_logged(
     as_admin: Api, admin: User, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
 ) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(limit_changes, "_listeners", [told.append])
+    announced: list[Any] = []
+    monkeypatch.setattr(limit_changes, "_listeners", [announced.append])
     subject = key_of(admin)
     with django_capture_on_commit_callbacks(execute=True):
         as_admin.call("PUT", path_of(subject), {"requests": 60, "budgets": [MONTHLY]})
-    assert [facts.requests for found in told for facts in found.values()] == [60]
+    assert [facts.requests for found in announced for facts in found.values()] == [60]
     entry = LogEntry.objects.get()
     assert entry.content_type is not None
     assert (entry.object_id, entry.object_repr, entry.content_type.model) == (subject[1], "script", "apikey")

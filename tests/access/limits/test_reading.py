@@ -18,13 +18,13 @@ pytestmark = pytest.mark.django_db
 
 ONE, TWO = ("key", "1"), ("user", "1")
 
-Told = list[dict[tuple[str, str], LimitFacts | None]]
+Announced = list[dict[tuple[str, str], LimitFacts | None]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    """What listeners are told."""
-    found: Told = []
+def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Announced]:
+    """The limits that listeners receive."""
+    found: Announced = []
     monkeypatch.setattr(limit_changes, "_listeners", [found.append])
     yield found
     limit_changes.outdated, limit_changes.failed_reads = False, 0
@@ -138,22 +138,22 @@ def test_all_subjects_are_walked_through_in_parts(monkeypatch: pytest.MonkeyPatc
         lambda: BudgetRow.objects.get().delete(),
     ],
 )
-def test_a_change_is_announced_on_commit(change, told: Told, django_capture_on_commit_callbacks) -> None:
+def test_a_change_is_announced_on_commit(change, announced: Announced, django_capture_on_commit_callbacks) -> None:
     limit(ONE, requests=60)
     budget(ONE)
     with django_capture_on_commit_callbacks(execute=True):
         change()
-        assert not told
-    assert told == [{ONE: read_limits([ONE]).get(ONE)}]
+        assert not announced
+    assert announced == [{ONE: read_limits([ONE]).get(ONE)}]
 
 
-def test_a_rolled_back_change_is_not_announced(told: Told) -> None:
+def test_a_rolled_back_change_is_not_announced(announced: Announced) -> None:
     with rolled_back():
         limit(ONE, requests=60)
-    assert not told
+    assert not announced
 
 
-def test_a_deleted_subject_has_no_limits(told: Told, django_capture_on_commit_callbacks) -> None:
+def test_a_deleted_subject_has_no_limits(announced: Announced, django_capture_on_commit_callbacks) -> None:
     user = make_user()
     key_for(user)
     key = ApiKey.objects.get()
@@ -164,8 +164,8 @@ def test_a_deleted_subject_has_no_limits(told: Told, django_capture_on_commit_ca
     with django_capture_on_commit_callbacks(execute=True):
         User.objects.all().delete()
     assert [row.subject_id for model in (LimitRow, BudgetRow) for row in model.objects.all()] == ["1", "1"]
-    assert {it for found in told for it in found} == set(subjects)
-    assert all(facts is None for found in told for facts in found.values())
+    assert {it for found in announced for it in found} == set(subjects)
+    assert all(facts is None for found in announced for facts in found.values())
 
 
 def test_without_a_listener_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_without_a_listener_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     without_database(lambda: limit_changes.read_again([ONE]))
 
 
-def test_a_change_that_cannot_be_read_again_is_noted(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_that_cannot_be_read_again_is_noted(announced: Announced, caplog: pytest.LogCaptureFixture) -> None:
     without_database(lambda: limit_changes.refresh([ONE]))
-    assert (limit_changes.outdated, limit_changes.failed_reads, told) == (True, 1, [])
+    assert (limit_changes.outdated, limit_changes.failed_reads, announced) == (True, 1, [])
     assert "limits could not be read again" in caplog.text
