@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.base import errors
 from gateway.base.errors import error_body
-from gateway.base.request_kinds import CHAT, Kind
+from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
@@ -58,11 +58,7 @@ class OpenAiApi:
 
     def send(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Coroutine[Any, Any, Connection]:
         parsed, route, endpoint = request.parsed, attempt.route, attempt.endpoint
-        if endpoint.memory.chat_as_messages and self.kind.name == CHAT:
-            return self.send_as_messages(request, attempt, body)
         if endpoint.provider is not None:
-            if endpoint.provider.chat_as_messages and self.kind.name == CHAT:
-                return self.send_as_messages(request, attempt, body)
             own = provider_body(body, endpoint.provider, self.kind.name, route.model.id, has_options=parsed.has_options)
             if own is not body:  # the places of its fields are others
                 body, parsed = own, msgspec.structs.replace(parsed, model_at=None, options_at=None)
@@ -83,12 +79,6 @@ class OpenAiApi:
         if route.model.id == parsed.model:
             return send(request, attempt, (body,))
         return send(request, attempt, adapted_body(request, route, body, include_usage=False))
-
-    def send_as_messages(
-        self, request: InferenceRequest, attempt: Attempt, body: Body
-    ) -> Coroutine[Any, Any, Connection]:
-        """Send the request to an endpoint that has Anthropic's Messages instead of chat completions."""
-        raise NotImplementedError
 
     def can_resend(self) -> bool:
         return True

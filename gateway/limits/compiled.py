@@ -234,11 +234,11 @@ class LimitedRequest:
         try:
             taken = plan.take(self.reserved or 0) if compiled.levels else None
         except NoPlace:
-            self._give_back()
+            self.give_back()
             raise
         if isinstance(taken, Excess):
             self.excess = taken
-            self._give_back()
+            self.give_back()
             return False
         self.excess = None
         self.charge, self.left = taken, [] if taken is None else taken.left
@@ -267,7 +267,7 @@ class LimitedRequest:
         self.exceeded = found
         return False
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Give back what was reserved from budgets."""
         if self.held is not None:
             self.held.cancel()
@@ -307,7 +307,7 @@ class LimitedRequest:
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""
-        self._give_back()
+        self.give_back()
         if self.charge is not None:
             self.charge.cancel()
         self.charge = self.left = self.lines = None

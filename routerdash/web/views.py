@@ -94,8 +94,7 @@ class PrometheusMetrics(APIView):
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
         """Prometheus text, format 0.0.4."""
-        from metrics.api import (
-            prometheus,
-        )  # not at the start: its library takes 1 MiB, and few installations are scraped
+        # Not at the start: its library takes 1 MiB, and few installations are scraped.
+        from metrics.api import prometheus
 
         return HttpResponse(prometheus.text(Moment.now()), content_type=prometheus.CONTENT_TYPE)

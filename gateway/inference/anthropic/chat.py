@@ -1,5 +1,8 @@
 """Chat completions: passed through, or translated to Anthropic's Messages for endpoints that have only these."""
 
+from collections.abc import Coroutine
+from typing import Any
+
 from gateway.base.request_kinds import BY_NAME, MESSAGES
 from gateway.base.types import Body
 from gateway.dialects.anthropic.chat_requests import translating_chat
@@ -26,7 +29,14 @@ _VERSION = b"anthropic-version"
 class ChatApi(OpenAiApi):
     """POST /v1/chat/completions."""
 
-    async def send_as_messages(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
+    def send(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Coroutine[Any, Any, Connection]:
+        endpoint = attempt.endpoint
+        if endpoint.memory.chat_as_messages or (endpoint.provider is not None and endpoint.provider.chat_as_messages):
+            return self._send_as_messages(request, attempt, body)
+        return super().send(request, attempt, body)
+
+    async def _send_as_messages(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
+        """Send the request to an endpoint that has Anthropic's Messages instead of chat completions."""
         given = request.exchange.head.fields.get(_VERSION)
         version = None if given is None else given.decode("latin-1")
         model = attempt.route.model

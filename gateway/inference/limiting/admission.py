@@ -156,9 +156,8 @@ def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
     """End a request that has no record of its own, if it has not ended: it was refused, or failed on the way."""
     if limited.charge is None and limited.held is None:
         return
-    if limited.held is not None:
-        limited.held.cancel()
     if request.attempts:
+        limited.give_back()
         limited.settle(0)
     else:
         limited.cancel()

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from gateway.ipc.counters.counter_file import IN_FLIGHT
+from gateway.ipc.counters.limit_use import limit_use
 from gateway.registry.limits import KEY_LEVEL
 from tests.gateway.process import GatewayProcess
 from tests.http import Response
@@ -43,12 +43,7 @@ class LimitedKey:
 
 def counted(gateway: GatewayProcess, level: str, subject_id: str) -> tuple[int, int, int]:
     """Return the requests in flight, and requests and tokens of the last minute, over all gateways."""
-    file = gateway.page.counters
-    tag, number = file.tag(level, subject_id), file.cell_number()
-    places = [place for row in file.counting(number) if (place := file.find(row, tag)) is not None]
-    windows = [file.window(place, number) for place in places]
-    in_flight = sum(file.words[place + IN_FLIGHT] for place in places)
-    return in_flight, sum(requests for requests, _ in windows), sum(tokens for _, tokens in windows)
+    return limit_use(gateway.page.counters, level, subject_id)
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
