@@ -25,7 +25,7 @@ FILLED = (
     models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.MonthRollUp,
     models.ClientHourRollUp, models.ClientDayRollUp, models.AllClientsRollUp, models.MovingAverage, models.Total,
     LogEntry, ApiKey, Endpoint, NamedModel, models.PriceRow, models.CurrencyRate,
-    models.HardwareRateRow, models.HardwareDayRollUp,
+    models.HardwareRateRow, models.HardwareDayRollUp, models.LastUse,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.registry import schema
 from tests.gateway.inference.helpers import add_equals, busy, change, closes, refuses
 from tests.gateway.limits.helpers import LimitedKey, at_once
-from tests.gateway.scripted import DONE, LAST, always, chunk, http_response, stream, upstream
+from tests.gateway.scripted import DONE, LAST, always, chunk, each_time, http_response, stream, upstream
 from tests.router import until
 
 LIMITS: dict[str, Any] = {"concurrency": 3, "requests": 1000, "tokens": 1_000_000}
@@ -69,7 +69,7 @@ def test_a_failover_that_has_to_wait_keeps_its_place(gateway, sim, key):
 
 
 def test_a_stream_that_breaks_off_has_its_expected_input_and_its_output(gateway, key):
-    with upstream(always(stream(chunk("a"), chunk("b"), chunk("c"), end=False))) as server:
+    with upstream(each_time(stream(chunk("a"), chunk("b"), chunk("c"), end=False))) as server:
         key.chat(gateway.add(server), stream=True)
     record = gateway.record()
     assert (record.outcome, record.input_tokens, record.output_tokens) == ("truncated", None, 3)

@@ -8,7 +8,7 @@ import pytest
 from gateway.ipc.limit_hits import Hits
 from tests.gateway.inference.helpers import event_data
 from tests.gateway.process import GatewayProcess
-from tests.gateway.scripted import Talk, always, http_response, stream, upstream
+from tests.gateway.scripted import Talk, each_time, http_response, stream, upstream
 
 OTHER = "sk_" + "OtherKey00" * 3
 BIG = "x" * 300_000
@@ -299,7 +299,7 @@ def test_chats_do_not_open_the_file_of_response_owners(make_gateway, sim):
 
 
 def fail_in_stream(gateway, *pieces, **facts):
-    with upstream(always(stream(*pieces, end=False))) as server:
+    with upstream(each_time(stream(*pieces, end=False))) as server:
         given = gateway.post("/v1/responses", {"model": gateway.add(server, **facts), "input": "", "stream": True})
     return event_data(given)
 
