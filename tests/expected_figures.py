@@ -59,7 +59,7 @@ Rule = Callable[[Shown], Reported]
 WORDING = re.compile(
     "|".join(
         (
-            r"(in|last|,) 60 min(utes)?|[Ll]ast 24 h(ours)?|last (7|30) days",
+            r"(in|last|,) 60 min(utes)?|[Ll]ast 24 h(ours)?|[Ll]ast (7|30) days",
             r"(Requests|Cancelled|Cost|tokens|Today),? 7 days",
             r"p95 to first token|at most 256",
             r"latest 2,000|The 50 models with the most responses|below 99 percent|status of 200 to 399|/64 network",

@@ -1,4 +1,4 @@
-"""Rules for the figures of the page of API keys (see tests.expected_figures)."""
+"""Rules for the figures of the pages of API keys (see tests.expected_figures)."""
 
 from datetime import timedelta
 
@@ -21,3 +21,8 @@ def keys(it: Shown) -> Reported:
     rows = [row | by_key.get(row["id"], unused) for row in it.api("/api/me/api-keys")["api_keys"]]
     columns: dict[str, Column] = {"Requests, last 30 days": "requests", **TOKENS, "Cost": cost}
     return table("own", rows, "name", {label: [column] for label, column in columns.items()})
+
+
+def key(it: Shown) -> Reported:
+    (row,) = [row for row in it.api("/api/me/api-keys")["api_keys"] if row["id"] == it.known["key_id"]]
+    return table("refused", row["refused"], "code", {"Today": ["today"], "Last 7 days": ["last_7_days"]})

@@ -84,7 +84,7 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "conversation": [("", in_routing.conversation)],
     "replay": [("", in_routing.replay), ("id={replay_id}", in_routing.refused_replay)],
     "keys": [("", in_keys.keys)],
-    "key": [("", expected.nothing)],
+    "key": [("", in_keys.key)],
     "limits": [("", expected.nothing)],
     "limits-everyone": [("", expected.nothing)],
     "limits-key": [("", expected.nothing)],
