@@ -2,11 +2,13 @@
 
 A reader takes a batch, reads these objects, and then forgets the batch. So a change is seen at least once, and
 repeating is harmless. The position names the state that the reader has built: in a restored database it is another one.
+A reader of all objects takes the ids of the log's rows alone, because the log may be longer than the tables.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from django.db import connection, transaction
 
@@ -15,7 +17,10 @@ from endpoints.changes.watched import ENDPOINT, KEY, LIMIT, NAME, USER
 from gateway.registry.limits import LEVELS
 
 BATCH = 5000
-STATEMENT = 500  # ids per statement
+RANGES = 200  # of ids, per statement
+IDS = 20_000  # per query
+
+IdRanges = Sequence[tuple[int, int]]  # first and last id of rows without a gap in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,13 @@ class ChangeBatch:
     more: bool  # the log has further rows
     name_ids: frozenset[str] = frozenset()  # of model names
     limited: frozenset[tuple[str, str]] = frozenset()  # level and id of subjects whose limits have changed
+
+    @property
+    def ranges(self) -> IdRanges:
+        return list(_ranges(self.ids))
+
+
+NO_CHANGES = ChangeBatch((), frozenset(), frozenset(), frozenset(), more=False)
 
 
 def read(limit: int = BATCH) -> ChangeBatch:
@@ -52,6 +64,38 @@ def read(limit: int = BATCH) -> ChangeBatch:
     )
 
 
+def read_ids() -> IdRanges:
+    """Return the ids of all rows of the log. Raises django.db.Error.
+
+    Millions of rows that one program has written take a few bytes: ids without a gap are one range.
+    """
+    return list(_ranges(_all_ids()))
+
+
+def _all_ids() -> Iterator[int]:
+    after = 0
+    while True:
+        rows = RegistryChange.objects.filter(pk__gt=after).order_by("pk").values_list("pk", flat=True)
+        part = list(rows[:IDS])
+        yield from part
+        if len(part) < IDS:
+            return
+        after = part[-1]
+
+
+def _ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of sorted ids."""
+    first = last = None
+    for each in ids:
+        if first is None or last is None or each != last + 1:
+            if first is not None and last is not None:
+                yield first, last
+            first = each
+        last = each
+    if first is not None and last is not None:
+        yield first, last
+
+
 def add_endpoint(endpoint_id: object) -> None:
     """Log a change of an endpoint that triggers skip, in the transaction of the change. Raises django.db.Error."""
     RegistryChange.objects.create(kind=ENDPOINT, object_id=str(endpoint_id))
@@ -67,18 +111,21 @@ def token() -> str | None:
     return RegistryPosition.objects.filter(pk=1).values_list("token", flat=True).first()
 
 
-def forget(batch: ChangeBatch, *, token_before: str | None, token: str) -> bool:
-    """Delete exactly the rows of the batch and set the token, in one transaction. Raises django.db.Error.
+def forget(ranges: IdRanges, *, token_before: str | None, token: str) -> bool:
+    """Delete exactly these rows and set the token, in one transaction. Raises django.db.Error.
 
     Return False, and change nothing, if the token is not `token_before`: another process reads the log, the database
-    was restored, or triggers were missing. Rows of a smaller id than the batch may commit later on PostgreSQL, so no
-    range of ids is deleted.
+    was restored, or triggers were missing. Rows of a smaller id may commit later on PostgreSQL, so ids between two
+    ranges are left.
     """
     with transaction.atomic():
         if not _replace_token(token_before, token):
             return False
-        for start in range(0, len(batch.ids), STATEMENT):
-            RegistryChange.objects.filter(pk__in=batch.ids[start : start + STATEMENT]).delete()
+        rest = iter(ranges)
+        while part := list(islice(rest, RANGES)):
+            within = " OR ".join(["id BETWEEN %s AND %s"] * len(part))
+            with connection.cursor() as cursor:
+                cursor.execute(f"DELETE FROM registry_changes WHERE {within}", [*chain.from_iterable(part)])  # noqa: S608
     return True
 
 

@@ -53,4 +53,4 @@ class ChangeFollower:
         if not self._publisher.continues(token_before):
             return False
         self._publisher.set_source(token)
-        return change_log.forget(batch, token_before=token_before, token=token)
+        return change_log.forget(batch.ranges, token_before=token_before, token=token)

@@ -10,16 +10,20 @@ token means that the store belongs to another state of the database.
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from access.directory import read_key_entries, read_users
 from access.limits.reading import all_limits, read_limits
+from access.limits.tables import BudgetRow, LimitRow
+from access.models import ApiKey
 from endpoints.changes import log as change_log
 from endpoints.changes import triggers
-from endpoints.changes.log import ChangeBatch
+from endpoints.changes.log import NO_CHANGES, ChangeBatch
 from endpoints.model_names.registry import read_names
+from endpoints.models import EndpointModel
 from endpoints.registry import read_entries
 from gateway.registry import old_snapshot
 from gateway.registry.schema import EndpointFacts, ModelName, PublishedEndpoint, PublishedKey, StoreState
@@ -32,8 +36,9 @@ from routerdash.publication.slots import Slots
 
 log = logging.getLogger(__name__)
 
-ALL = 100_000_000  # rows of the log
-REPORTED_KEYS = 100_000  # between two log lines of a build
+LONG_LOG = 100_000  # rows of the log, up to which the store is never built anew because of its length
+REPORTED = 100_000  # API keys, or subjects of limits, between two log lines of a build
+T = TypeVar("T")
 
 
 def new_token(batch: ChangeBatch) -> str:
@@ -84,17 +89,28 @@ def _apply_log(writer: RegistryWriter, database_id: str) -> bool:
     state, token = writer.state() if writer.is_usable else None, change_log.token()
     if state is None or state.database_id != database_id or not continues(state, token):
         return False
+    if _log_takes_longer():
+        log.info("the change log is long: the registry store is built anew from the tables")
+        return False
     while apply_log(writer):
         pass
     return True
+
+
+def _log_takes_longer() -> bool:
+    """Return True if the change log would take longer than all tables: a row of it takes twice as long as one there."""
+    if change_log.count(LONG_LOG + 1) <= LONG_LOG:
+        return False
+    rows = sum(model.objects.count() for model in (ApiKey, LimitRow, BudgetRow, EndpointModel))
+    return change_log.count(rows // 2 + 1) > rows // 2
 
 
 def rebuild(writer: RegistryWriter, database_id: str) -> None:
     """Build the store anew from the database. Raises django.db.Error, or the errors of the writer."""
     started = time.monotonic()
     token_before = change_log.token()
-    batch = change_log.read(ALL)  # before the data: what is logged from here on is applied later
-    token = new_token(batch)
+    logged = change_log.read_ids()  # before the data: what is logged from here on is applied later
+    token = new_token(NO_CHANGES)  # the store has no earlier one, so no process asks for what it names
     slots = Slots(_readable_endpoints(writer))
     writer.uncover_budgets()
     writer.rebuild(
@@ -102,11 +118,11 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
         _endpoints(slots),
         _keys(),
         model_names=_model_names(),
-        limits=all_limits(),
+        limits=_reported(all_limits(), "limits"),
         prices=price_rows(),
         source=token,
     )
-    change_log.forget(batch, token_before=token_before, token=token)
+    change_log.forget(logged, token_before=token_before, token=token)
     log.info("built the registry store in %.1f s", time.monotonic() - started)
 
 
@@ -145,7 +161,7 @@ def apply_log(writer: RegistryWriter) -> bool:
         changes.prices = price_rows()
     token_before, token = change_log.token(), new_token(batch)
     writer.apply(changes, source=token)
-    return change_log.forget(batch, token_before=token_before, token=token) and batch.more
+    return change_log.forget(batch.ranges, token_before=token_before, token=token) and batch.more
 
 
 def serve_without_database(writer: RegistryWriter, data_dir: Path) -> bool:
@@ -187,8 +203,12 @@ def _model_names() -> Iterator[ModelName]:
 
 
 def _keys() -> Iterator[PublishedKey]:
-    """Yield all API keys, and log the progress: a million takes some 15 seconds."""
-    for number, key in enumerate(read_key_entries(read_users()), 1):
-        yield published_key(key)
-        if number % REPORTED_KEYS == 0:
-            log.info("building the registry store: %d API keys so far", number)
+    return _reported(map(published_key, read_key_entries(read_users())), "API keys")
+
+
+def _reported(found: Iterable[T], objects: str) -> Iterator[T]:
+    """Yield these, and log the progress: a million takes some 15 seconds."""
+    for number, each in enumerate(found, 1):
+        yield each
+        if number % REPORTED == 0:
+            log.info("building the registry store: %d %s so far", number, objects)

@@ -9,7 +9,7 @@ from access.limits import reading
 from access.limits.reading import MAX_CONCURRENCY, MAX_TOKENS, SubjectWalk, all_limits, limit_changes, read_limits
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey, User
-from gateway.registry.limits import LimitFacts
+from gateway.registry.limits import LEVELS, LimitFacts
 from tests.access.limits.made import EVERYONE, budget, limit
 from tests.access.people import key_for, make_user, without_database
 from tests.endpoints.conftest import rolled_back, sql
@@ -124,6 +124,28 @@ def test_all_subjects_are_walked_through_in_parts(monkeypatch: pytest.MonkeyPatc
     expected = {("key", str(it)) for it in range(7)} | {("user", str(it)) for it in range(5, 9)}
     assert {subject for part in parts for subject in part} == expected
     assert dict(all_limits()).keys() == expected
+
+
+def test_limits_of_all_subjects_are_read_in_the_order_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "AT_ONCE", 2)
+    for number in (3, 1, 4, 0, 2):
+        limit(("key", str(number)), requests=1 + number)
+    limit(("user", "1"), requests=9)
+    limit(requests=60)
+    assert [subject for subject, _ in all_limits()] == [
+        EVERYONE,
+        *(("key", str(number)) for number in range(5)),
+        ("user", "1"),
+    ]
+
+
+def test_rows_of_limits_are_read_once(django_assert_num_queries) -> None:
+    """With a million of them, a query for each part took most of the time of a start."""
+    for number in range(20):
+        limit(("key", str(number)), requests=1 + number)
+    with django_assert_num_queries(1 + 2 * len(LEVELS)), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading, "AT_ONCE", 3)
+        assert len(list(all_limits())) == 20
 
 
 # Changes

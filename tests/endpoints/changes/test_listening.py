@@ -109,7 +109,7 @@ def test_nothing_is_reported_without_a_change(settled: ChangeSignal) -> None:
 def test_commits_of_another_process_are_noticed(settled: ChangeSignal) -> None:
     endpoint = make_endpoint()
     while settled.wait(0.2):
-        log.forget(log.read(), token_before=log.token(), token="settled")
+        log.forget(log.read().ranges, token_before=log.token(), token="settled")
     program = Program("UPDATE endpoints SET notes = coalesce(notes, '') || 'x'")
     try:
         for number in range(3):
@@ -118,7 +118,7 @@ def test_commits_of_another_process_are_noticed(settled: ChangeSignal) -> None:
             assert settled.wait(4) is True, number
             batch = log.read()
             assert batch.endpoint_ids == {str(endpoint.pk)}
-            assert log.forget(batch, token_before=log.token(), token=str(number))
+            assert log.forget(batch.ranges, token_before=log.token(), token=str(number))
             while settled.wait(0):
                 pass
     finally:

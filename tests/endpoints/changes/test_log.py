@@ -53,7 +53,7 @@ def test_a_batch_has_a_limit() -> None:
     batch = log.read(limit=3)
     assert batch.endpoint_ids == {str(endpoint.pk) for endpoint in endpoints[:3]}
     assert batch.more
-    assert log.forget(batch, token_before=None, token="one")
+    assert log.forget(batch.ranges, token_before=None, token="one")
     batch = log.read(limit=2)
     assert batch.endpoint_ids == {str(endpoint.pk) for endpoint in endpoints[3:]}
     assert not batch.more
@@ -69,26 +69,26 @@ def test_forgetting_deletes_the_batch_and_sets_the_token() -> None:
     make_endpoint("one")
     batch = log.read()
     late = make_endpoint("two")
-    assert log.forget(batch, token_before=None, token="first")
+    assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.token() == "first"
     batch = log.read()
     assert batch.endpoint_ids == {str(late.pk)}
-    assert log.forget(batch, token_before="first", token="second")
+    assert log.forget(batch.ranges, token_before="first", token="second")
     assert log.token() == "second"
     assert log.read() == EMPTY
 
 
 def test_an_empty_batch_sets_the_token() -> None:
-    assert log.forget(EMPTY, token_before=None, token="first")
+    assert log.forget((), token_before=None, token="first")
     assert log.token() == "first"
 
 
 @pytest.mark.parametrize("before", [None, "other"])
 def test_nothing_is_forgotten_at_another_position(before: str | None) -> None:
-    assert log.forget(EMPTY, token_before=None, token="first")
+    assert log.forget((), token_before=None, token="first")
     make_endpoint()
     batch = log.read()
-    assert not log.forget(batch, token_before=before, token="second")
+    assert not log.forget(batch.ranges, token_before=before, token="second")
     assert log.token() == "first"
     assert log.read() == batch
 
@@ -96,28 +96,59 @@ def test_nothing_is_forgotten_at_another_position(before: str | None) -> None:
 def test_nothing_is_forgotten_without_the_position_that_was_read() -> None:
     make_endpoint()
     batch = log.read()
-    assert not log.forget(batch, token_before="first", token="second")
+    assert not log.forget(batch.ranges, token_before="first", token="second")
     assert log.token() is None
     assert log.read() == batch
 
 
-def test_a_large_batch_is_forgotten() -> None:
-    number = 3 * log.STATEMENT + 1
+def made_rows(number: int) -> None:
     RegistryChange.objects.bulk_create(
         [RegistryChange(kind="key", object_id=str(uuid.uuid4())) for _ in range(number)], batch_size=400
     )
+
+
+def test_a_large_batch_is_forgotten() -> None:
+    number = 1501
+    made_rows(number)
     batch = log.read()
     assert len(batch.key_hashes) == number
-    assert log.forget(batch, token_before=None, token="first")
+    assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.read() == EMPTY
+
+
+def test_ids_of_the_whole_log_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "IDS", 4)
+    made_rows(11)
+    ids = log.read().ids
+    assert log.read_ids() == [(ids[0], ids[-1])]
+    RegistryChange.objects.filter(pk__in=(ids[3], ids[4], ids[9])).delete()
+    assert log.read_ids() == log.read().ranges == [(ids[0], ids[2]), (ids[5], ids[8]), (ids[10], ids[10])]
+
+
+def test_an_empty_log_has_no_ids() -> None:
+    assert log.read_ids() == EMPTY.ranges == []
+
+
+def test_rows_between_those_that_were_read_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL they may commit later than rows of a greater id."""
+    monkeypatch.setattr(log, "RANGES", 2)
+    made_rows(12)
+    ids = log.read().ids
+    late = list(RegistryChange.objects.filter(pk__in=ids[::2]))
+    RegistryChange.objects.filter(pk__in=ids[::2]).delete()
+    read = log.read_ids()
+    assert len(read) == 6
+    RegistryChange.objects.bulk_create(late)
+    assert log.forget(read, token_before=None, token="first")
+    assert log.read().ids == ids[::2]
 
 
 def test_an_id_is_never_used_again() -> None:
     make_endpoint("one")
     batch = log.read()
-    assert log.forget(batch, token_before=None, token="first")
+    assert log.forget(batch.ranges, token_before=None, token="first")
     late = make_endpoint("two")
-    assert log.forget(batch, token_before="first", token="second")
+    assert log.forget(batch.ranges, token_before="first", token="second")
     assert log.read().endpoint_ids == {str(late.pk)}
 
 
@@ -138,7 +169,7 @@ def test_an_unknown_kind_is_forgotten() -> None:
     RegistryChange.objects.create(kind="weather", object_id=str(uuid.uuid4()))
     batch = log.read()
     assert (batch.endpoint_ids, batch.key_hashes, batch.user_ids) == (frozenset(),) * 3
-    assert log.forget(batch, token_before=None, token="first")
+    assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.read() == EMPTY
 
 
@@ -173,7 +204,7 @@ def test_a_change_that_commits_late_is_not_lost() -> None:
             assert batch.endpoint_ids == {str(quick.pk)}
             cursor.execute("SELECT min(id) FROM registry_changes")
             assert cursor.fetchone()[0] < batch.ids[0]
-        assert log.forget(batch, token_before=None, token="first")
+        assert log.forget(batch.ranges, token_before=None, token="first")
         other.commit()
     assert log.read().endpoint_ids == {str(slow.pk)}
 
@@ -182,7 +213,7 @@ def test_a_change_that_commits_late_is_not_lost() -> None:
 @pytest.mark.usefixtures("_committed")
 def test_only_one_of_several_readers_forgets(before: str | None) -> None:
     if before:
-        assert log.forget(EMPTY, token_before=None, token=before)
+        assert log.forget((), token_before=None, token=before)
     make_endpoint("one")
     batch = log.read()
     late = make_endpoint("two")
@@ -190,7 +221,7 @@ def test_only_one_of_several_readers_forgets(before: str | None) -> None:
 
     def forget(name: str) -> None:
         together.wait()
-        if log.forget(batch, token_before=before, token=name):
+        if log.forget(batch.ranges, token_before=before, token=name):
             won.append(name)
 
     threads = [threading.Thread(target=meanwhile, args=(lambda n=n: forget(n),)) for n in "abcd"]

@@ -1,6 +1,7 @@
 """Synchronisation of the store with the database: by the change log, or anew if that does not reach back."""
 
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -167,6 +168,47 @@ def test_bulk_changes_are_applied_in_parts(synchronise: Run, served: Stored, mon
     assert synchronise.generation == 1
 
 
+def test_a_log_that_takes_longer_than_the_tables_is_not_applied(
+    synchronise: Run, served: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synchronisation, "LONG_LOG", 10)
+    for number in range(11):
+        rows("UPDATE endpoints SET name = %s WHERE id = %s", f"a{number}", A)
+    assert synchronise().names == ["a10", "b"]
+    assert synchronise.generation == 2
+
+
+@pytest.mark.parametrize(("log_rows", "keys"), [(10, 0), (11, 30)])
+def test_a_log_that_is_shorter_is_applied(
+    synchronise: Run, served: Stored, monkeypatch: pytest.MonkeyPatch, log_rows: int, keys: int
+) -> None:
+    owner = User.objects.get(username="ada")
+    ApiKey.objects.bulk_create(
+        ApiKey(name=f"{number}", key_hash=hash_key(f"sk_{number}"), created_by=owner, permissions=[])
+        for number in range(keys)
+    )
+    synchronise()
+    monkeypatch.setattr(synchronisation, "LONG_LOG", 10)
+    for number in range(log_rows):
+        rows("UPDATE endpoints SET name = %s WHERE id = %s", f"a{number}", A)
+    assert synchronise().names == [f"a{log_rows - 1}", "b"]
+    assert synchronise.generation == 1
+
+
+def test_a_build_needs_no_memory_for_the_log(synchronise: Run, served: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of a million keys took 1 GiB. Only its ids are read, in parts."""
+    triggers.remove()
+    RegistryChange.objects.bulk_create(RegistryChange(kind="key", object_id="0" * 1000) for _ in range(3000))
+    tracemalloc.start()
+    try:
+        synchronisation_before = tracemalloc.get_traced_memory()[0]
+        synchronise()
+        peak = tracemalloc.get_traced_memory()[1] - synchronisation_before
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
 # A process that is killed, and a database that is another one
 
 
@@ -264,11 +306,12 @@ def test_a_lost_store_is_built_anew(synchronise: Run, served: Stored, page: Live
 def test_a_long_build_logs_its_progress(
     synchronise: Run, served: Stored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(synchronisation, "REPORTED_KEYS", 2)
+    monkeypatch.setattr(synchronisation, "REPORTED", 2)
     triggers.remove()
     with caplog.at_level("INFO"):
         synchronise()
     assert "building the registry store: 2 API keys so far" in caplog.messages
+    assert "building the registry store: 2 limits so far" in caplog.messages
 
 
 @pytest.mark.parametrize("table", ["meta", "endpoints"])
