@@ -1,6 +1,7 @@
 """Views of /api/limits: the limits and budgets of API keys, of users, and of everyone."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import IntegrityError
@@ -13,10 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.directory import is_uuid
+from access.limits.listed import LimitedSubjects
 from access.limits.reading import Subject, read_limits
 from access.limits.serializers import LimitsListSerializer, LimitsSerializer, limits_document
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
-from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey, User
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
@@ -40,12 +41,15 @@ class LimitsList(APIView):
         responses=LimitsListSerializer,
     )
     def get(self, request: Request) -> Response:
-        """List the limits of all subjects that have some, by level and id. Viewers get their own and everyone's."""
+        """List the limits of all subjects that have some, by level and id; those with budgets alone come last.
+
+        Viewers get their own and everyone's.
+        """
         level = request.query_params.get("level", "")
         if level and level not in LEVELS:
             raise ValidationError({"level": _("Choose one of %(names)s.") % {"names": ", ".join(LEVELS)}})
         user = _user(request)
-        rows: Any = limited_subjects(level)
+        rows: Sequence[Subject] = LimitedSubjects(level)
         if not user.is_admin:
             rows = sorted(subject for subject in read_limits(_visible(user)) if level in ("", subject[0]))
         part, headers = offset_pages.part_of(request, rows)
@@ -149,15 +153,6 @@ class LimitsOfEveryone(_LimitsDetail):
     def delete(self, request: Request) -> Response:
         """Delete the limits and budgets of everyone."""
         return self._delete(request, "")
-
-
-def limited_subjects(level: str = "") -> Any:
-    """Return level and id of all subjects with limits, or of those of one level, as a sorted query."""
-    limits, budgets = LimitRow.objects.order_by(), BudgetRow.objects.order_by()
-    if level:
-        limits, budgets = limits.filter(level=level), budgets.filter(level=level)
-    rows = limits.values_list("level", "subject_id").union(budgets.values_list("level", "subject_id"))
-    return rows.order_by("level", "subject_id")
 
 
 def subject_names(subjects: list[Subject]) -> dict[Subject, str]:

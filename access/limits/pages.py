@@ -1,6 +1,5 @@
 """Pages of limits for administrators: a list, and forms for everyone, a user, a key, and several keys at once."""
 
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -14,9 +13,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from access.directory import is_uuid
-from access.limits.api import EVERYONE, limited_subjects, subject_names
+from access.limits.api import EVERYONE, subject_names
 from access.limits.form import LimitsInput
 from access.limits.gauges import Spent, Use, panel_of, spent_amounts
+from access.limits.listed import LimitedSubjects
 from access.limits.reading import Subject, read_limits
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import LEVEL_LABELS
@@ -33,8 +33,8 @@ OFFERED_SOURCES = 200  # keys whose limits can be copied
 @for_administrators
 def limits(request: HttpRequest, use: Use, spent: Spent) -> HttpResponse:
     """List everyone's limits, and all keys and users with limits, with their present use."""
-    page = Paginator(limited_subjects(), PAGE).get_page(request.GET.get("page"))
-    subjects: list[Subject] = [(level, subject_id) for level, subject_id in page]
+    page = Paginator(LimitedSubjects(), PAGE).get_page(request.GET.get("page"))
+    subjects = list(page)
     found, names, amounts = read_limits(subjects), subject_names(subjects), spent_amounts(subjects, spent)
     rows = [
         {"panel": panel_of(it, found.get(it, NO_LIMITS), use, amounts), "name": names.get(it, ""), "url": _form_url(it)}
@@ -113,8 +113,8 @@ def _form(request: HttpRequest, subjects: list[Subject], name: str, back: str) -
 
 def _sources() -> list[tuple[str, str]]:
     """Return id and name of keys whose limits can be copied."""
-    rows: Any = limited_subjects(KEY_LEVEL)[:OFFERED_SOURCES]
-    ids = [subject_id for _level, subject_id in rows if is_uuid(subject_id)]
+    subjects = LimitedSubjects(KEY_LEVEL)[:OFFERED_SOURCES]
+    ids = [subject_id for _level, subject_id in subjects if is_uuid(subject_id)]
     return [
         (str(pk), name) for pk, name in ApiKey.objects.filter(pk__in=ids).order_by("name").values_list("pk", "name")
     ]

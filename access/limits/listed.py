@@ -1,0 +1,51 @@
+"""The list of subjects with limits, read in parts: there may be a million."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, overload
+
+from django.db.models import Exists, Model, OuterRef
+
+from access.limits.reading import Subject
+from access.limits.tables import BudgetRow, LimitRow
+
+
+class LimitedSubjects(Sequence[Subject]):
+    """Level and id of all subjects with limits, or of those of one level, sorted. Those with budgets alone are last.
+
+    A union of both tables would be sorted for each page. Its methods raise django.db.Error.
+    """
+
+    def __init__(self, level: str = "") -> None:
+        has_limits = Exists(LimitRow.objects.filter(level=OuterRef("level"), subject_id=OuterRef("subject_id")))
+        self._limits = _subjects(LimitRow, level)
+        self._budgets = _subjects(BudgetRow, level).filter(~has_limits).distinct()  # without limits
+
+    def __len__(self) -> int:
+        return self._with_limits + int(self._budgets.count())
+
+    @cached_property
+    def _with_limits(self) -> int:
+        return int(self._limits.count())
+
+    @overload
+    def __getitem__(self, part: int) -> Subject: ...
+    @overload
+    def __getitem__(self, part: slice) -> list[Subject]: ...
+    def __getitem__(self, part: int | slice) -> Subject | list[Subject]:
+        """Return a part between two positions that are not negative, or one subject. Raises IndexError."""
+        if isinstance(part, int):
+            return self[part : part + 1][0]
+        assert part.step is None
+        start, stop = part.start or 0, part.stop
+        found = list(self._limits[start:stop])
+        if stop is not None and len(found) >= stop - start:
+            return found
+        before = start + len(found) if found else self._with_limits
+        first = max(0, start - before)
+        return found + list(self._budgets[first : None if stop is None else max(first, stop - before)])
+
+
+def _subjects(table: type[Model], level: str) -> Any:
+    rows = table._default_manager.filter(level=level) if level else table._default_manager.all()
+    return rows.order_by("level", "subject_id").values_list("level", "subject_id")
