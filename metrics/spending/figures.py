@@ -39,13 +39,16 @@ def budget_figures(subjects: Collection[Subject]) -> list[BudgetFigure]:
     return sorted(_figures(stored.budgets_of(subjects)), key=lambda it: (it.level, it.subject_id, it.unit, it.period))
 
 
-def spent_budgets(share: float) -> list[BudgetFigure]:
+def spent_budgets(share: float, spenders: Collection[Subject] = ()) -> list[BudgetFigure]:
     """Return the budgets of which at least this part is spent, the fullest first. Raises django.db.Error.
 
-    Of an installation with more than MAX_LOOKED_AT budgets, some are not looked at.
+    Of an installation with more than MAX_LOOKED_AT budgets, only those of `spenders` are sure to be looked at.
     """
-    found = [it for it in _figures(stored.some_budgets(MAX_LOOKED_AT)) if (it.share or 0.0) >= share]
-    return sorted(found, key=lambda it: -(it.share or 0.0))
+    rows = {*stored.some_budgets(MAX_LOOKED_AT)}
+    if len(rows) == MAX_LOOKED_AT:
+        rows.update(stored.budgets_of(spenders))
+    found = [it for it in _figures(rows) if (it.share or 0.0) >= share]
+    return sorted(found, key=lambda it: (-(it.share or 0.0), it.level, it.subject_id, it.unit, it.period))
 
 
 def _figures(rows: Iterable[tuple[str, str, str, str, int]]) -> Iterator[BudgetFigure]:

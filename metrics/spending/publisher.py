@@ -15,6 +15,7 @@ gateway.ipc.counters.spending says why the sum is exact. Here it rests on this:
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
@@ -262,15 +263,19 @@ class SpendingPublisher:
             totals = self._totals
             totals.owners |= found.owners
             self._has_budgets = self._has_budgets or bool(found.kinds)
+            amounts: dict[Subject, dict[Tag, int]] = defaultdict(dict)
+            for tag, amount in found.amounts.items():
+                amounts[tag.level, tag.subject_id][tag] = amount
             for subject in subjects:
-                kinds = found.kinds.get(subject, frozenset())
-                amounts = {
-                    tag: amount for tag, amount in found.amounts.items() if (tag.level, tag.subject_id) == subject
-                }
-                totals.replace(subject, kinds, amounts)
+                totals.replace(subject, found.kinds.get(subject, frozenset()), amounts.get(subject, {}))
             totals.forget_before({period: name_of(period, self._first) for period in PERIODS})
             self._write(self._bank.included, self._first, self._last)
             return True
+
+    def spenders(self) -> set[Subject]:
+        """Return the subjects that have spent something of a budget."""
+        with self._lock:
+            return {(tag.level, tag.subject_id) for tag, amount in self._totals.amounts.items() if amount}
 
     def spent(self, level: str, subject_id: str, unit: str, period: str) -> int | None:
         """Return the published amount of the present period, without the requests that gateways have counted since."""

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from django.db import Error, connection
 
@@ -13,6 +13,7 @@ from gateway.registry.limits import LIMITS_OF_A_SUBJECT, NO_LIMITS
 from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.attention import BUDGET_PERCENT
 from metrics.spending.figures import spent_budgets
+from metrics.spending.subjects import Subject
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +22,20 @@ REST_FACTOR = 50  # pauses are at least so many times as long as a look: thousan
 KEPT = 50  # the fullest budgets, with names
 
 
-def run(stopping: threading.Event, is_ready: Callable[[], bool]) -> None:
-    """Look at budgets until `stopping` is set. `is_ready`: the database can be read."""
+def run(
+    stopping: threading.Event, is_ready: Callable[[], bool], spenders: Callable[[], Collection[Subject]] = tuple
+) -> None:
+    """Look at budgets until `stopping` is set. `is_ready`: the database can be read.
+
+    `spenders`: returns the subjects that have spent something of a budget.
+    """
     has_failed, pause = False, LOOK_SECONDS
     while not stopping.wait(pause):
         if not is_ready():
             continue
         started = time.monotonic()
         try:
-            look()
+            look(spenders())
             has_failed = False
         except Error as error:
             if not has_failed:
@@ -40,9 +46,9 @@ def run(stopping: threading.Event, is_ready: Callable[[], bool]) -> None:
     connection.close()
 
 
-def look() -> None:
+def look(spenders: Collection[Subject] = ()) -> None:
     """Read the budgets, and keep the fullest ones. Raises django.db.Error."""
-    found = spent_budgets(share=0.0)
+    found = spent_budgets(share=0.0, spenders=spenders)
     kept = [it for it in found[:KEPT] if it.spent is not None]
     subjects = list({(it.level, it.subject_id) for it in kept})
     names, facts = subject_names(subjects), read_limits([*subjects, EVERYONE])

@@ -89,6 +89,7 @@ class Control:
         )
         price_registry.subscribe(budgets.forget)  # other rates change what was spent
         self.publisher.before_limits = budgets.cover
+        self._spenders = budgets.spenders
         self.writer = DatabaseWriter(
             runtime.follower,
             self.config.zone,
@@ -153,7 +154,7 @@ class Control:
             threading.Thread(target=self._poll, name="changes"),
         ]
         watch = (self.stopping, lambda: self._ready)
-        threads.append(threading.Thread(target=budget_watch.run, args=watch, name="budgets"))
+        threads.append(threading.Thread(target=budget_watch.run, args=(*watch, self._spenders), name="budgets"))
         if self.config.balancer == ADAPTIVE:
             threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
             threads.append(threading.Thread(target=slowdowns.run, args=watch, name="slow-downs"))

@@ -21,9 +21,10 @@ from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.prices.registry import price_registry
 from metrics.reconcile import live
 from metrics.reconcile.limits import budget_laws
-from metrics.spending import figures
+from metrics.spending import figures, stored
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
+from metrics.spending.stored import some_budgets
 from metrics.storage.writer import DatabaseWriter
 from routerdash.processes import budget_watch
 from tests.access.limits.made import budget, limit
@@ -430,6 +431,42 @@ def test_figures_of_budgets_for_pages(
     monkeypatch.undo()
     monkeypatch.setattr(figures, "_open_file", lambda page: None)
     assert [it.spent for it in figures.budget_figures([OF_KEY])] == [None]
+
+
+def test_a_spent_budget_among_very_many_is_found(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many budgets are looked at that nothing was spent of."""
+    for number in range(5):
+        budget((KEY_LEVEL, f"{number}"), amount=100, period=TOTAL)
+    budget(OF_KEY, amount=100, period=TOTAL)
+    past(80)
+    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
+    monkeypatch.setattr(figures, "MAX_LOOKED_AT", 2)
+    monkeypatch.setattr(stored, "some_budgets", lambda limit: list(some_budgets(99))[:limit])
+    assert installed.publisher.spenders() == {OF_KEY}
+    assert [it.subject_id for it in figures.spent_budgets(0.8, installed.publisher.spenders())] == [KEY]
+
+
+def test_many_covered_subjects_are_covered_in_one_pass(
+    installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bulk edit names thousands of subjects, each of which has amounts."""
+
+    class Amounts(dict[Any, int]):
+        passes = 0
+
+        def items(self) -> Any:
+            self.passes += 1
+            return super().items()
+
+    installed.write()
+    past(40)
+    amounts = Amounts()
+    monkeypatch.setattr(stored, "read_some", lambda subjects, since: stored.StoredSums(amounts))
+    installed.publisher.cover([(KEY_LEVEL, str(number)) for number in range(20)])
+    assert amounts.passes == 1
 
 
 class Looks(threading.Event):
