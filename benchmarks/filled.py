@@ -9,7 +9,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2s
@@ -168,6 +168,10 @@ class Sink(Protocol):
 
     def many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None: ...
     def run(self, sql: str) -> list[tuple[Any, ...]]: ...
+    def without_triggers(self) -> AbstractContextManager[None]:
+        """Keep the change log out of it where that takes as long as all else."""
+        ...
+
     @property
     def indexes(self) -> str:
         """SQL for the names and definitions of the history's indexes."""
@@ -189,6 +193,15 @@ class Sqlite:
     def run(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 
+    @contextmanager
+    def without_triggers(self) -> Iterator[None]:
+        triggers = self.run("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        for name, _ in triggers:
+            self.run(f"DROP TRIGGER {name}")
+        yield
+        for _, statement in triggers:
+            self.run(statement)
+
 
 class Postgres:
     indexes = (
@@ -209,6 +222,9 @@ class Postgres:
     def run(self, sql: str) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(sql)
         return cursor.fetchall() if cursor.description else []
+
+    def without_triggers(self) -> AbstractContextManager[None]:
+        return nullcontext()  # they run once a statement
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from functools import partial
 
 from benchmarks import filled
 from benchmarks.pages import cpu_ms
-from benchmarks.scale import installation
+from benchmarks.scale import arguments, installation
 from benchmarks.scale.installation import STREAMING, FleetSize, say
 from benchmarks.scale.paced import LAST_CHUNK, exchange, request
 from benchmarks.scale.verdicts import Verdict, over, table
@@ -141,16 +141,11 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         return verdicts(list(sizes), compare(sides, options.rounds, options.requests))
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--models", type=int, default=50, help="models of each endpoint")
-    parser.add_argument("--keys", type=int, default=1_000_000, help="API keys")
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.parser(__doc__, endpoints=1000, models=50, keys=1_000_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--requests", type=int, default=3200, help="plain requests of a round")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
-    parser.add_argument("--quick", action="store_true", help="small installations: checks only that this works")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.quick:
         options.endpoints, options.models, options.keys = 20, 5, 100
         options.rounds, options.requests = 2, 320

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import filled
 from benchmarks.pages import cpu_ms
-from benchmarks.scale import installation
+from benchmarks.scale import arguments, installation
 from benchmarks.scale.connections import GatewayConnections, answer_of, seconds_until_everywhere
 from benchmarks.scale.installation import EDITED, STEADY, FleetSize, say
 from benchmarks.scale.paced import Client, Samples, paced
@@ -257,17 +257,11 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         return [*found, *memory(router, "at the end")]
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--models", type=int, default=50, help="models of each endpoint")
-    parser.add_argument("--keys", type=int, default=1_000_000, help="API keys")
-    parser.add_argument("--workers", type=int, default=2, help="gateway processes")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.parser(__doc__, endpoints=1000, models=50, keys=1_000_000, workers=2)
     parser.add_argument("--times", type=int, default=30, help="number of changes of each kind")
     parser.add_argument("--seconds", type=float, default=30.0, help="duration of the requests without changes")
-    parser.add_argument("--quick", action="store_true", help="a small installation: checks only that this works")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.quick:
         options.endpoints, options.models, options.keys, options.times, options.seconds = 20, 5, 100, 3, 2.0
     return options

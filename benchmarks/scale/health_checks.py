@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from benchmarks.pages import cpu_ms
-from benchmarks.scale import installation
+from benchmarks.scale import arguments, installation
 from benchmarks.scale.connections import answer_of
 from benchmarks.scale.installation import STEADY, FleetSize, say
 from benchmarks.scale.paced import paced
@@ -167,16 +167,11 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         return observer.measure(options.seconds, options.interval)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--models", type=int, default=5, help="models of each endpoint")
-    parser.add_argument("--keys", type=int, default=100, help="API keys")
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.parser(__doc__, endpoints=1000, models=5, keys=100)
     parser.add_argument("--interval", type=int, default=10, help="seconds between two checks of an endpoint")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
-    parser.add_argument("--quick", action="store_true", help="a small installation: checks only that this works")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.quick:
         options.endpoints, options.models, options.keys, options.interval, options.seconds = 5, 1, 1, 1, 3.0
     return options

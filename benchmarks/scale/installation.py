@@ -120,7 +120,7 @@ def fill(database: str, size: FleetSize, servers: Sequence[filled.Server], inter
     now = time.time()
     stamp = filled.iso(now)
     users = [filled.user(number) for number in range(-(-size.keys // KEYS_OF_A_USER))]
-    with filled.opened(database) as sink:
+    with filled.opened(database) as sink, sink.without_triggers():
         filled.write_endpoints(sink, servers, now, interval=interval)
         sink.many(
             "users",

@@ -4,24 +4,27 @@
 
 Each key, each user and everyone have three limits. Some keys send one request to each gateway, so that each gateway
 counts for all of these keys. Then limits are edited over the API; each gateway must name the new ones in the headers of
-a response. Prints a table and exits with 1 if a value exceeds its bound.
+a response. At last, pages and API paths of limits are read. Prints a table and exits with 1 if a value exceeds its
+bound. Takes some twenty minutes with a million keys.
 """
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks import filled
-from benchmarks.scale import installation
+from benchmarks.scale import arguments, installation
 from benchmarks.scale.connections import GatewayConnections, answer_of, seconds_until_everywhere
-from benchmarks.scale.fleet import EVERYWHERE_MS, memory
+from benchmarks.scale.fleet import EVERYWHERE_MS, START_SECONDS, memory
 from benchmarks.scale.installation import KEYS_OF_A_USER, STEADY, FleetSize, key_id, say, secret
 from benchmarks.scale.verdicts import Verdict, over, percentile, table
-from tests.router import RouterDash
+from tests.router import PASSWORD, RouterDash
 
-COUNTERS_MB = 64.0
+COUNTERS_MB, PAGE_MS = 64.0, 300.0
+LISTED = 100  # subjects on a page of limits
 MUCH = 1_000_000  # of each limit, so that none is reached
 ENDPOINTS, MODELS = 3, 1
 LIMIT_HEADER = "x-ratelimit-limit-requests"
@@ -35,7 +38,7 @@ def fill_limits(database: str, keys: int) -> None:
         *(("user", filled.user(number)) for number in range(users)),
         ("everyone", ""),
     )
-    with filled.opened(database) as sink:
+    with filled.opened(database) as sink, sink.without_triggers():
         sink.many(
             "limits",
             ("level", "subject_id", "concurrency", "requests", "tokens"),
@@ -56,12 +59,41 @@ def counter_mb(router: RouterDash) -> float:
 
 def use(connections: GatewayConnections, model: str, used: int) -> int:
     """Send one request of each of these keys to each gateway. Return how many were not served."""
-    failed = 0
-    for number in range(used):
-        for pid in connections.pids:
-            answer = connections.chat(pid, model, secret(number))
-            failed += answer.status != 200 or LIMIT_HEADER not in answer.headers
-    return failed
+
+    def send(pid: int) -> int:
+        answers = (connections.chat(pid, model, secret(number)) for number in range(used))
+        return sum(it.status != 200 or LIMIT_HEADER not in it.headers for it in answers)
+
+    with ThreadPoolExecutor(len(connections.pids)) as pool:
+        return sum(pool.map(send, list(connections.pids)))
+
+
+def pages(router: RouterDash, keys: int, times: int = 5) -> list[Verdict]:
+    """Read pages and API paths of limits several times. Return the median duration of each."""
+    last = -(-keys // LISTED)
+    key = key_id(keys // 2)
+    _, browser = router.log_in("admin", PASSWORD)
+    browsed = {
+        "/limits": "/limits",
+        "/limits, last page": f"/limits?page={last}",
+        "form of a key's limits": f"/limits/key/{key}",
+        "page of a key": f"/admin/access/apikey/{key}/change/",
+        "list of keys": "/admin/access/apikey/",
+        "overview": "/",
+    }
+    called = {"/api/limits": "/api/limits", "/api/limits, last part": f"/api/limits?limit=50&offset={keys}"}
+    found = []
+    for name, read in (
+        *((name, partial(browser.open, f"{router.url}{path}", timeout=120)) for name, path in browsed.items()),
+        *((name, partial(router.request, "GET", path)) for name, path in called.items()),
+    ):
+        took = []
+        for _ in range(times):
+            _, seconds, answer = answer_of(read)
+            assert answer.status == 200, (name, answer)
+            took.append(seconds * 1000)
+        found.append(Verdict(f"{name}, median of {times}", percentile(took, 0.5), "ms", PAGE_MS))
+    return found
 
 
 def edit(router: RouterDash, connections: GatewayConnections, model: str, number: int) -> tuple[float, float]:
@@ -89,14 +121,16 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         database = router.database_url or str(Path(router.data_dir) / "routerdash.sqlite3")
         _, took, _ = answer_of(lambda: fill_limits(database, options.keys))
         say(f"limits written in {took:.0f} s")
-        first, _ = installation.start(router)
+        first, first_cpu = installation.start(router)
         router.stop(120)
-        second, _ = installation.start(router)
+        second, second_cpu = installation.start(router)
         say(f"starts: {first:.1f} s, {second:.1f} s")
         time.sleep(options.rest)
         found = [
             Verdict("first start, until ready", first, "s"),
-            Verdict("second start, until ready", second, "s"),
+            Verdict("first start, CPU time", first_cpu, "s"),
+            Verdict("second start, until ready", second, "s", START_SECONDS),
+            Verdict("second start, CPU time", second_cpu, "s"),
             *memory(router, "after the start"),
         ]
         connections = GatewayConnections(router)
@@ -112,19 +146,16 @@ def run(options: argparse.Namespace) -> list[Verdict]:
             bound = EVERYWHERE_MS if name == "in effect everywhere" else None
             found.append(Verdict(f"edit of limits, {name}, median of {len(ms)}", percentile(ms, 0.5), "ms", bound))
             found.append(Verdict(f"edit of limits, {name}, p95", percentile(ms, 0.95), "ms"))
+        found += pages(router, options.keys)
         return [*found, *memory(router, "at the end")]
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", type=int, default=1_000_000, help="API keys, all of which have limits")
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.parser(__doc__, keys=1_000_000, workers=4)
     parser.add_argument("--used", type=int, default=10_000, help="API keys that send requests")
-    parser.add_argument("--workers", type=int, default=4, help="gateway processes")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
     parser.add_argument("--times", type=int, default=100, help="number of edits")
     parser.add_argument("--rest", type=float, default=15.0, help="seconds between the start and the measurements")
-    parser.add_argument("--quick", action="store_true", help="a small installation: checks only that this works")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.quick:
         options.keys, options.used, options.times, options.workers, options.rest = 100, 20, 3, 2, 0.0
     return options

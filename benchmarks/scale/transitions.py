@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks import filled
 from benchmarks.pages import cpu_ms
-from benchmarks.scale import installation
+from benchmarks.scale import arguments, installation
 from benchmarks.scale.connections import answer_of
 from benchmarks.scale.installation import STEADY, STREAMING, FleetSize, say
 from benchmarks.scale.paced import Client, Samples, paced, streaming
@@ -132,18 +132,12 @@ def _flap(control: int, servers: list[filled.Server], interval: int) -> None:
         installation.behave(control, server, flap_secs=LONGER * interval)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--models", type=int, default=50, help="models of each endpoint")
-    parser.add_argument("--keys", type=int, default=1000, help="API keys")
-    parser.add_argument("--workers", type=int, default=2, help="gateway processes")
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.parser(__doc__, endpoints=1000, models=50, keys=1000, workers=2)
     parser.add_argument("--rate", type=float, default=100.0, help="changes of health a second")
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of each of the two periods")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
-    parser.add_argument("--quick", action="store_true", help="a small installation: checks only that this works")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.quick:
         options.endpoints, options.models, options.keys, options.streams = 20, 5, 10, 10
         options.rate, options.seconds = 10.0, 4.0
