@@ -38,6 +38,7 @@ WEEKDAYS = (
     (5, gettext_lazy("Saturday")),
     (6, gettext_lazy("Sunday")),
 )
+MAX_INITIAL = 256  # characters of a model that an address names
 START_HELP = gettext_lazy(
     "Empty: the next full minute. Requests that were counted before this row was saved keep their cost."
 )
@@ -206,6 +207,11 @@ class PriceRowAdmin(CarefulAdmin[PriceRow]):
 
     def get_fieldsets(self, request: HttpRequest, obj: PriceRow | None = None) -> Any:
         return read_only(self.fieldsets, AMOUNTS) if obj is not None and obj.has_begun() else self.fieldsets
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> Any:
+        """Return the model for which a page offers to enter a price."""
+        model = request.GET.get("pattern", "").replace("\x00", "")
+        return {**super().get_changeform_initial_data(request), "pattern": model[:MAX_INITIAL]}
 
     def has_delete_permission(self, request: HttpRequest, obj: PriceRow | None = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or not used_rows([obj.pk]))

@@ -16,12 +16,15 @@ class AttentionSerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField(allow_null=True, help_text="Null if unknown.")
     cause = serializers.CharField(
         allow_null=True,
-        help_text="Error of the health check or database, state of the circuit breaker, or name of the limit.",
+        help_text="Error of the health check or database, state of the circuit breaker, name of the limit, or of "
+        "`unpriced` the names of at most five models.",
     )
     endpoint_id = serializers.UUIDField(allow_null=True)
     endpoint_name = serializers.CharField(allow_null=True)
     models = serializers.IntegerField(
-        allow_null=True, help_text="Number of models of the endpoint; for `slow`, of those that slowed down."
+        allow_null=True,
+        help_text="Number of models of the endpoint; for `slow`, of those that slowed down; for `unpriced`, of those "
+        "for which budgets of money count nothing.",
     )
     models_nowhere_else = serializers.IntegerField(
         allow_null=True, help_text="Number of these models that no online endpoint has."
@@ -33,7 +36,7 @@ class AttentionSerializer(serializers.Serializer[Any]):
     model = serializers.CharField(
         allow_null=True,
         help_text="The model of a slow-down; of several, the one that slowed down most. Of a budget, the model name "
-        "to which requests go once it is spent.",
+        "to which requests go once it is spent. Of `unpriced`, the most used one.",
     )
     factor = serializers.FloatField(
         allow_null=True, help_text="By how much longer its requests take than before, beside as many others."

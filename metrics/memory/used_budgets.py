@@ -1,4 +1,7 @@
-"""The fullest budgets, and the limits of everyone. Control reads them often, so that pages need no database."""
+"""The fullest budgets, models without a price, and limits of everyone.
+
+Control reads them often, so that pages need no database.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ class UsedBudgets:
     def __init__(self) -> None:
         self._found: tuple[tuple[UsedBudget, ...], int] = ((), 0)
         self.limits_of_everyone: Mapping[str, int] = {}  # by name
+        self.unpriced: Sequence[str] = ()  # models for which budgets of money count nothing, the most used first
 
     def note(self, most_used: Sequence[UsedBudget], noticed: int) -> None:
         """Keep the budgets, the fullest first. `noticed`: the number of all that need attention."""
@@ -39,6 +43,7 @@ class UsedBudgets:
         """Forget all budgets."""
         self._found = ((), 0)
         self.limits_of_everyone = {}
+        self.unpriced = ()
 
     def current(self) -> tuple[tuple[UsedBudget, ...], int]:
         """Return the fullest budgets, the fullest first, and the number of all that need attention."""

@@ -32,10 +32,10 @@ UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bou
 PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
 UNPUBLISHED, DRIFT, SLOW, ACCOUNT = "unpublished", "drift", "slow", "account"
 NAME_STEP, NAME_TARGET, NAME_ENDPOINT = "name_step", "name_target", "name_endpoint"
-BUDGET_SPENT, BUDGET, MORE_BUDGETS = "budget_spent", "budget", "more_budgets"
+BUDGET_SPENT, BUDGET, MORE_BUDGETS, UNPRICED = "budget_spent", "budget", "more_budgets", "unpriced"
 KINDS = (
     UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, ACCOUNT, BREAKER, UNRESTORED, WAITING, DRIFT, NAME_ENDPOINT,
-    NAME_TARGET, NAME_STEP, SLOW, BUDGET_SPENT, BUDGET, MORE_BUDGETS, BOUND, VOLATILE,
+    NAME_TARGET, NAME_STEP, SLOW, BUDGET_SPENT, BUDGET, MORE_BUDGETS, UNPRICED, BOUND, VOLATILE,
     CLEAR_KEYS, PASSWORD, PLAIN_HTTP,
 )  # fmt: skip
 
@@ -43,6 +43,7 @@ FULL_BYTES = 1 << 30  # a disk with less free space is nearly full
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # also nearly full: less than 3 %, if that is less than 20 GiB
 BUDGET_PERCENT = 80  # of a budget: from here on it needs attention
 MAX_BUDGETS = 5  # with an item each
+MAX_UNPRICED = 5  # models without a price that the item names
 DRIFT_SECONDS = 86_400  # for which a difference between database and gateways is shown
 # Causes of a pause that need an operator, with the remarks of health checks about the same.
 _OF_THE_ACCOUNT: Mapping[str | None, str] = {
@@ -250,6 +251,9 @@ def _budgets(at: float) -> Iterator[AttentionPayload]:
         )
     if len(full) > MAX_BUDGETS:
         yield _item(MORE_BUDGETS, WARN, budgets=noticed - MAX_BUDGETS)
+    if models := used_budgets.unpriced:
+        named = [*models[:MAX_UNPRICED], *(["…"] if len(models) > MAX_UNPRICED else [])]
+        yield _item(UNPRICED, WARN, cause=", ".join(named), model=models[0], models=len(models))
 
 
 def _storage(entries: tuple[Entry, ...]) -> Iterator[AttentionPayload]:

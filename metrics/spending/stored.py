@@ -40,12 +40,12 @@ class StoredSums:
 
 def positions() -> dict[str, Position]:
     """Return the journal positions up to which records are in the database."""
-    rows = _rows("SELECT writer, segment, position FROM journal_positions")
+    rows = read_rows("SELECT writer, segment, position FROM journal_positions")
     return {writer: (int(segment), int(position)) for writer, segment, position in rows}
 
 
 def has_budgets() -> bool:
-    return bool(list(_rows("SELECT 1 FROM budgets LIMIT 1")))
+    return bool(list(read_rows("SELECT 1 FROM budgets LIMIT 1")))
 
 
 def budgets_of(subjects: Collection[Subject]) -> Iterator[tuple[str, str, str, str, int]]:
@@ -54,7 +54,7 @@ def budgets_of(subjects: Collection[Subject]) -> Iterator[tuple[str, str, str, s
     for level, subject_id in subjects:
         by_level[level].add(subject_id)
     for level, ids in by_level.items():
-        for part in _parts(ids):
+        for part in parts_of(ids):
             where = ["level = %s", f"subject_id IN {sql.placeholders(len(part))}"]
             yield from _budgets(sql.select(_BUDGET, "budgets", where=where), (level, *part))
 
@@ -68,16 +68,16 @@ _BUDGET = ("level", "subject_id", "unit", "period", "amount")
 
 
 def _budgets(statement: str, values: Iterable[str]) -> Iterator[tuple[str, str, str, str, int]]:
-    for level, subject_id, unit, period, amount in _rows(statement, values):
+    for level, subject_id, unit, period, amount in read_rows(statement, values):
         yield str(level), str(subject_id), str(unit), str(period), int(amount)
 
 
 def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]:
     """Return the units and periods of the budgets of these subjects, without those that have none."""
     found: dict[Subject, set[Kind]] = defaultdict(set)
-    for part in _parts(ids):
+    for part in parts_of(ids):
         where = ["level = %s", f"subject_id IN {sql.placeholders(len(part))}"]
-        for subject_id, unit, period in _rows(
+        for subject_id, unit, period in read_rows(
             sql.select(("subject_id", "unit", "period"), "budgets", where=where), (level, *part)
         ):
             found[level, str(subject_id)].add((str(unit), str(period)))
@@ -87,7 +87,7 @@ def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]
 def owners_of(keys: Iterable[str]) -> dict[str, str]:
     """Return the ids of the users that API keys belong to, by the keys' ids."""
     found: dict[str, str] = {}
-    for part in _parts(filter(is_uuid, keys)):
+    for part in parts_of(filter(is_uuid, keys)):
         rows = stored_keys().filter(pk__in=part).values_list("pk", "created_by_id")
         found |= {str(key): str(owner) for key, owner in rows}
     return found
@@ -96,7 +96,7 @@ def owners_of(keys: Iterable[str]) -> dict[str, str]:
 def keys_of(users: Collection[str]) -> dict[str, str]:
     """Return the owners of all API keys of these users, by the keys' ids."""
     found: dict[str, str] = {}
-    for part in _parts(filter(is_uuid, users)):
+    for part in parts_of(filter(is_uuid, users)):
         rows = stored_keys().filter(created_by_id__in=part).values_list("pk", "created_by_id")
         found |= {str(key): str(owner) for key, owner in rows}
     return found
@@ -114,7 +114,7 @@ def read_all(since: date) -> StoredSums:
     for unit, day, key, amount in _sums(since, None):
         by_key[key].append((unit, day, amount))
     found.kinds |= kinds_of(EVERYONE_LEVEL, [""])
-    for part in _parts(by_key):
+    for part in parts_of(by_key):
         owners = owners_of(part)
         found.owners |= owners
         users = {owner for owner in owners.values() if (USER_LEVEL, owner) not in found.kinds}
@@ -136,7 +136,7 @@ def read_some(subjects: Collection[Subject], since: date) -> StoredSums:
     keys = {subject_id for level, subject_id in found.kinds if level == KEY_LEVEL} | found.owners.keys()
     by_key: dict[str, list[tuple[str, date | None, int]]] = defaultdict(list)
     of_everyone = (EVERYONE_LEVEL, "") in found.kinds
-    parts: Iterable[tuple[str, ...] | None] = [None] if of_everyone else _parts(keys)
+    parts: Iterable[tuple[str, ...] | None] = [None] if of_everyone else parts_of(keys)
     for part in parts:
         for unit, day, key, amount in _sums(since, part):
             by_key[key].append((unit, day, amount))
@@ -163,7 +163,7 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         (MONEY, "rollup_cost_days", "SUM(cost)", ["date >= %s", "currency = %s", *of_keys], [first, currency, *chosen]),
     ):
         statement = sql.select(("date", "api_key_id", amount), table, where=where, group_by="date, api_key_id")
-        for day, key, total in _rows(statement, values):
+        for day, key, total in read_rows(statement, values):
             yield unit, date.fromisoformat(str(day)), str(key), int(total or 0)
     for each, key, total in (*converted_sums(since, keys), *converted_sums(None, keys)):
         yield MONEY, each, key, total
@@ -172,18 +172,19 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         (MONEY, "rollup_cost_days", "SUM(cost)", ["currency = %s", *of_keys], [currency, *chosen]),
     ):
         statement = sql.select(("api_key_id", amount), table, where=where, group_by="api_key_id")
-        for key, total in _rows(statement, values):
+        for key, total in read_rows(statement, values):
             yield unit, None, str(key), int(total or 0)
 
 
-def _parts(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Yield these ids, AT_ONCE at a time."""
+def parts_of(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Yield these ids, each once, AT_ONCE at a time."""
     rest = iter(set(ids))
     while part := tuple(islice(rest, AT_ONCE)):
         yield part
 
 
-def _rows(statement: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+def read_rows(statement: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a statement. Raises django.db.Error."""
     with connection.cursor() as cursor:
         cursor.execute(statement, list(values))
         yield from cursor.fetchall()

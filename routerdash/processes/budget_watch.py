@@ -1,24 +1,34 @@
-"""Looks every few seconds which budgets are nearly spent, for attention items and /metrics."""
+"""Looks every few seconds which budgets are nearly spent, for attention items and /metrics.
+
+Less often, it looks for models without a price, for which budgets of money count nothing.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from datetime import datetime
 
+from django.conf import settings
 from django.db import Error, connection
 
 from access.limits.api import EVERYONE, subject_names
 from access.limits.reading import read_limits
+from endpoints.registry import registry
+from gateway.prices.book import PriceBook
 from gateway.registry.limits import LIMITS_OF_A_SUBJECT, NO_LIMITS
 from metrics.memory.used_budgets import UsedBudget, used_budgets
+from metrics.prices.registry import price_registry
 from metrics.queries.attention import BUDGET_PERCENT
 from metrics.spending.figures import spent_budgets
 from metrics.spending.subjects import Subject
+from metrics.spending.unpriced import models_without_price
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 REST_FACTOR = 50  # pauses are at least so many times as long as a look: thousands of budgets take long
+UNPRICED_SECONDS = 30.0  # between two looks for models without a price, unless prices change
 KEPT = 50  # the fullest budgets, with names
 
 
@@ -29,13 +39,14 @@ def run(
 
     `spenders`: returns the subjects that have spent something of a budget.
     """
-    has_failed, pause = False, LOOK_SECONDS
+    has_failed, pause, prices = False, LOOK_SECONDS, PriceWatch()
     while not stopping.wait(pause):
         if not is_ready():
             continue
         started = time.monotonic()
         try:
             look(spenders())
+            prices.look(started)
             has_failed = False
         except Error as error:
             if not has_failed:
@@ -76,3 +87,22 @@ def look(spenders: Collection[Subject] = ()) -> None:
         name: limit for name in LIMITS_OF_A_SUBJECT if (limit := getattr(of_everyone, name)) is not None
     }
     used_budgets.note(used, sum((it.share or 0.0) >= BUDGET_PERCENT / 100 for it in found))
+
+
+class PriceWatch:
+    """Looks for models for which budgets of money count nothing."""
+
+    def __init__(self) -> None:
+        self._due = 0.0  # time.monotonic() of the next look
+        self._book: PriceBook | None = None  # at the last look
+
+    def look(self, now: float) -> None:
+        """Look if it is time, or if prices have changed. `now`: time.monotonic(). Raises django.db.Error."""
+        book = price_registry.book()
+        if now < self._due and book is self._book:
+            return
+        today = datetime.now(settings.ROUTERDASH.zone).date()
+        started = time.monotonic()
+        used_budgets.unpriced = models_without_price(registry.all(), today, time.time())
+        self._due = now + max(UNPRICED_SECONDS, REST_FACTOR * (time.monotonic() - started))
+        self._book = book

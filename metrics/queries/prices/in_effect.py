@@ -94,10 +94,13 @@ def priced_models(entries: Iterable[Entry], moment: float, text: str = "") -> li
     return sorted(rows, key=lambda it: (it["model"].casefold(), it["endpoint_type"], it["endpoint_name"] or ""))
 
 
-def unpriced_models(entries: Iterable[Entry], today: date, moment: float) -> list[UnpricedPayload]:
+def unpriced_models(
+    entries: Iterable[Entry], today: date, moment: float, *, needs_rate: bool = False
+) -> list[UnpricedPayload]:
     """Return models that served requests in the last days but have no price now, the most requests first.
 
-    Models of deleted endpoints are left out. Raises django.db.Error.
+    `needs_rate`: also those whose price is in a currency without a rate. Models of deleted endpoints are left out.
+    Raises django.db.Error.
     """
     known = {entry.id: entry for entry in entries}
     rows: list[UnpricedPayload] = []
@@ -106,7 +109,8 @@ def unpriced_models(entries: Iterable[Entry], today: date, moment: float) -> lis
         if entry is None or sums.requests <= 0:
             continue
         canonical = canonical or next((it.canonical_name for it in entry.models if it.id == served), None)
-        if price_of(entry, served, canonical, moment) is None:
+        price = price_of(entry, served, canonical, moment)
+        if price is None or (needs_rate and price_registry.rates().rate(price.currency, moment) is None):
             rows.append(
                 {
                     "model": served,

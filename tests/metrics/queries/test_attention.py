@@ -1,5 +1,6 @@
 """Items that need attention: each kind alone, the worst first, and none if all is well."""
 
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -272,7 +273,7 @@ def test_only_the_first_items_of_many_are_shown(as_viewer: Api, restored: World)
         add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number:02}", status="offline")
     html = as_viewer.get("/?part=attention").content.decode()
     assert html.count('data-show="offline"') == 8
-    assert "4 more: see the table" in html
+    assert "lists 4 more." in html
 
 
 def test_buttons_for_staff_are_shown_to_staff_only(as_admin: Api, as_viewer: Api, restored: World) -> None:
@@ -371,6 +372,23 @@ def test_only_the_fullest_budgets_have_an_item_each(as_admin: Api, restored: Wor
     html = as_admin.get("/").content.decode()
     assert "65 more budgets are spent, or nearly so." in html
     assert 'btn-small" href="/limits"' in html
+
+
+def test_models_for_which_budgets_of_money_count_nothing(
+    as_admin: Api, as_viewer: Api, restored: World, endpoints: object
+) -> None:
+    used_budgets.unpriced = ["a/<b>", *"bcdef"]
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["model"], item["models"]) == ("unpriced", "warn", "a/<b>", 6)
+    assert item["cause"] == "a/<b>, b, c, d, e, …"
+    html = as_admin.get("/").content.decode()
+    assert "Budgets of money count nothing for 6 models" in html
+    assert "<b>a/&lt;b&gt;, b, c, d, e, …</b>" in html
+    (form,) = re.findall(r'href="(/admin/metrics/pricerow/add/[^"]+)"', html)
+    assert "a/&lt;b&gt;</textarea>" in as_admin.get(form).content.decode()
+    assert 'btn-small" href="/prices"' in as_viewer.get("/").content.decode()
+    used_budgets.unpriced = ["llama"]
+    assert "<b>llama</b>: this model has no price" in as_viewer.get("/").content.decode()
 
 
 def slow_model(model: str, factor: float) -> SlowModel:
