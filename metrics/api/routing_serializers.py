@@ -8,13 +8,16 @@ from endpoints.models import OperatorState, Status
 from gateway.base.queue_class import CLASSES
 from gateway.base.request_kinds import CHAT, KINDS, OLLAMA_KINDS
 from gateway.base.step_reasons import SKIPPED
+from gateway.prices.amounts import text_of
 from gateway.prices.counts import MAX_TOKENS
+from gateway.registry.limits import LEVELS, LIMITS_OF_A_SUBJECT, MONEY, PERIODS
 from metrics.api.common import QuerySerializer
 from metrics.queries.breakers import STATES
 from metrics.queries.requests.conversations import KEY_PATTERN
 from metrics.queries.routing.adaptive_preview import ASSUMED_PROMPT
 from metrics.queries.routing.routing_preview import EXCLUDED, REASONS
 from metrics.queries.running_requests import PHASES
+from metrics.spending.admission import DECISIONS, AdmissionPayload
 
 ROUTED = tuple(dict.fromkeys(kind.name for kind in (*KINDS, *OLLAMA_KINDS)))  # kinds of requests that name a model
 
@@ -133,6 +136,38 @@ class RouteStepSerializer(serializers.Serializer[Any]):
     targets = RouteTargetSerializer(many=True, help_text="In their order; requests draw one by weight.")
 
 
+class ExceededSerializer(serializers.Serializer[Any]):
+    """A limit or budget that the request would exceed."""
+
+    level = serializers.ChoiceField(LEVELS)
+    limit = serializers.ChoiceField((*LIMITS_OF_A_SUBJECT, MONEY), help_text="With a `period`, it is a budget.")
+    period = serializers.ChoiceField(PERIODS, allow_null=True, help_text="Period of the budget.")
+    amount = serializers.CharField(help_text="The most that is allowed; money in the currency of ROUTERDASH_CURRENCY.")
+    used = serializers.CharField(help_text="What is used now, with reservations.")
+    requested = serializers.CharField(help_text="What the request would take; of money, 0: its cost is not computed.")
+    waits = serializers.BooleanField(help_text="Whether the request would wait for it; otherwise it is refused.")
+
+
+class AdmissionSerializer(serializers.Serializer[Any]):
+    """What the limits of the API key, its user and everyone would do with the request."""
+
+    decision = serializers.ChoiceField(DECISIONS, help_text="By the first limit that is exceeded.")
+    exceeded = ExceededSerializer(many=True)
+    instead = serializers.CharField(
+        allow_null=True, help_text="Model that the request would use instead, because a budget is spent."
+    )
+
+
+def admission_document(admission: AdmissionPayload) -> dict[str, object]:
+    """Return the document of AdmissionSerializer."""
+    exceeded = []
+    for row in admission["exceeded"]:
+        amounts = {name: row[name] for name in ("amount", "used", "requested")}  # type: ignore[literal-required]
+        texts = {name: text_of(it) if row["limit"] == MONEY else str(it) for name, it in amounts.items()}
+        exceeded.append({**row, **texts})
+    return {**admission, "exceeded": exceeded}
+
+
 class RouteSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     kind = serializers.CharField()
@@ -140,6 +175,7 @@ class RouteSerializer(serializers.Serializer[Any]):
     demand = RouteDemandSerializer(required=False, help_text="Only with adaptive routing.")
     endpoints = RouteEndpointSerializer(many=True, help_text="Those of the target with the largest share.")
     steps = RouteStepSerializer(many=True, required=False, help_text="Of a model name, or of several models.")
+    limits = AdmissionSerializer()
 
 
 class RequestNowSerializer(serializers.Serializer[Any]):

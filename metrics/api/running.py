@@ -18,14 +18,16 @@ from metrics.api.routing_serializers import (
     RouteBodySerializer,
     RouteGetSerializer,
     RouteSerializer,
+    admission_document,
 )
 from metrics.memory.runtime import runtime
 from metrics.queries import running_requests
 from metrics.queries.api_keys import stored_keys
 from metrics.queries.requests.lookups import conversation
-from metrics.queries.routing.current_route import RouteQuestion, current_route
+from metrics.queries.routing.current_route import RouteQuestion, current_route, expected_tokens
 from metrics.queries.routing.sample_request import read_sample
 from metrics.queries.stored import flushed
+from metrics.spending.admission import admission_now
 
 
 class NotReady(APIException):
@@ -38,7 +40,10 @@ class RoutePreview(APIView):
 
     @extend_schema(parameters=[RouteGetSerializer], responses=RouteSerializer)
     def get(self, request: Request) -> Response:
-        """Return where a request for this model would go now, and why, with all endpoints that have the model."""
+        """Return where a request for this model would go now, and why, with all endpoints that have the model.
+
+        `limits` has what the limits of the API key would do with it; with a session, those of everyone.
+        """
         values = checked(RouteGetSerializer, request).validated_data
         found, key = None, values.pop("conversation", None)
         if key is not None:
@@ -49,7 +54,7 @@ class RoutePreview(APIView):
             if found.payload["model"] != values["model"]:
                 raise BadRequest(f"conversation: its requests are for the model {found.payload['model']!r}.")
         own = getattr(request.auth, "id", None)
-        return _answer(RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)))
+        return _answer(RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)), own)
 
     @extend_schema(
         operation_id="route_of_body",
@@ -59,7 +64,7 @@ class RoutePreview(APIView):
     )
     def post(self, request: Request) -> Response:
         """Return where this request would go now: the body is that of an inference request, and a session may be named
-        in a header. Nothing is sent or stored. With a session of the dashboard, for administrators.
+        in a header. Nothing is sent, stored or taken from limits. With a session of the dashboard, for administrators.
         """
         values = checked(RouteBodySerializer, request).validated_data
         key_id = values.get("api_key_id")
@@ -75,7 +80,7 @@ class RoutePreview(APIView):
         question = RouteQuestion(
             sample.parsed.model, values["kind"], sample=sample, may_use_external=_may_use_external(sample.key_id)
         )
-        return _answer(question)
+        return _answer(question, sample.key_id)
 
 
 def _may_use_external(key_id: object) -> bool:
@@ -85,13 +90,15 @@ def _may_use_external(key_id: object) -> bool:
     return bool(stored_keys().filter(pk=key_id).values_list("external", flat=True).first())
 
 
-def _answer(question: RouteQuestion) -> Response:
+def _answer(question: RouteQuestion, key_id: object) -> Response:
     if not runtime.installation.is_serving():
         raise NotReady
     preview = current_route(question)
     if preview is None:
         raise NotFound(f"The model {question.model!r} does not exist; GET /v1/models lists the models.")
-    return Response(preview)
+    key = key_id if isinstance(key_id, str) else None
+    limits = admission_now(key, question.kind, expected_tokens(question, key))
+    return Response({**preview, "limits": admission_document(limits)})
 
 
 class RunningRequests(APIView):

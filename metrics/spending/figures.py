@@ -51,6 +51,18 @@ def spent_budgets(share: float, spenders: Collection[Subject] = ()) -> list[Budg
     return sorted(found, key=lambda it: (-(it.share or 0.0), it.level, it.subject_id, it.unit, it.period))
 
 
+def used_now(subject: Subject, unit: str, period: str) -> int | None:
+    """Return what a budget has spent in its present period, with reservations; None: it is not known."""
+    config = settings.ROUTERDASH
+    today = datetime.now(config.zone).date()
+    file = _open_file(config.live_page_path)
+    if file is None:
+        return None
+    reader = SpendingReader(file)
+    tag = file.tag(*subject, unit, period, name_of(period, today))
+    return reader.used(TagView(tag)) if reader.covers(today.toordinal()) else None
+
+
 def _figures(rows: Iterable[tuple[str, str, str, str, int]]) -> Iterator[BudgetFigure]:
     config = settings.ROUTERDASH
     today = datetime.now(config.zone).date()

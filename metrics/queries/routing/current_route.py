@@ -63,6 +63,17 @@ def current_route(question: RouteQuestion) -> RoutePayload | None:
     return _route(question, routes)
 
 
+def expected_tokens(question: RouteQuestion, key_id: str | None) -> int:
+    """Return the tokens that a gateway expects of the request of an API key: these it takes from limits on tokens."""
+    lengths = runtime.installation.lengths(question.model, key_id)
+    if question.sample is not None:
+        generates = question.kind in GENERATING
+        demand = sample_demand(question.sample, lengths, lengths.output, generates=generates)
+    else:
+        demand = demand_of(question.kind, lengths, question.prompt_tokens, question.output_tokens)
+    return int(demand.prompt) + int(demand.output)
+
+
 def _plan(question: RouteQuestion, names: ModelNames | None) -> NamePlan | None:
     """Return the steps of the model name, or of the models that the request names."""
     further = None if question.sample is None else question.sample.parsed.models

@@ -1,0 +1,95 @@
+"""Whether the limits and budgets of an API key would let in a request now. Nothing is taken from them."""
+
+from collections.abc import Iterator
+from typing import Literal, TypedDict
+
+from gateway.base.request_kinds import BY_NAME
+from gateway.registry.limits import (
+    CONCURRENCY,
+    EVERYONE_LEVEL,
+    KEY_LEVEL,
+    MONEY,
+    REQUESTS,
+    TOKENS,
+    USER_LEVEL,
+    Budget,
+    LimitFacts,
+)
+from metrics.memory.runtime import runtime
+from metrics.queries.api_keys import key_owners
+from metrics.spending.figures import used_now
+from metrics.spending.subjects import Subject
+
+ADMITTED, WAITS, REFUSED = "admitted", "waits", "refused"
+DECISIONS = (ADMITTED, WAITS, REFUSED)
+
+
+class ExceededPayload(TypedDict):
+    """A limit or budget that the request would exceed. Amounts of money are in 10⁻⁹ of the reporting currency."""
+
+    level: str
+    limit: str
+    period: str | None
+    amount: int
+    used: int
+    requested: int
+    waits: bool
+
+
+class AdmissionPayload(TypedDict):
+    """What the limits would do with a request now. `instead`: the model that it would use for a spent budget."""
+
+    decision: Literal["admitted", "waits", "refused"]
+    exceeded: list[ExceededPayload]
+    instead: str | None
+
+
+def admission_now(key_id: str | None, kind: str, tokens: int) -> AdmissionPayload:
+    """Return what the limits would do with a request of an API key that reserves so many tokens.
+
+    None: a request without an API key. It needs the database for the key's owner; raises django.db.Error.
+    """
+    subjects: list[Subject] = [(EVERYONE_LEVEL, "")]
+    if key_id is not None:
+        owner = key_owners([key_id]).get(key_id)
+        subjects = [(KEY_LEVEL, key_id), *([(USER_LEVEL, owner.id)] if owner else []), *subjects]
+    found = [(subject, facts) for subject in subjects if (facts := runtime.installation.limits_of(*subject))]
+    exceeded = [it for subject, facts in found for it in _limits(subject, facts, kind, tokens)]
+    instead = None
+    if BY_NAME[kind].needs_slot:
+        for subject, budget in ((subject, budget) for subject, facts in found for budget in facts.budgets):
+            used = used_now(subject, budget.unit, budget.period) or 0
+            if budget.instead is not None:
+                instead = instead or (budget.instead if used >= budget.amount else None)
+            elif (over := _over(subject[0], budget, used, tokens)) is not None:
+                exceeded.append(over)
+    # As in a gateway, the first one decides: limits come before budgets.
+    decision = ADMITTED if not exceeded else WAITS if exceeded[0]["waits"] else REFUSED
+    return {"decision": decision, "exceeded": exceeded, "instead": instead}  # type: ignore[typeddict-item]
+
+
+def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int) -> Iterator[ExceededPayload]:
+    has_slot, use = BY_NAME[kind].needs_slot, None
+    for name, requested in ((CONCURRENCY, 1), (REQUESTS, 1), (TOKENS, tokens)):
+        amount = getattr(facts, name)
+        if amount is None or not (has_slot or name == REQUESTS):
+            continue
+        use = use or runtime.installation.limit_use(*subject)
+        used = getattr(use, name)
+        if used + requested > amount:
+            waits = has_slot and name in facts.waiting and requested <= amount
+            yield {
+                "level": subject[0], "limit": name, "period": None, "amount": amount, "used": used,
+                "requested": requested, "waits": waits,
+            }  # fmt: skip
+
+
+def _over(level: str, budget: Budget, used: int, tokens: int) -> ExceededPayload | None:
+    """Return a budget that the request would exceed. Of money, only one that is spent: its cost is not known here."""
+    requested = 0 if budget.unit == MONEY else tokens
+    if used + max(requested, 1) <= budget.amount:
+        return None
+    return {
+        "level": level, "limit": budget.unit, "period": budget.period, "amount": budget.amount, "used": used,
+        "requested": requested, "waits": False,
+    }  # fmt: skip
