@@ -58,16 +58,29 @@ class LimitsList(APIView):
         return Response({"limits": documents}, headers=headers)
 
 
-class _LimitsDetail(APIView):
-    """The limits of one subject. Viewers may read their own."""
+class SubjectView(APIView):
+    """A view of one subject with limits. Viewers may read their own."""
 
     level = EVERYONE_LEVEL
 
+    def subject_for(self, request: Request, subject_id: str) -> Subject:
+        """Return the subject. Raises NotFound if it does not exist, or is none of the user's own."""
+        subject = (self.level, subject_id)
+        user = _user(request)
+        known = subject == EVERYONE or subject in subject_names([subject])
+        if not known or not (user.is_admin or subject in _visible(user)):
+            raise NotFound(_("There is no API key or user with this id."))
+        return subject
+
+
+class _LimitsDetail(SubjectView):
+    """The limits of one subject."""
+
     def _get(self, request: Request, subject_id: str) -> Response:
-        return _response(self._subject(request, subject_id))
+        return _response(self.subject_for(request, subject_id))
 
     def _put(self, request: Request, subject_id: str) -> Response:
-        subject = self._subject(request, subject_id)
+        subject = self.subject_for(request, subject_id)
         serializer = LimitsSerializer(data=request.data)
         if not serializer.is_valid():
             raise ValidationError(flat(serializer.errors))
@@ -83,17 +96,8 @@ class _LimitsDetail(APIView):
         return _response(subject)
 
     def _delete(self, request: Request, subject_id: str) -> Response:
-        store_limits(request, self._subject(request, subject_id), NO_LIMITS)
+        store_limits(request, self.subject_for(request, subject_id), NO_LIMITS)
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-    def _subject(self, request: Request, subject_id: str) -> Subject:
-        """Return the subject. Raises NotFound if it does not exist, or is none of the user's own."""
-        subject = (self.level, subject_id)
-        user = _user(request)
-        known = subject == EVERYONE or subject in subject_names([subject])
-        if not known or not (user.is_admin or subject in _visible(user)):
-            raise NotFound(_("There is no API key or user with this id."))
-        return subject
 
 
 class LimitsOfKey(_LimitsDetail):

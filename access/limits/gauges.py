@@ -29,7 +29,11 @@ class BudgetUse(Protocol):
     @property
     def period(self) -> str: ...
     @property
+    def amount(self) -> int: ...
+    @property
     def spent(self) -> int | None: ...
+    @property
+    def resets_at(self) -> float | None: ...  # seconds since 1970; None: never
 
 
 Spent = Callable[[Collection[Subject]], Iterable[BudgetUse]]

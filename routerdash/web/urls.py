@@ -11,6 +11,7 @@ from access import pages as access_pages
 from access import views as access_views
 from access.limits import api as limits_api
 from access.limits import pages as limits_pages
+from access.limits import use_api as limits_use_api
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
@@ -112,6 +113,7 @@ urlpatterns = [
     *_api(api_name_figures.URLS),
     *_api(access_api.URLS),
     *_api(limits_api.URLS),
+    *(path(route, view.as_view(), _USE_OF_LIMITS, name=name) for route, view, name in limits_use_api.URLS),
     *_api(search.API_URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]

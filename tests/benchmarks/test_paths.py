@@ -21,7 +21,8 @@ UNMEASURED = {
     "autocomplete", "jsi18n", "view_on_site", "password_change_done", "app_list",
     "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
     "access_apikey_history", "key", "key-delete", "key-enabled", "key-rotate", "api-own-key", "api-own-key-rotation",
-    "api-limits-everyone", "api-limits-key", "api-limits-user", "style-sheet",
+    "api-limits-everyone", "api-limits-key", "api-limits-user", "api-limits-everyone-use", "api-limits-key-use",
+    "api-limits-user-use", "style-sheet",
     "limits-everyone", "limits-key", "limits-keys", "limits-user",
     "cloud-metrics",  # a redirect
 }  # fmt: skip
