@@ -21,6 +21,7 @@ from gateway.loop.time_slices import Slices, run_unsliced
 
 MAX_MODEL_NAME = 256
 MAX_MODELS = 5  # of the list `models`
+MAX_CHOICES = 1000  # a larger `n` is an error of the client, which the endpoint reports
 BIG_BYTES = 128 << 10  # a larger body is not parsed whole
 WHOLE_BYTES = 2 << 20  # a large body up to this size may go to the parser if it has no outline
 MAX_WHOLE_NAMES = 50_000  # top-level names of such a body
@@ -40,6 +41,7 @@ class SmallRequest(PromptFields, kw_only=True):
     max_tokens: Any = None
     service_tier: Any = None
     models: Any = msgspec.UNSET  # steps of the request's own
+    n: Any = None  # choices, or images
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Request(msgspec.Struct, frozen=True):
     is_flex: bool = False  # service_tier says that it may take longer
     models: tuple[str, ...] | None = None  # that are tried after `model`, in this order
     needs: frozenset[str] = frozenset()  # of a model: see gateway.dialects.needs; only if some of the models lack any
+    choices: int = 1  # responses, or images, that the client asks for at once
 
 
 _decode_request = msgspec.json.Decoder(SmallRequest).decode
@@ -97,6 +100,10 @@ def request_of(found: SmallRequest) -> Request:
     if found.models is not msgspec.UNSET and found.models is not None:
         parsed = request_of(msgspec.structs.replace(found, models=msgspec.UNSET))
         return msgspec.structs.replace(parsed, models=_listed(found.models))
+    if found.n is not None:
+        parsed = request_of(msgspec.structs.replace(found, n=None))
+        is_number = type(found.n) is int and 1 <= found.n <= MAX_CHOICES
+        return msgspec.structs.replace(parsed, choices=found.n) if is_number else parsed
     if most is not None and (type(most) is not int or most < 0):
         most = None
     if most is not None or is_flex:
@@ -146,7 +153,7 @@ def _long_name() -> Refusal:
 
 _MODEL, _OPTIONS = b"model", b"stream_options"
 _READ = (b"model", b"stream", b"stream_options", b"models")
-_SHORT = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens", b"service_tier")
+_SHORT = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens", b"service_tier", b"n")
 MAX_SHORT_BYTES = 20  # a longer value is neither a number of tokens nor a service tier
 
 
@@ -161,6 +168,7 @@ class Fields(PromptFields, kw_only=True):
     max_completion_tokens: msgspec.Raw = MISSING
     max_tokens: msgspec.Raw = MISSING
     service_tier: msgspec.Raw = MISSING
+    n: msgspec.Raw = MISSING
 
 
 _decode_fields = msgspec.json.Decoder(Fields).decode

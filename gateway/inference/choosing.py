@@ -340,7 +340,7 @@ def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
     """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
     if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
         prompt, output, _ = expected_tokens(request)
-        limited.prompt, limited.reserved = prompt, prompt + int(output)
+        limited.prompt, limited.reserved = prompt, prompt + int(output) * request.parsed.choices
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

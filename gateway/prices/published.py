@@ -43,7 +43,7 @@ class PublishedPrices:
         return None if found is None else self._converted(found.cost, found.currency, entry.completed_us / 1e6)
 
     def expected_cost(
-        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, tier: str = ""
+        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, tier: str = "", images: int = 0
     ) -> int | None:
         """Return what a request is expected to cost that ends at a moment; None: no price, or no rate.
 
@@ -53,7 +53,7 @@ class PublishedPrices:
         price = first((row for row in rows if row.counts_at(moment)), tokens_in, tier)
         if price is None:
             return None
-        usage = PricedUsage(input=tokens_in, output=tokens_out)
+        usage = PricedUsage(input=tokens_in, output=tokens_out, images=images)
         return self._converted(cost(price, usage), price.currency, moment)
 
     def most_cost(

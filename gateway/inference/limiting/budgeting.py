@@ -2,6 +2,7 @@
 
 import time
 
+from gateway.base.request_kinds import CAN_DRAW
 from gateway.inference.request import InferenceRequest
 from gateway.ipc.record import RequestRecord
 from gateway.limits.budgets import Reserve
@@ -27,18 +28,24 @@ def most_tokens(request: InferenceRequest, route: Route) -> tuple[int, int]:
     prompt, output = exchange.length or exchange.body_bytes, 0
     if request.api.kind.generates:
         output = request.parsed.max_tokens or model.max_output_tokens or model.max_tokens or MOST_OUTPUT
+        output *= request.parsed.choices
     return prompt, output
 
 
 def _cost(request: InferenceRequest, limited: LimitedRequest, route: Route, prompt: int, output: int) -> Reserve | None:
-    """Return what a request may cost at an endpoint; None: it has no price there, or its currency no rate."""
+    """Return what a request may cost at an endpoint; None: it has no price there, or its currency no rate.
+
+    The images of a request that has a form are not known: it reserves one. The duration of audio is not known either.
+    """
     prices, now = request.services.limits.prices, time.time()
     try:
         rows = prices.rows_for(route.model.id or request.model, route.model.canonical, route.endpoint.id)
-        expected = prices.expected_cost(rows, now, limited.prompt, (limited.reserved or 0) - limited.prompt)
+        output_expected = (limited.reserved or 0) - limited.prompt
+        images = request.parsed.choices if request.api.kind.capability == CAN_DRAW else 0
+        expected = prices.expected_cost(rows, now, limited.prompt, output_expected, images=images)
         if expected is None:
             return None
-        most = prices.most_cost(rows, now, prompt, output) if limited.compiled.has_hard else None
+        most = prices.most_cost(rows, now, prompt, output, images) if limited.compiled.has_hard else None
     except StoreUnreadable:
         return None
     return Reserve(expected, max(expected, most or 0))

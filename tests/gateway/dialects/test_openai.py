@@ -46,6 +46,15 @@ def sentence(error):
         (b'{"model":"m","stream":true,"stream_options":{"include_usage":false}}', Request("m", True, False)),
         (b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}', Request("m", True, True)),
         (b'{"model":"m","stream_options":{"include_usage":"true"}}', Request("m", False, False)),
+        (b'{"model":"m","n":3}', Request("m", False, False, False, choices=3)),
+        *[
+            (b'{"model":"m","n":%b}' % n, Request("m", False, False, False))
+            for n in (b"1", b"0", b"-2", b"1001", b"2.0", b"true", b'"2"', b"null", b"[]")
+        ],
+        (
+            b'{"n":2,"model":"m","max_tokens":7,"models":["o"],"input":"%b"}' % (b"x" * BIG_BYTES),
+            Request("m", False, False, False, (9, 12), None, 7, models=("o",), choices=2),
+        ),
         (b'{"model":"first","model":"last"}', Request("last", False, False, False)),
         (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False, False)),
         (

@@ -48,6 +48,16 @@ def used(*records):
     return sum((it.input_tokens or 0) + (it.output_tokens or 0) for it in records)
 
 
+def test_the_expected_output_counts_for_each_choice(gateway, sim):
+    model = gateway.add(sim.add())
+    Published(gateway).publish(0)
+    gateway.limit(budgets=(Budget("b", TOKENS, DAY, 1_000_000),))
+    for n in (1, 3):
+        assert gateway.chat(model, max_tokens=10, n=n).status == 200
+    one, three = [it.reserved_tokens for it in gateway.records()]
+    assert three - one == 20
+
+
 def test_a_spent_budget_refuses(gateway, sim):
     model = gateway.add(sim.add())
     published = Published(gateway)

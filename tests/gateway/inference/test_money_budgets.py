@@ -132,6 +132,23 @@ def test_a_hard_budget_reserves_the_dearest_response(gateway, sim, money):
     assert gateway.chat(model, max_tokens=1000).status == 200
 
 
+def test_each_choice_and_image_is_reserved(gateway, sim, money):
+    model = gateway.add(sim.add())
+    money.publish(priced(model, image=NANO))
+    money.begin(amount=NANO, hard=True)
+    assert gateway.chat(model, max_tokens=60).status == 200  # 0.0009
+    money.begin(amount=2 * NANO // 1000, hard=True)
+    assert gateway.chat(model, max_tokens=60, n=2).status == 200
+    assert error_of(gateway.chat(model, max_tokens=60, n=3)) == (429, "insufficient_quota")
+    money.begin(amount=3 * NANO // 1000)
+
+    def draw(count):
+        return gateway.post("/v1/images/generations", {"model": model, "prompt": "a cat", "n": count})
+
+    assert error_of(draw(4)) == (429, "insufficient_quota")
+    assert draw(1).status != 429
+
+
 def test_a_price_changes_while_requests_run(gateway, sim, money):
     model = gateway.add(sim.add())
     money.publish(priced(model))
