@@ -162,7 +162,7 @@ def admission_document(admission: AdmissionPayload) -> dict[str, object]:
     """Return the document of AdmissionSerializer."""
     exceeded = []
     for row in admission["exceeded"]:
-        amounts = {name: row[name] for name in ("amount", "used", "requested")}  # type: ignore[literal-required]
+        amounts = {name: row[name] for name in ("amount", "used", "requested")}
         texts = {name: text_of(it) if row["limit"] == MONEY else str(it) for name, it in amounts.items()}
         exceeded.append({**row, **texts})
     return {**admission, "exceeded": exceeded}

@@ -53,7 +53,7 @@ def sentence(error):
         ],
         (
             b'{"n":2,"model":"m","max_tokens":7,"models":["o"],"input":"%b"}' % (b"x" * BIG_BYTES),
-            Request("m", False, False, False, (9, 12), None, 7, models=("o",), choices=2),
+            Request("m", False, False, False, (15, 18), None, 7, models=("o",), choices=2),
         ),
         (b'{"model":"first","model":"last"}', Request("last", False, False, False)),
         (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False, False)),

@@ -137,7 +137,7 @@ def test_each_choice_and_image_is_reserved(gateway, sim, money):
     money.publish(priced(model, image=NANO))
     money.begin(amount=NANO, hard=True)
     assert gateway.chat(model, max_tokens=60).status == 200  # 0.0009
-    money.begin(amount=2 * NANO // 1000, hard=True)
+    money.begin(amount=24 * NANO // 10_000, hard=True)  # two: 0.00196, three: 0.00286
     assert gateway.chat(model, max_tokens=60, n=2).status == 200
     assert error_of(gateway.chat(model, max_tokens=60, n=3)) == (429, "insufficient_quota")
     money.begin(amount=3 * NANO // 1000)
