@@ -191,6 +191,8 @@ SPECTACULAR_SETTINGS = {
         "HealthStateEnum": "metrics.api.endpoint_serializers.KNOWN_STATES",
         "BalancerEnum": "metrics.replay.run.POLICIES",
         "ProgressStateEnum": "metrics.replay.jobs.REPLAY_STATES",
+        "LimitEnum": "gateway.registry.limits.LIMITS_OF_A_SUBJECT",
+        "ExceededLimitEnum": "metrics.spending.admission.EXCEEDED",
         "StepReasonEnum": "gateway.base.step_reasons.SKIPPED",
     },
 }

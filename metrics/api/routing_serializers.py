@@ -10,14 +10,14 @@ from gateway.base.request_kinds import CHAT, KINDS, OLLAMA_KINDS
 from gateway.base.step_reasons import SKIPPED
 from gateway.prices.amounts import text_of
 from gateway.prices.counts import MAX_TOKENS
-from gateway.registry.limits import LEVELS, LIMITS_OF_A_SUBJECT, MONEY, PERIODS
+from gateway.registry.limits import LEVELS, MONEY, PERIODS
 from metrics.api.common import QuerySerializer
 from metrics.queries.breakers import STATES
 from metrics.queries.requests.conversations import KEY_PATTERN
 from metrics.queries.routing.adaptive_preview import ASSUMED_PROMPT
 from metrics.queries.routing.routing_preview import EXCLUDED, REASONS
 from metrics.queries.running_requests import PHASES
-from metrics.spending.admission import DECISIONS, AdmissionPayload
+from metrics.spending.admission import DECISIONS, EXCEEDED, AdmissionPayload
 
 ROUTED = tuple(dict.fromkeys(kind.name for kind in (*KINDS, *OLLAMA_KINDS)))  # kinds of requests that name a model
 
@@ -140,7 +140,7 @@ class ExceededSerializer(serializers.Serializer[Any]):
     """A limit or budget that the request would exceed."""
 
     level = serializers.ChoiceField(LEVELS)
-    limit = serializers.ChoiceField((*LIMITS_OF_A_SUBJECT, MONEY), help_text="With a `period`, it is a budget.")
+    limit = serializers.ChoiceField(EXCEEDED, help_text="With a `period`, it is a budget.")
     period = serializers.ChoiceField(PERIODS, allow_null=True, help_text="Period of the budget.")
     amount = serializers.CharField(help_text="The most that is allowed; money in the currency of ROUTERDASH_CURRENCY.")
     used = serializers.CharField(help_text="What is used now, with reservations.")

@@ -22,6 +22,7 @@ from metrics.spending.subjects import Subject
 
 ADMITTED, WAITS, REFUSED = "admitted", "waits", "refused"
 DECISIONS = (ADMITTED, WAITS, REFUSED)
+EXCEEDED = (CONCURRENCY, REQUESTS, TOKENS, MONEY)  # limits of ExceededPayload
 
 
 class ExceededPayload(TypedDict):
