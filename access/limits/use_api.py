@@ -79,7 +79,7 @@ def _budget(budget: BudgetUse) -> dict[str, object]:
     }
 
 
-class UseOfKey(SubjectView):
+class LimitUseOfKey(SubjectView):
     level = KEY_LEVEL
     permission_needed = MANAGE_KEYS
 
@@ -89,7 +89,7 @@ class UseOfKey(SubjectView):
         return Response(_document(self.subject_for(request, str(subject)), use, spent))
 
 
-class UseOfUser(SubjectView):
+class LimitUseOfUser(SubjectView):
     level = USER_LEVEL
     permission_needed = MANAGE_USERS
 
@@ -99,7 +99,7 @@ class UseOfUser(SubjectView):
         return Response(_document(self.subject_for(request, str(subject)), use, spent))
 
 
-class UseOfEveryone(SubjectView):
+class LimitUseOfEveryone(SubjectView):
     permission_needed = MANAGE_KEYS
 
     @extend_schema(operation_id="limits_everyone_use", responses=UseSerializer)
@@ -109,7 +109,7 @@ class UseOfEveryone(SubjectView):
 
 
 URLS: list[tuple[str, Any, str]] = [
-    ("api/limits/everyone/use", UseOfEveryone, "api-limits-everyone-use"),
-    ("api/limits/key/<uuid:subject>/use", UseOfKey, "api-limits-key-use"),
-    ("api/limits/user/<uuid:subject>/use", UseOfUser, "api-limits-user-use"),
+    ("api/limits/everyone/use", LimitUseOfEveryone, "api-limits-everyone-use"),
+    ("api/limits/key/<uuid:subject>/use", LimitUseOfKey, "api-limits-key-use"),
+    ("api/limits/user/<uuid:subject>/use", LimitUseOfUser, "api-limits-user-use"),
 ]

@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.db import Error
 from drf_spectacular.types import OpenApiTypes
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.request import Request
@@ -27,7 +28,7 @@ from metrics.queries.requests.lookups import conversation
 from metrics.queries.routing.current_route import RouteQuestion, current_route, expected_tokens
 from metrics.queries.routing.sample_request import read_sample
 from metrics.queries.stored import flushed
-from metrics.spending.admission import admission_now
+from metrics.spending.admission import LimitsOf, admission_now
 
 
 class NotReady(APIException):
@@ -39,7 +40,7 @@ class RoutePreview(APIView):
     permission_needed = "endpoints.read"  # also to send a body
 
     @extend_schema(parameters=[RouteGetSerializer], responses=RouteSerializer)
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where a request for this model would go now, and why, with all endpoints that have the model.
 
         `limits` has what the limits of the API key would do with it; with a session, those of everyone.
@@ -54,7 +55,9 @@ class RoutePreview(APIView):
             if found.payload["model"] != values["model"]:
                 raise BadRequest(f"conversation: its requests are for the model {found.payload['model']!r}.")
         own = getattr(request.auth, "id", None)
-        return _answer(RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)), own)
+        return _answer(
+            RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)), own, limits_of
+        )
 
     @extend_schema(
         operation_id="route_of_body",
@@ -62,7 +65,7 @@ class RoutePreview(APIView):
         request={"application/json": OpenApiTypes.OBJECT},
         responses=RouteSerializer,
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where this request would go now: the body is that of an inference request, and a session may be named
         in a header. Nothing is sent, stored or taken from limits. With a session of the dashboard, for administrators.
         """
@@ -80,7 +83,7 @@ class RoutePreview(APIView):
         question = RouteQuestion(
             sample.parsed.model, values["kind"], sample=sample, may_use_external=_may_use_external(sample.key_id)
         )
-        return _answer(question, sample.key_id)
+        return _answer(question, sample.key_id, limits_of)
 
 
 def _may_use_external(key_id: object) -> bool:
@@ -90,15 +93,18 @@ def _may_use_external(key_id: object) -> bool:
     return bool(stored_keys().filter(pk=key_id).values_list("external", flat=True).first())
 
 
-def _answer(question: RouteQuestion, key_id: object) -> Response:
+def _answer(question: RouteQuestion, key_id: object, limits_of: LimitsOf) -> Response:
     if not runtime.installation.is_serving():
         raise NotReady
     preview = current_route(question)
     if preview is None:
         raise NotFound(f"The model {question.model!r} does not exist; GET /v1/models lists the models.")
     key = key_id if isinstance(key_id, str) else None
-    limits = admission_now(key, question.kind, expected_tokens(question, key))
-    return Response({**preview, "limits": admission_document(limits)})
+    try:
+        limits = admission_document(admission_now(key, question.kind, expected_tokens(question, key), limits_of))
+    except Error:
+        limits = None
+    return Response({**preview, "limits": limits})
 
 
 class RunningRequests(APIView):
@@ -122,7 +128,6 @@ class RequestCancel(APIView):
 
 
 URLS: list[tuple[str, Any, str]] = [
-    ("api/route", RoutePreview, "api-route"),
     ("api/live", RunningRequests, "api-live"),
     ("api/live/<uuid:request_id>/cancel", RequestCancel, "api-live-cancel"),
 ]

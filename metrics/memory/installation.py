@@ -7,7 +7,6 @@ from typing import Protocol
 from endpoints.engine_reports import EngineReading
 from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
-from gateway.registry.limits import LimitFacts
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
 from gateway.routing.affinity.affinity import Affinity
 from gateway.routing.model_names import ModelNames
@@ -54,10 +53,6 @@ class InstallationState(Protocol):
 
     def limit_use(self, level: str, subject_id: str) -> LimitUse:
         """Return the present use of the limits of an API key, a user, or everyone, over all workers."""
-        ...
-
-    def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
-        """Return the published limits of an API key, a user, or everyone; None: there are none."""
         ...
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
@@ -175,9 +170,6 @@ class StoppedInstallation:
 
     def limit_use(self, level: str, subject_id: str) -> LimitUse:
         return LimitUse()
-
-    def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
-        return None
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         return []

@@ -1,6 +1,6 @@
 """Whether the limits and budgets of an API key would let in a request now. Nothing is taken from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, TypedDict
 
 from gateway.base.request_kinds import BY_NAME
@@ -22,6 +22,7 @@ from metrics.spending.subjects import Subject
 
 ADMITTED, WAITS, REFUSED = "admitted", "waits", "refused"
 DECISIONS = (ADMITTED, WAITS, REFUSED)
+LimitsOf = Callable[[Collection[Subject]], Mapping[Subject, LimitFacts]]
 EXCEEDED = (CONCURRENCY, REQUESTS, TOKENS, MONEY)  # limits of ExceededPayload
 
 
@@ -45,20 +46,21 @@ class AdmissionPayload(TypedDict):
     instead: str | None
 
 
-def admission_now(key_id: str | None, kind: str, tokens: int) -> AdmissionPayload:
+def admission_now(key_id: str | None, kind: str, tokens: int, limits_of: LimitsOf) -> AdmissionPayload:
     """Return what the limits would do with a request of an API key that reserves so many tokens.
 
-    None: a request without an API key. It needs the database for the key's owner; raises django.db.Error.
+    None: a request without an API key. Raises django.db.Error.
     """
     subjects: list[Subject] = [(EVERYONE_LEVEL, "")]
     if key_id is not None:
         owner = key_owners([key_id]).get(key_id)
         subjects = [(KEY_LEVEL, key_id), *([(USER_LEVEL, owner.id)] if owner else []), *subjects]
-    found = [(subject, facts) for subject in subjects if (facts := runtime.installation.limits_of(*subject))]
-    exceeded = [it for subject, facts in found for it in _limits(subject, facts, kind, tokens)]
+    found = limits_of(subjects)
+    limits = [(subject, found[subject]) for subject in subjects if subject in found]
+    exceeded = [it for subject, facts in limits for it in _limits(subject, facts, kind, tokens)]
     instead = None
     if BY_NAME[kind].needs_slot:
-        for subject, budget in ((subject, budget) for subject, facts in found for budget in facts.budgets):
+        for subject, budget in ((subject, budget) for subject, facts in limits for budget in facts.budgets):
             used = used_now(subject, budget.unit, budget.period) or 0
             if budget.instead is not None:
                 instead = instead or (budget.instead if used >= budget.amount else None)

@@ -13,7 +13,6 @@ from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
 from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
-from gateway.registry.limits import LimitFacts
 from gateway.registry.reader import NOT_READ, RegistryReader, StoreUnreadable
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds, ref, speed_key
 from gateway.routing.affinity.affinity import Affinity
@@ -63,12 +62,6 @@ class RunningInstallation:
 
     def limit_use(self, level: str, subject_id: str) -> LimitUse:
         return self._publisher.live.limit_use(level, subject_id)
-
-    def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
-        try:
-            return self._publisher.look_up(lambda reader: reader.limits_of(level, subject_id))
-        except StoreUnreadable:
-            return None
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         try:

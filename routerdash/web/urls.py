@@ -12,6 +12,7 @@ from access import views as access_views
 from access.limits import api as limits_api
 from access.limits import pages as limits_pages
 from access.limits import use_api as limits_use_api
+from access.limits.reading import read_limits
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
@@ -99,6 +100,7 @@ urlpatterns = [
     *_api(api_requests.URLS),
     *_api(conversations.URLS),
     *_api(running.URLS),
+    path("api/route", running.RoutePreview.as_view(), {"limits_of": read_limits}, name="api-route"),
     *_api(replays.URLS),
     *_api(api_endpoint.URLS),
     *_api(api_models.URLS),

@@ -17,7 +17,6 @@ from gateway.ipc import journal
 from gateway.ipc.counters.limit_use import LimitUse
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
-from gateway.registry.limits import LimitFacts
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
 from gateway.routing.affinity.affinity import Affinity
 from gateway.routing.model_names import ModelNames
@@ -56,7 +55,6 @@ class FakeInstallation:
         self.trials: Callable[[], Mapping[str, int]] = dict
         self.aside: Callable[[], Mapping[str, AsideNote]] = dict
         self.limit_use: Callable[[str, str], LimitUse] = lambda level, subject_id: LimitUse()
-        self.limits_of: Callable[[str, str], LimitFacts | None] = lambda level, subject_id: None
         self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
         self.model_names: Callable[[], ModelNames | None] = lambda: None
         self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None

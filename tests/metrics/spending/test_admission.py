@@ -10,6 +10,7 @@ from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONEY, MONTH, TOKENS, USER_LEVEL, Budget, LimitFacts
 from metrics.spending import admission
 from metrics.spending.admission import admission_now
+from tests.access.limits.made import budget
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.queries.routing.test_routing_preview import endpoint, routes
 from tests.metrics.records import KEY, A
@@ -30,7 +31,6 @@ class Limited:
 @pytest.fixture
 def limited(shown_world: World, monkeypatch: pytest.MonkeyPatch) -> Limited:
     found, state = Limited(), fake_installation()
-    state.limits_of = lambda level, subject_id: found.limits.get((level, subject_id))
     state.limit_use = lambda level, subject_id: found.use.get((level, subject_id), LimitUse())
     monkeypatch.setattr(
         admission, "used_now", lambda subject, unit, period: found.spent.get((*subject, unit, period), 0)
@@ -38,13 +38,15 @@ def limited(shown_world: World, monkeypatch: pytest.MonkeyPatch) -> Limited:
     return found
 
 
-def decision(kind: str = CHAT, tokens: int = 10, key: str | None = KEY) -> tuple[str, list[tuple[str, str]]]:
-    result = admission_now(key, kind, tokens)
+def decision(
+    limited: Limited, kind: str = CHAT, tokens: int = 10, key: str | None = KEY
+) -> tuple[str, list[tuple[str, str]]]:
+    result = admission_now(key, kind, tokens, lambda subjects: limited.limits)
     return result["decision"], [(it["level"], it["limit"]) for it in result["exceeded"]]
 
 
 def test_without_limits_all_are_admitted(limited: Limited) -> None:
-    assert decision() == decision(key=None) == ("admitted", [])
+    assert decision(limited) == decision(limited, key=None) == ("admitted", [])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_without_limits_all_are_admitted(limited: Limited) -> None:
 )
 def test_limits(limited: Limited, facts: LimitFacts, use: LimitUse, expected: str) -> None:
     limited.limits[KEY_LEVEL, KEY], limited.use[KEY_LEVEL, KEY] = facts, use
-    assert decision()[0] == expected
+    assert decision(limited)[0] == expected
 
 
 def test_the_first_limit_decides_and_all_are_listed(limited: Limited, admin: User) -> None:
@@ -73,29 +75,29 @@ def test_the_first_limit_decides_and_all_are_listed(limited: Limited, admin: Use
     limited.limits[EVERYONE_LEVEL, ""] = LimitFacts(tokens=5)
     limited.use = {of_key: LimitUse(1, 1, 1), of_user: LimitUse(1, 1, 1)}
     exceeded = [("key", "concurrency"), ("user", "requests"), ("everyone", "tokens")]
-    assert decision(key=str(key.pk)) == ("waits", exceeded)
-    assert decision(key=None) == ("refused", [("everyone", "tokens")])
+    assert decision(limited, key=str(key.pk)) == ("waits", exceeded)
+    assert decision(limited, key=None) == ("refused", [("everyone", "tokens")])
 
 
 def test_requests_that_need_no_slot_count_as_requests_only(limited: Limited) -> None:
     limited.limits[KEY_LEVEL, KEY] = LimitFacts(1, 5, 5, ("requests",), (Budget("b", TOKENS, DAY, 5),))
     limited.use[KEY_LEVEL, KEY] = LimitUse(1, 4, 5)
-    assert decision(COUNT_TOKENS) == ("admitted", [])
+    assert decision(limited, COUNT_TOKENS) == ("admitted", [])
     limited.use[KEY_LEVEL, KEY] = LimitUse(1, 5, 5)
-    assert decision(COUNT_TOKENS) == ("refused", [("key", "requests")])
+    assert decision(limited, COUNT_TOKENS) == ("refused", [("key", "requests")])
 
 
 def test_budgets(limited: Limited) -> None:
     tokens, money = Budget("a", TOKENS, DAY, 100), Budget("b", MONEY, MONTH, 10**9)
     limited.limits[KEY_LEVEL, KEY] = LimitFacts(budgets=(tokens, money))
     limited.spent = {(KEY_LEVEL, KEY, TOKENS, DAY): 90, (KEY_LEVEL, KEY, MONEY, MONTH): 10**9 - 1}
-    assert decision() == ("admitted", [])
-    assert decision(tokens=11) == ("refused", [("key", "tokens")])
+    assert decision(limited) == ("admitted", [])
+    assert decision(limited, tokens=11) == ("refused", [("key", "tokens")])
     limited.spent[KEY_LEVEL, KEY, MONEY, MONTH] = 10**9
-    assert decision() == ("refused", [("key", "money")])
+    assert decision(limited) == ("refused", [("key", "money")])
     other = Budget("b", MONEY, MONTH, 10**9, instead="small")
     limited.limits[KEY_LEVEL, KEY] = LimitFacts(budgets=(other,))
-    found = admission_now(KEY, CHAT, 10)
+    found = admission_now(KEY, CHAT, 10, lambda subjects: limited.limits)
     assert (found["decision"], found["instead"]) == ("admitted", "small")
 
 
@@ -105,7 +107,7 @@ def test_the_api_says_it_for_the_key_that_asks(limited: Limited, admin: User, as
     state.routes = lambda model: routes([endpoint(A)], model)
     script = with_key(key_for(admin, READ_ENDPOINTS, INFERENCE, name="script"))
     own = str(ApiKey.objects.get(name="script").pk)
-    limited.limits[KEY_LEVEL, own] = LimitFacts(budgets=(Budget("b", MONEY, DAY, 2_500_000_000),))
+    budget((KEY_LEVEL, own), 2_500_000_000, MONEY)
     limited.spent[KEY_LEVEL, own, MONEY, DAY] = 2_500_000_001
     exceeded = {
         "level": "key", "limit": "money", "period": "day", "amount": "2.5", "used": "2.500000001", "requested": "0",
