@@ -20,7 +20,7 @@ from gateway.registry.limits import KEY_LEVEL, LEVELS, LIMITS_OF_A_SUBJECT, MONE
 
 
 class LimitUseSerializer(serializers.Serializer[Any]):
-    """One limit and what is used of it."""
+    """One limit with its use."""
 
     limit = serializers.ChoiceField(choices=LIMITS_OF_A_SUBJECT)
     amount = serializers.IntegerField()
@@ -29,7 +29,7 @@ class LimitUseSerializer(serializers.Serializer[Any]):
 
 
 class BudgetUseSerializer(serializers.Serializer[Any]):
-    """One budget and what is spent of it in its present period."""
+    """One budget with the amount spent in its present period."""
 
     unit = serializers.ChoiceField(choices=UNITS)
     period = serializers.ChoiceField(choices=PERIODS)

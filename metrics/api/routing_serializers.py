@@ -143,13 +143,15 @@ class ExceededSerializer(serializers.Serializer[Any]):
     limit = serializers.ChoiceField(EXCEEDED, help_text="With a `period`, it is a budget.")
     period = serializers.ChoiceField(PERIODS, allow_null=True, help_text="Period of the budget.")
     amount = serializers.CharField(help_text="The most that is allowed; money in the currency of ROUTERDASH_CURRENCY.")
-    used = serializers.CharField(help_text="What is used now, with reservations.")
-    requested = serializers.CharField(help_text="What the request would take; of money, 0: its cost is not computed.")
+    used = serializers.CharField(help_text="The present use, with reservations.")
+    requested = serializers.CharField(
+        help_text="The part that the request would take; of money, 0: its cost is not computed."
+    )
     waits = serializers.BooleanField(help_text="Whether the request would wait for it; otherwise it is refused.")
 
 
 class AdmissionSerializer(serializers.Serializer[Any]):
-    """What the limits of the API key, its user and everyone would do with the request."""
+    """Whether the limits of the API key, its user and everyone would admit the request."""
 
     decision = serializers.ChoiceField(DECISIONS, help_text="By the first limit that is exceeded.")
     exceeded = ExceededSerializer(many=True)

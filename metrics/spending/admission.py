@@ -39,7 +39,7 @@ class ExceededPayload(TypedDict):
 
 
 class AdmissionPayload(TypedDict):
-    """What the limits would do with a request now. `instead`: the model that it would use for a spent budget."""
+    """Whether the limits would admit a request now. `instead`: the model that it would use for a spent budget."""
 
     decision: Literal["admitted", "waits", "refused"]
     exceeded: list[ExceededPayload]
@@ -47,7 +47,7 @@ class AdmissionPayload(TypedDict):
 
 
 def admission_now(key_id: str | None, kind: str, tokens: int, limits_of: LimitsOf) -> AdmissionPayload:
-    """Return what the limits would do with a request of an API key that reserves so many tokens.
+    """Return whether the limits would admit a request of an API key that reserves so many tokens.
 
     None: a request without an API key. Raises django.db.Error.
     """

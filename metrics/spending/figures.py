@@ -52,7 +52,7 @@ def spent_budgets(share: float, spenders: Collection[Subject] = ()) -> list[Budg
 
 
 def used_now(subject: Subject, unit: str, period: str) -> int | None:
-    """Return what a budget has spent in its present period, with reservations; None: it is not known."""
+    """Return the amount of a budget in its present period, with reservations; None: it is not known."""
     config = settings.ROUTERDASH
     today = datetime.now(config.zone).date()
     file = _open_file(config.live_page_path)

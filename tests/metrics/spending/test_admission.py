@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Limited:
-    """Published limits, and what is used of them."""
+    """Limits and their use."""
 
     def __init__(self) -> None:
         self.limits: dict[tuple[str, str], LimitFacts] = {}
