@@ -305,7 +305,10 @@ def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes, o
     if decision is only:
         attempt = request.attempt
         assert attempt is not None
-        prompt, output, _ = expected_tokens(request)
+        expected = None
+        if request.limited is not None and request.chain is None:  # else it may have been that of another model
+            expected = request.limited.expected
+        prompt, output, _ = expected or expected_tokens(request)
         attempt.begin(request.services.learned, known.rows[0], prompt, output)
     return decision
 
@@ -339,8 +342,8 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
 def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
     """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
     if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
-        prompt, output, _ = expected_tokens(request)
-        limited.prompt, limited.reserved = prompt, prompt + int(output) * request.parsed.choices
+        limited.expected = expected = expected_tokens(request)
+        limited.reserved = expected[0] + int(expected[1]) * request.parsed.choices
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

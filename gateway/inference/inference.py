@@ -138,8 +138,9 @@ async def serve(request: InferenceRequest, body: Body) -> None:
 
 def _let_go(request: InferenceRequest) -> None:
     """Give back the slot and the part of limits that a request still holds."""
-    if request.limited is not None:
-        let_go(request, request.limited)
+    limited = request.limited
+    if limited is not None and (limited.charge is not None or limited.held is not None):
+        let_go(request, limited)
     if request.attempt is not None and request.attempt.active:
         request.leave_endpoint()
 

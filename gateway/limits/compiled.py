@@ -4,7 +4,7 @@ An API key has its own limits, those of its owner, and those of everyone. A requ
 everyone. They are compiled when a key is first used, and again after one of the rows has changed.
 """
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
 from gateway.ipc.counters.places import NoPlace
@@ -28,7 +28,7 @@ from gateway.registry.schema import ApiKey
 CACHED = 10_000  # API keys in each of the two halves of the cache
 MAX_BUDGET = (1 << 62) - 1
 YIELD_SECONDS = 0.1  # in which a process looks at its queue at least once
-OF_A_MINUTE = (REQUESTS, TOKENS)
+OF_A_MINUTE = ((REQUESTS, 1), (TOKENS, 2))  # and the place of each among the three of a subject in `Plan.left`
 
 
 class LevelLimits:
@@ -50,8 +50,8 @@ class CompiledLimits:
     """The limits of one API key, of its owner and of everyone."""
 
     __slots__ = (
-        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_user", "levels", "minutes", "owner_id", "plan",
-        "reserved_budgets", "version", "with_instead",
+        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_user", "header_parts", "is_of_one_level",
+        "levels", "minutes", "owner_id", "plan", "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -84,13 +84,18 @@ class CompiledLimits:
         self.cheap = counters.plan(*of_requests) if of_requests else None
         # Of the limits a minute: the name, and for each level that has it, its place in `Charge.left` and its amount.
         self.minutes: list[tuple[str, list[tuple[int, int]]]] = []
-        order = self.plan.limits()
-        for limit in OF_A_MINUTE:
+        for limit, offset in OF_A_MINUTE:
             found = [
-                (order.index((it.subject, limit)), amount) for it in levels if (amount := it.amount(limit)) is not None
+                (3 * number + offset, amount)
+                for number, it in enumerate(levels)
+                if (amount := it.amount(limit)) is not None
             ]
             if found:
                 self.minutes.append((limit, found))
+        # OpenAI's header lines of limits that each have one level: the text before what is left of each, and the place
+        # of that. They are made when they are first needed (gateway.limits.replies).
+        self.header_parts: list[tuple[str, int]] | None = None
+        self.is_of_one_level = all(len(found) == 1 for _, found in self.minutes)
 
     def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:
         """Return True if these are its limits and budgets."""
@@ -179,44 +184,30 @@ def _allowance(facts: LimitFacts) -> Allowance:
     return Allowance(concurrency=facts.concurrency, requests=facts.requests, tokens=facts.tokens)
 
 
-class LimitedRequest:
+class LimitedRequest(Struct, gc=False, eq=False):
     """One request with limits, and the part of them that it has taken."""
 
-    __slots__ = (
-        "anthropic",
-        "budgets",
-        "charge",
-        "compiled",
-        "cost",
-        "exceeded",
-        "excess",
-        "held",
-        "left",
-        "lines",
-        "most",
-        "prompt",
-        "reserved",
-        "waited_for",
-        "yields_until",
-    )
+    compiled: CompiledLimits
+    budgets: Budgets
+    anthropic: bool  # its client uses Anthropic's API, otherwise OpenAI's or Ollama's
+    charge: Charge | None = None  # of its limits, until it ends
+    left: list[int] | None = None  # of each limit (Charge.left), once it was taken from them
+    # Tokens that were expected of the prompt, of the output, and of an average output; None: nothing limits them.
+    expected: tuple[int, float, float] | None = None
+    reserved: int | None = None  # tokens; None: nothing limits them
+    lines: bytes | None = None  # header lines, once they are needed
+    excess: Excess | None = None  # the limit that it exceeded when it last tried
+    waited_for: str | None = None  # that limit as records name it, if it had to wait for it
+    yields_until: float | None = None  # to older requests of other processes; None: it has not yet
+    held: Held | None = None  # from its budgets, until it ends
+    exceeded: BudgetExceeded | None = None  # the budget that forbade it when it last tried
+    most: int = 0  # tokens that it can use at most, for hard budgets
+    cost: Reserve | None = None  # None: it has no price
 
-    def __init__(self, compiled: CompiledLimits, budgets: Budgets, *, anthropic: bool = False) -> None:
-        """`anthropic`: its client uses Anthropic's API, otherwise OpenAI's or Ollama's."""
-        self.budgets = budgets
-        self.held: Held | None = None  # from its budgets, until it ends
-        self.exceeded: BudgetExceeded | None = None  # the budget that forbade it when it last tried
-        self.most = 0  # tokens that it can use at most, for hard budgets
-        self.cost: Reserve | None = None  # None: it has no price
-        self.compiled = compiled
-        self.anthropic = anthropic
-        self.charge: Charge | None = None  # of its limits, until it ends
-        self.left: list[int] | None = None  # of each limit (Charge.left), once it was taken from them
-        self.excess: Excess | None = None  # the limit that it exceeded when it last tried
-        self.waited_for: str | None = None  # that limit as records name it, if it had to wait for it
-        self.prompt = 0  # tokens of the prompt, as they were expected
-        self.reserved: int | None = None  # tokens; None: nothing limits them
-        self.lines: bytes | None = None  # header lines, once they are needed
-        self.yields_until: float | None = None  # to older requests of other processes; None: it has not yet
+    @property
+    def prompt(self) -> int:
+        """The tokens that were expected of the prompt; 0: nothing limits them."""
+        return 0 if self.expected is None else self.expected[0]
 
     def take(self, arrived: float, *, gives_way: bool = False) -> bool:
         """Take the request, which has arrived at this time, from all limits and budgets.

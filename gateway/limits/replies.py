@@ -124,16 +124,38 @@ def header_lines(limited: LimitedRequest) -> bytes:
 
     Its own part of them leaves them last, after a whole window.
     """
-    if limited.lines is None:
-        if limited.left is None:
+    lines = limited.lines
+    if lines is None:
+        left, compiled = limited.left, limited.compiled
+        if left is None:
             return b""
-        anthropic = limited.anthropic
-        reset = _reset(WINDOW_SECONDS, anthropic=True) if anthropic else _FULL_WINDOW
-        lines = b""
-        for limit, amount, left in limited.compiled.least(limited.left):
-            lines += b"%b%d\r\n" % (_first_lines(limit, amount, reset, anthropic), left)
+        if compiled.is_of_one_level and not limited.anthropic:
+            text = ""
+            for before, place in compiled.header_parts or _make_header_parts(compiled):
+                text += f"{before}{left[place]}\r\n"
+            lines = text.encode()
+        else:
+            lines = _lines(limited, left)
         limited.lines = lines
-    return limited.lines
+    return lines
+
+
+def _make_header_parts(compiled: CompiledLimits) -> list[tuple[str, int]]:
+    compiled.header_parts = [
+        (_first_lines(limit, amount, _FULL_WINDOW, False).decode(), place)
+        for limit, levels in compiled.minutes
+        for place, amount in levels
+    ]
+    return compiled.header_parts
+
+
+def _lines(limited: LimitedRequest, left: list[int]) -> bytes:
+    anthropic = limited.anthropic
+    reset = _reset(WINDOW_SECONDS, anthropic=True) if anthropic else _FULL_WINDOW
+    return b"".join(
+        b"%b%d\r\n" % (_first_lines(limit, amount, reset, anthropic), rest)
+        for limit, amount, rest in limited.compiled.least(left)
+    )
 
 
 @lru_cache(1000)

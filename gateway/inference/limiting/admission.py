@@ -33,7 +33,7 @@ def find_limits(request: InferenceRequest) -> None:
     request.limited = (
         None
         if compiled is None
-        else LimitedRequest(compiled, request.services.limits.budgets, anthropic=request.api.kind.name in OF_ANTHROPIC)
+        else LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.name in OF_ANTHROPIC)
     )
 
 
@@ -153,9 +153,7 @@ def _settle_budgets(held: Held, made: RequestRecord, cost: int) -> None:
 
 
 def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
-    """End a request that has no record of its own, if it has not ended: it was refused, or failed on the way."""
-    if limited.charge is None and limited.held is None:
-        return
+    """End a request that holds a part of limits or budgets, but has no record of its own: it failed on the way."""
     if request.attempts:
         limited.give_back()
         limited.settle(0)

@@ -16,8 +16,11 @@ Otherwise the process whose requests end would use each free place at once.
 The tokens of a request are reserved when it is taken, and corrected when it is settled.
 """
 
+import struct
 from collections.abc import Sequence
 from operator import itemgetter
+
+from msgspec import Struct
 
 from gateway.ipc.counters.counter_file import (
     CELL_SECONDS,
@@ -28,6 +31,7 @@ from gateway.ipc.counters.counter_file import (
     IN_FLIGHT,
     MAX_REQUESTS_IN_CELL,
     MAX_TOKENS_IN_CELL,
+    NEWEST,
     REQUEST_CELLS,
     REQUESTS,
     TOKEN_CELLS,
@@ -44,6 +48,11 @@ CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = "concurrency", "requests",
 TAKE_ATTEMPTS = 3  # to take the last of a limit, while other processes try the same
 HEAD_START = 250  # ms that a request may have waited less than one of another process, without letting it go first
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
+ENDLESS = 1 << 62  # in place of a limit that there is not
+
+# From IN_FLIGHT on: requests in flight, requests and tokens that are claimed, then those that were ever counted. Each
+# word is loaded at once, one after the other.
+_load_counts = struct.Struct("5Q").unpack_from
 
 
 class Allowance:
@@ -61,38 +70,25 @@ class Allowance:
         self.counted = requests is not None or tokens is not None  # in cells
 
 
-def _limits_of(allowance: Allowance) -> tuple[tuple[str, int | None, tuple[int, ...]], ...]:
-    """Return the name of each limit, its highest value, and the words of a place that count for it."""
-    return (
-        (CONCURRENCY, allowance.concurrency, (IN_FLIGHT,)),
-        (REQUESTS_PER_MINUTE, allowance.requests, (CLAIMED_REQUESTS, REQUESTS)),
-        (TOKENS_PER_MINUTE, allowance.tokens, (CLAIMED_TOKENS, TOKENS)),
-    )
-
-
-class Charge:
+class Charge(Struct, gc=False, eq=False):
     """A request that was taken from limits. It ends once, by `settle` or `cancel`; later calls do nothing."""
 
-    __slots__ = ("_number", "_plan", "_tokens", "left")
-
-    def __init__(self, plan: "Plan", number: int, tokens: int, left: list[int]) -> None:
-        """`number` is that of the cell in which the request and its tokens were counted."""
-        self._plan: Plan | None = plan
-        self._number = number
-        self._tokens = tokens
-        self.left = left  # of each limit, in the order of `Plan.limits`, once this request was taken
+    plan: "Plan | None"  # None: it has ended
+    number: int  # of the cell in which the request and its tokens were counted
+    tokens: int
+    left: list[int]  # as of `Plan.left`, once this request was taken
 
     def settle(self, tokens: int = 0) -> None:
         """End the request, which has used so many tokens."""
-        plan, self._plan = self._plan, None
+        plan, self.plan = self.plan, None
         if plan is not None:
-            plan.leave(self._number, 0, self._tokens - tokens)
+            plan.leave(self.number, 0, self.tokens - tokens)
 
     def cancel(self) -> None:
         """End the request as if it had never been taken, because it reached no endpoint."""
-        plan, self._plan = self._plan, None
+        plan, self.plan = self.plan, None
         if plan is not None:
-            plan.leave(self._number, 1, self._tokens)
+            plan.leave(self.number, 1, self.tokens)
 
 
 class Excess:
@@ -119,44 +115,48 @@ class Plan:
         "_counted",
         "_demands",
         "_file",
+        "_given_up",
         "_halves",
         "_in_flight",
-        "_load",
-        "_marks",
+        "_load_stamp",
+        "_minutes",
         "_number",
+        "_own_places",
         "_pause",
         "_shorts",
         "_stamp",
-        "_tags",
         "_until",
         "_words",
         "clock",
         "elsewhere",
     )
 
-    def __init__(self, file: CounterFile, row: int, demands: Sequence[tuple[Subject, Allowance]]) -> None:
-        """`demands`: different subjects with their limits. `row`: number of the own row."""
+    def __init__(
+        self, file: CounterFile, row: int, own_places: OwnPlaces, demands: Sequence[tuple[Subject, Allowance]]
+    ) -> None:
+        """`demands`: different subjects with their limits. `row`, `own_places`: the own row, and its places."""
         self._file = file
         self._words, self._halves, self._shorts = file.words, file.halves, file.shorts
         self.clock = file.clock
         self._pause = PAUSE * row
+        self._own_places = own_places
+        self._given_up = 0  # OwnPlaces.given_up when this process last made sure that the subjects have their places
         self._demands = demands
         self._counted = [subject for subject, allowance in demands if allowance.counted]
         # Where other processes publish that requests wait, and for which subject.
         self.elsewhere: list[tuple[int, Subject]] = []
         self._number = 0  # of the present cell
         self._until = 0.0  # time at which it ends
-        self._tags: list[tuple[int, int]] = []  # own places, and the tags that they must have
         self._in_flight: list[int] = []  # indexes of words of the own places
-        # For each subject that is counted: indexes of the words of a claim; of the requests in the present cell and of
-        # all, and of the tokens likewise.
+        # For each subject that is counted: indexes of the words of a claim; those of the requests and of the tokens in
+        # the present cell and in all, and of the claim; and those of the newest cell's number and of the first cells.
         self._claims: list[tuple[int, int]] = []
-        self._cells: list[tuple[int, int, int, int]] = []
-        self._load = itemgetter(CHANGES, CHANGES)
-        self._stamp: tuple[int, ...] = ()
-        self._marks = 1  # number of loaded words that must be as in the stamp
-        # Which of the loaded words are added up, from and to; the highest sum; the subject and the name of the limit.
-        self._checks: list[tuple[int, int, int, Subject, str]] = []
+        self._cells: list[tuple[int, int, int, int, int, int]] = []
+        self._minutes: list[tuple[int, int, int]] = []
+        self._load_stamp = itemgetter(CHANGES, CHANGES)
+        self._stamp: tuple[int, ...] = ()  # while these words are so, all places are known
+        # For each subject: the bytes at which its counts begin in all rows; and its limits, less `Subject.base_…`.
+        self._checks: list[tuple[Subject, list[int], int, int, int]] = []
 
     def take(self, tokens: int = 0) -> Charge | Excess:
         """Take one request, with a reservation of tokens, from the limits of all subjects, or from none.
@@ -171,8 +171,7 @@ class Plan:
             self._claim(tokens)
             memory_barrier()
             left: list[int] = []
-            excess = self._excess(left)
-            if excess is None:
+            if (excess := self._excess(left)) is None:
                 if self._cells:
                     self._count(tokens)
                 return Charge(self, self._number, tokens, left)
@@ -211,17 +210,11 @@ class Plan:
                     return subject
         return None
 
-    def limits(self) -> list[tuple[Subject, str]]:
-        """Return the subject and the name of each limit, in the order of `Charge.left`."""
-        return [
-            (subject, limit)
-            for subject, allowance in self._demands
-            for limit, most, _ in _limits_of(allowance)
-            if most is not None
-        ]
-
     def left(self) -> list[int]:
-        """Return the unused part of each limit now, at least 0, in the order of `limits`. Raises NoPlace."""
+        """Return the unused part of each limit now, at least 0. Raises NoPlace.
+
+        Each subject has three: of concurrency, requests and tokens. ENDLESS is about that of a limit that there is not.
+        """
         self._follow()
         left: list[int] = []
         self._excess(left, stops=False)
@@ -229,24 +222,25 @@ class Plan:
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
         """End a request, and give back what it was counted for and has not used. Negative tokens: it used more."""
-        if self._cells and (requests or tokens):
+        words = self._words  # the places are as when it was taken: the subjects keep them meanwhile
+        if tokens < 0:
             for subject in self._counted:
-                if tokens < 0:
-                    subject.add_tokens(self._file.cell_number(), -tokens)
-                else:
-                    subject.give_back(number, requests, tokens)
-        for at in self._in_flight:  # the same as when it was taken: the subjects keep their places meanwhile
-            self._words[at] -= 1
+                subject.add_tokens(self._file.cell_number(), -tokens)
+        elif tokens or requests:
+            cell = number % CELLS
+            for newest, request_cells, token_cells in self._minutes:
+                if words[newest] - number < CELLS:  # else the cell has left the last minute
+                    if requests:
+                        self._shorts[request_cells + cell] -= requests
+                    self._halves[token_cells + cell] -= tokens
+        for at in self._in_flight:
+            words[at] -= 1
 
     def _claim(self, tokens: int) -> None:
         """Count a request in flight, and claim its part of the minute. Both are to be checked. Raises NoPlace."""
         words, now = self._words, self.clock()
-        if now >= self._until:
+        if now >= self._until or (self._given_up != self._own_places.given_up and self._has_lost_a_place()):
             self._renew(now)
-        for place, tag in self._tags:
-            if words[place] != tag:
-                self._renew(now)
-                break
         for at in self._in_flight:
             words[at] += 1
         for claimed_requests, claimed_tokens in self._claims:
@@ -257,17 +251,16 @@ class Plan:
         """Count the request of a claim that was checked, and end the claim. Raises NoPlace."""
         words, shorts, halves = self._words, self._shorts, self._halves
         try:
-            for request_cell, requests, token_cell, all_tokens in self._cells:
+            for request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens in self._cells:
                 shorts[request_cell] += 1
                 words[requests] += 1
                 halves[token_cell] += tokens
                 words[all_tokens] += tokens
+                words[claimed_requests] = 0
+                words[claimed_tokens] = 0
         except ValueError:
             self._undo()
             raise NoPlace(f"a cell has {MAX_REQUESTS_IN_CELL:,} requests or {MAX_TOKENS_IN_CELL:,} tokens") from None
-        for claimed_requests, claimed_tokens in self._claims:
-            words[claimed_requests] = 0
-            words[claimed_tokens] = 0
 
     def _undo(self) -> None:
         words = self._words
@@ -280,25 +273,40 @@ class Plan:
     def _excess(self, left: list[int], requests: int = 0, tokens: int = 0, *, stops: bool = True) -> Excess | None:
         """Return the first limit that is exceeded, with so many more requests and tokens than now.
 
-        The unused part of each limit before it is added to `left`; of all limits, if it does not stop there.
+        The unused part of the limits of each subject before it is added to `left`; of all subjects, if it does not stop
+        there.
         """
         words = self._words
-        found = self._load(words)
-        while found[: self._marks] != self._stamp:
+        while self._load_stamp(words) != self._stamp:
             self._look()
-            found = self._load(words)
-        for begin, end, most, subject, limit in self._checks:
-            unused = most - sum(found[begin:end]) - (tokens if limit is TOKENS_PER_MINUTE else requests)
-            if unused < 0 and stops:
-                return Excess(subject, limit)
-            left.append(unused)
+        for subject, places, in_flight, of_requests, of_tokens in self._checks:
+            for place in places:
+                flying, claimed_requests, claimed_tokens, counted_requests, counted_tokens = _load_counts(words, place)
+                in_flight -= flying
+                of_requests -= claimed_requests + counted_requests
+                of_tokens -= claimed_tokens + counted_tokens
+            if stops:
+                if in_flight < requests:
+                    return Excess(subject, CONCURRENCY)
+                if of_requests < requests:
+                    return Excess(subject, REQUESTS_PER_MINUTE)
+                if of_tokens < tokens:
+                    return Excess(subject, TOKENS_PER_MINUTE)
+            left += (in_flight, of_requests, of_tokens)
         return None
 
     def _follow(self) -> None:
         """Find the own places again if they are out of date, without a claim. Raises NoPlace."""
         now = self.clock()
-        if now >= self._until or any(self._words[place] != tag for place, tag in self._tags):
+        if now >= self._until or (self._given_up != self._own_places.given_up and self._has_lost_a_place()):
             self._renew(now)
+
+    def _has_lost_a_place(self) -> bool:
+        """Return True if one of the subjects has lost its own place, after some subject has."""
+        if any(self._words[subject.place] != subject.tag for subject, _ in self._demands):
+            return True
+        self._given_up = self._own_places.given_up
+        return False
 
     def _renew(self, now: float) -> None:
         """Follow the clock: find the own places, or get them, and begin their cells."""
@@ -306,38 +314,44 @@ class Plan:
         tags = [subject.tag for subject, _ in self._demands]
         for subject, _ in self._demands:
             subject.find_own_place(number, tags)
-        self._tags = [(subject.place, subject.tag) for subject, _ in self._demands]
+        self._given_up = self._own_places.given_up
         self._in_flight = [subject.place + IN_FLIGHT for subject, _ in self._demands]
-        self._claims, self._cells = [], []
+        self._claims, self._cells, self._minutes = [], [], []
         for subject in self._counted:
             subject.begin_cell(number)
             place = subject.place
-            self._claims.append((place + CLAIMED_REQUESTS, place + CLAIMED_TOKENS))
-            request_cell = 4 * place + REQUEST_CELLS + number % CELLS
-            token_cell = 2 * place + TOKEN_CELLS + number % CELLS
-            self._cells.append((request_cell, place + REQUESTS, token_cell, place + TOKENS))
+            claim = place + CLAIMED_REQUESTS, place + CLAIMED_TOKENS
+            self._claims.append(claim)
+            request_cells, token_cells = 4 * place + REQUEST_CELLS, 2 * place + TOKEN_CELLS
+            cell = number % CELLS
+            self._cells.append((request_cells + cell, place + REQUESTS, token_cells + cell, place + TOKENS, *claim))
+            self._minutes.append((place + NEWEST, request_cells, token_cells))
         self._until = (number + 1) * CELL_SECONDS
         self._stamp = ()
 
     def _look(self) -> None:
-        """Find out which words are to be loaded: the stamp first, then for each limit claims before sums."""
+        """Find the places of all rows, and what is left of the limits beside what is added up each time."""
         at: list[int] = []
         stamp: list[int] = []
-        for subject, _ in self._demands:
-            subject.look(self._number)
-            at += subject.stamp_at
-            stamp += subject.stamp
-        self._stamp, self._marks, self._checks = tuple(stamp), len(stamp), []
+        self._checks = []
         for subject, allowance in self._demands:
-            for limit, most, words in _limits_of(allowance):
-                if most is None:
-                    continue
-                base = {REQUESTS_PER_MINUTE: subject.base_requests, TOKENS_PER_MINUTE: subject.base_tokens}
-                begin = len(at)
-                for word in words:
-                    at += [place + word for place in subject.places]
-                self._checks.append((begin, len(at), most - base.get(limit, 0), subject, limit))
-        self._load = itemgetter(*at)
+            subject.look(self._number)
+            first = 1 if at else 0  # that of changes of rows is the same for all
+            at += subject.stamp_at[first:]
+            stamp += subject.stamp[first:]
+            concurrency, requests, tokens = allowance.concurrency, allowance.requests, allowance.tokens
+            self._checks.append(
+                (
+                    subject,
+                    [8 * (place + IN_FLIGHT) for place in subject.places],
+                    ENDLESS if concurrency is None else concurrency,
+                    ENDLESS if requests is None else requests - subject.base_requests,
+                    ENDLESS if tokens is None else tokens - subject.base_tokens,
+                )
+            )
+        if len(at) == 1:  # of one word, an itemgetter returns no tuple
+            at, stamp = at * 2, stamp * 2
+        self._load_stamp, self._stamp = itemgetter(*at), tuple(stamp)
         self.elsewhere = [
             (place + WAITING, subject)
             for subject, _ in self._demands
@@ -361,4 +375,4 @@ class LimitCounters:
 
     def plan(self, *demands: tuple[Subject, Allowance]) -> Plan:
         """Return a plan to take from the limits of different subjects. Keep it while the limits are the same."""
-        return Plan(self._file, self._row, demands)
+        return Plan(self._file, self._row, self._places, demands)

@@ -32,6 +32,7 @@ class OwnPlaces:
         self._row = row
         self._words = file.words
         self._first = file.place(row, 0)
+        self.given_up = 0  # number of places that were taken from their subjects
         self._next = 0  # number of the place that is looked at next
         self._full_at = -1  # number of the cell in which no place was idle
         tags, numbers = file.bucket(row, 0)
@@ -110,5 +111,6 @@ class OwnPlaces:
                 file.shorts[tags + index] = 0
         words[file.generation(self._row, tag)] += 1
         words[place + TAG] = 0  # its sums remain: readers use differences of them
+        self.given_up += 1
         del self._places[tag]
         self._free.append(place)

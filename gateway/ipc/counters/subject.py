@@ -140,10 +140,3 @@ class Subject:
         tokens = min(tokens, MAX_TOKENS_IN_CELL - self._file.halves[cell])
         self._file.halves[cell] += tokens
         self._file.words[self.place + TOKENS] += tokens
-
-    def give_back(self, number: int, requests: int, tokens: int) -> None:
-        """Lower the counts of the cell with this number, unless it has left the last minute."""
-        if self._file.words[self.place + NEWEST] - number < CELLS:
-            if requests:
-                self._file.shorts[4 * self.place + REQUEST_CELLS + number % CELLS] -= requests
-            self._file.halves[2 * self.place + TOKEN_CELLS + number % CELLS] -= tokens

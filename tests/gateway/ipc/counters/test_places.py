@@ -130,6 +130,18 @@ def test_a_full_bucket_is_an_error(own):
     own.get(8 + BUCKETS * 1000, NUMBER)
 
 
+def test_a_subject_without_a_new_place_never_counts_in_its_old_one(world, small):
+    counters, other = world.start(), world.start()
+    plan = counters.plan((counters.subject("key", "a"), ONE))
+    plan.take().settle()
+    for subject in range(100):
+        taken(counters, ONE, subject=str(subject))
+    for _ in range(2):
+        with pytest.raises(NoPlace):
+            plan.take()
+    assert all(isinstance(take(other, Allowance(concurrency=2), subject=str(one)), Charge) for one in range(100))
+
+
 def test_a_process_notices_that_a_subjects_place_was_given_up(world, small):
     """It keeps an object of the subject, whose old place belongs to another one now."""
     counters, other = world.start(), world.start()
