@@ -165,6 +165,10 @@ class RegistryWriter:
         """Return the published limits of a subject; None: there are none. Raises sqlite3.Error or Damaged."""
         return None if self._store is None else self._store.get(LIMITS, limit_key(*subject))
 
+    def has_limits(self) -> bool:
+        """Return True if limits are published. Raises sqlite3.Error or Damaged."""
+        return self._store is not None and not self._store.is_empty(LIMITS)
+
     def has_prices(self) -> bool:
         """Return True if prices are published. Raises sqlite3.Error or Damaged."""
         return self._store is not None and not self._store.is_empty(PRICES)

@@ -33,15 +33,23 @@ KEPT = 50  # the fullest budgets, with names
 
 
 def run(
-    stopping: threading.Event, is_ready: Callable[[], bool], spenders: Callable[[], Collection[Subject]] = tuple
+    stopping: threading.Event,
+    is_ready: Callable[[], bool],
+    spenders: Callable[[], Collection[Subject]] = tuple,
+    has_limits: Callable[[], bool] = lambda: True,
 ) -> None:
     """Look at budgets until `stopping` is set. `is_ready`: the database can be read.
 
-    `spenders`: returns the subjects that have spent something of a budget.
+    `spenders`: returns the subjects that have spent something of a budget. `has_limits`: some are published. It is
+    asked first because it costs less than a look, and most installations have none.
     """
     has_failed, pause, prices = False, LOOK_SECONDS, PriceWatch()
     while not stopping.wait(pause):
         if not is_ready():
+            continue
+        if not has_limits():
+            used_budgets.reset()
+            pause = LOOK_SECONDS
             continue
         started = time.monotonic()
         try:

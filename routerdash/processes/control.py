@@ -154,7 +154,8 @@ class Control:
             threading.Thread(target=self._poll, name="changes"),
         ]
         watch = (self.stopping, lambda: self._ready)
-        threads.append(threading.Thread(target=budget_watch.run, args=(*watch, self._spenders), name="budgets"))
+        looks_at = (self._spenders, self.publisher.has_limits)
+        threads.append(threading.Thread(target=budget_watch.run, args=(*watch, *looks_at), name="budgets"))
         if self.config.balancer == ADAPTIVE:
             threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
             threads.append(threading.Thread(target=slowdowns.run, args=watch, name="slow-downs"))

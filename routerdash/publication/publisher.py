@@ -276,6 +276,13 @@ class Publisher:
         with self._lock:
             return read(self.writer)
 
+    def has_limits(self) -> bool:
+        """Return True if limits are published, or it cannot be read whether some are."""
+        try:
+            return self.read(RegistryWriter.has_limits)
+        except (sqlite3.Error, Damaged):
+            return True
+
     def compare_endpoints(self, ids: Collection[str]) -> bool:
         """Compare endpoints and their models with the store, and publish what differs; return True if something did."""
         with self._lock:

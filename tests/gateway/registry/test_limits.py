@@ -119,6 +119,7 @@ def test_a_build_has_the_limits(writer, known):
     assert writer.limits(KEY) == FACTS
     assert writer.limits(USER) is None
     found = writer.limited_subjects(b"", 10)
+    assert writer.has_limits()
     assert [limited_subject(key) for key in found] == [EVERYONE, KEY]
     assert [writer.limited_subjects(b"", 1), writer.limited_subjects(found[0], 10)] == [found[:1], found[1:]]
     writer.rebuild(DATABASE, (), ())
@@ -128,7 +129,7 @@ def test_a_build_has_the_limits(writer, known):
 
 def test_without_a_store_there_are_no_limits(root, page):
     made = RegistryWriter(root, page)
-    assert (made.limits(KEY), made.limited_subjects(b"", 10)) == (None, [])
+    assert (made.limits(KEY), made.limited_subjects(b"", 10), made.has_limits()) == (None, [], False)
 
 
 def test_the_store_of_a_release_without_limits_is_read(writer, apply, known, root):

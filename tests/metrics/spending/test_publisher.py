@@ -496,6 +496,7 @@ def test_the_fullest_budgets_are_kept_with_their_names(
     monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
     monkeypatch.setattr(connection, "close", lambda: None)  # the connection of this test
     budget_watch.run(Looks(1), lambda: False)
+    budget_watch.run(Looks(1), lambda: True, has_limits=lambda: False)
     assert used_budgets.current() == ((), 0)
     budget_watch.run(Looks(1), lambda: True)
     expected = (
@@ -513,3 +514,6 @@ def test_the_fullest_budgets_are_kept_with_their_names(
     budget_watch.run(Looks(3), lambda: True)
     assert used_budgets.current() == (expected, 2)
     assert caplog.text.count("budgets cannot be read: gone") == 1
+    budget_watch.run(Looks(1), lambda: True, has_limits=lambda: False)  # the last limits were removed
+    assert used_budgets.current() == ((), 0)
+    assert used_budgets.limits_of_everyone == {}
