@@ -50,7 +50,7 @@ class CompiledLimits:
     """The limits of one API key, of its owner and of everyone."""
 
     __slots__ = (
-        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_user", "header_parts", "is_of_one_level",
+        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_two_lines", "has_user", "header_parts",
         "levels", "minutes", "owner_id", "plan", "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
@@ -92,10 +92,10 @@ class CompiledLimits:
             ]
             if found:
                 self.minutes.append((limit, found))
-        # OpenAI's header lines of limits that each have one level: the text before what is left of each, and the place
-        # of that. They are made when they are first needed (gateway.limits.replies).
-        self.header_parts: list[tuple[str, int]] | None = None
-        self.is_of_one_level = all(len(found) == 1 for _, found in self.minutes)
+        # OpenAI's header lines, if both are limited by one level each: the text before what is left of each, and the
+        # place of that. They are made when they are first needed (gateway.limits.replies).
+        self.header_parts: tuple[str, int, str, int] | None = None
+        self.has_two_lines = [len(found) for _, found in self.minutes] == [1, 1]
 
     def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:
         """Return True if these are its limits and budgets."""

@@ -129,23 +129,21 @@ def header_lines(limited: LimitedRequest) -> bytes:
         left, compiled = limited.left, limited.compiled
         if left is None:
             return b""
-        if compiled.is_of_one_level and not limited.anthropic:
-            text = ""
-            for before, place in compiled.header_parts or _make_header_parts(compiled):
-                text += f"{before}{left[place]}\r\n"
-            lines = text.encode()
+        if compiled.has_two_lines and not limited.anthropic:
+            first, at, second, after = compiled.header_parts or _make_header_parts(compiled)
+            lines = f"{first}{left[at]}{second}{left[after]}\r\n".encode()
         else:
             lines = _lines(limited, left)
         limited.lines = lines
     return lines
 
 
-def _make_header_parts(compiled: CompiledLimits) -> list[tuple[str, int]]:
-    compiled.header_parts = [
-        (_first_lines(limit, amount, _FULL_WINDOW, False).decode(), place)
-        for limit, levels in compiled.minutes
-        for place, amount in levels
-    ]
+def _make_header_parts(compiled: CompiledLimits) -> tuple[str, int, str, int]:
+    (one, ((at, amount),)), (other, ((after, of_other),)) = compiled.minutes
+    first, second = (
+        _first_lines(limit, most, _FULL_WINDOW, False).decode() for limit, most in ((one, amount), (other, of_other))
+    )
+    compiled.header_parts = first, at, f"\r\n{second}", after
     return compiled.header_parts
 
 
