@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -56,7 +57,7 @@ from routerdash.publication import stored_entries
 from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.learner import Learner
-from routerdash.publication.publisher import Publisher
+from routerdash.publication.publisher import Publisher, has_limits
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Control:
             threading.Thread(target=self._poll, name="changes"),
         ]
         watch = (self.stopping, lambda: self._ready)
-        looks_at = (self._spenders, self.publisher.has_limits)
+        looks_at = (self._spenders, partial(has_limits, self.publisher))
         threads.append(threading.Thread(target=budget_watch.run, args=(*watch, *looks_at), name="budgets"))
         if self.config.balancer == ADAPTIVE:
             threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))

@@ -276,13 +276,6 @@ class Publisher:
         with self._lock:
             return read(self.writer)
 
-    def has_limits(self) -> bool:
-        """Return True if limits are published, or it cannot be read whether some are."""
-        try:
-            return self.read(RegistryWriter.has_limits)
-        except (sqlite3.Error, Damaged):
-            return True
-
     def compare_endpoints(self, ids: Collection[str]) -> bool:
         """Compare endpoints and their models with the store, and publish what differs; return True if something did."""
         with self._lock:
@@ -313,3 +306,11 @@ class Publisher:
                 self._facts.pop(key, None)
             else:
                 self._facts[key] = facts
+
+
+def has_limits(publisher: Publisher) -> bool:
+    """Return True if limits are published, or it cannot be read whether some are."""
+    try:
+        return publisher.read(RegistryWriter.has_limits)
+    except (sqlite3.Error, Damaged):
+        return True
