@@ -32,7 +32,7 @@ from gateway.inference.housekeeping import Housekeeping
 from gateway.inference.services import Services
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import LivePage
-from gateway.ipc.wake import WakePipe
+from gateway.ipc.wake import BY_CONTROL, WakePipe
 from gateway.loop.rest import Rest
 from gateway.routing.roster import Roster
 from gateway.server import Server, server_config
@@ -73,7 +73,7 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
     rest.on_wake(housekeeping.run)
     rest.on_wake(sweeper.wake)
     wake = WakePipe(row.wake_path)
-    loop.add_reader(wake.descriptor, _follow_control, wake, housekeeping)
+    loop.add_reader(wake.descriptor, _woken, wake, housekeeping)
     background = [loop.create_task(task) for task in _periodic(config, gateway, housekeeping, server, protocol, rest)]
     gc.collect()
     gc.freeze()
@@ -91,10 +91,11 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
         row.release()
 
 
-def _follow_control(wake: WakePipe, housekeeping: Housekeeping) -> None:
-    """Apply what control has published, as soon as it calls."""
-    wake.drain()
-    housekeeping.follow()
+def _woken(wake: WakePipe, housekeeping: Housekeeping) -> None:
+    """Apply what control has published, as soon as it calls, and serve the queue: a limit may have room."""
+    if BY_CONTROL in wake.drain():
+        housekeeping.follow()
+    housekeeping.serve_queue()
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop, gateway: Gateway, server: Server) -> None:

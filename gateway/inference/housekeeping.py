@@ -41,6 +41,10 @@ class Housekeeping:
             self._cancels = roster.page.cancels
             self._cancel_requests()
 
+    def serve_queue(self) -> None:
+        """Serve the queue at once: another process has called because of its requests."""
+        self._services.queue.dispatch()
+
     def has_work(self) -> bool:
         """Return True if work may arise while no client is connected: requests that end, or a page that watches."""
         services = self._services

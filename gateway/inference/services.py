@@ -149,6 +149,7 @@ class Services:
         if self.journal is not None:
             self.journal.close()
         self.limits.budgets.close()
+        self.limits.waker.close()
         if self._owners is not None:
             self._owners.close()
 

@@ -14,7 +14,7 @@ from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.base.queue_class import BULK, BULK_SECONDS, INTERACTIVE, read_class
 from gateway.inference.attempt import Attempt
 from gateway.inference.choosing import choose, current_routes, reserve
-from gateway.inference.limiting.admission import admit, find_limits, must_wait, refusal_of
+from gateway.inference.limiting.admission import admit, find_limits, must_wait, refusal_of, stop_waiting
 from gateway.inference.request import InferenceRequest, QueueStay
 from gateway.inference.services import QueuedRequest
 from gateway.inference.steps.targets import permits_of
@@ -54,7 +54,10 @@ class _Queued:
                 find_limits(request)  # it may have got them while it waited
             except Refusal:
                 return FULL
-        return choose(self.request, current_routes(self.request), tried)
+        decision = choose(request, current_routes(request), tried)
+        if decision is not HELD and request.limited is not None:
+            stop_waiting(request, request.limited)  # it waits for an endpoint now, if at all
+        return decision
 
 
 def set_class(request: InferenceRequest) -> None:
@@ -103,13 +106,16 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
     )
     request.stay = request.stay._replace(since=now)
     queue.add(waiter, _wanted(request, routes))
-    if services.is_adaptive or queue.has_held:
-        services.serve_queue()  # what others have declined, or may not use, may be good for this request
+    if services.is_adaptive or queue.has_held or request.limited is not None:
+        # What others have declined, or may not use, may be good for this request; or its limit has room meanwhile.
+        services.serve_queue()
     try:
         await waiter.wait()
     finally:
         queue.remove(waiter)
         place.settle()
+        if request.limited is not None:
+            stop_waiting(request, request.limited)
         stay = request.stay
         request.stay = stay._replace(since=None, us=(stay.us or 0) + round((time.monotonic() - now) * 1e6))
     return _decision_after(request, waiter.decision, tried, longest)
@@ -203,7 +209,7 @@ def _choose_at_last(request: InferenceRequest, tried: Collection[str]) -> Decisi
     Raises Refusal if a limit forbids it.
     """
     if request.limited is not None:
-        request.limited.yields_until = 0.0
+        request.limited.yields = False
     decision = choose(request, current_routes(request), tried, patient=False)
     if request.limited is not None and decision in (HELD, OVER):
         raise refusal_of(request.limited)

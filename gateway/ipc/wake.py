@@ -1,6 +1,7 @@
-"""Wake-up calls from control to gateways: a byte in a named pipe, so that a change takes effect at once.
+"""Wake-up calls to gateways: a byte in a named pipe, so that they need not wait for their next tick.
 
-Without one, a gateway looks for changes at its next tick. A pipe that is full, or that nobody reads, is no error.
+Control calls after a change. A gateway calls another one whose request has waited for a limit that has room now.
+Without a call, a gateway looks for both at its next tick. A pipe that is full, or that nobody reads, is no error.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import stat
 from pathlib import Path
 
 from gateway.ipc.live_page import LivePage
+
+BY_CONTROL, BY_GATEWAY = 0, 1  # bytes
 
 
 class WakePipe:
@@ -23,13 +26,42 @@ class WakePipe:
         # Opened for writing too: a pipe without a writer would be readable all the time.
         self.descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
-    def drain(self) -> None:
-        """Read all wake-up calls that have arrived."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
+    def drain(self) -> bytes:
+        """Read all wake-up calls that have arrived; return who has called."""
+        try:
+            return os.read(self.descriptor, 4096)
+        except BlockingIOError:
+            return b""
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+class Waker:
+    """The writing ends of the pipes of other gateways. They stay open: a gateway may call another one often."""
+
+    def __init__(self, page: LivePage) -> None:
+        self._page = page
+        self._descriptors: dict[int, int] = {}
+
+    def wake(self, row: int) -> None:
+        """Wake the gateway of a row."""
+        try:
+            if row not in self._descriptors:
+                self._descriptors[row] = os.open(self._page.wake_path(row), os.O_WRONLY | os.O_NONBLOCK)
+            os.write(self._descriptors[row], bytes([BY_GATEWAY]))
+        except BlockingIOError:
+            pass  # it is full: that one is awake already
+        except OSError:  # no process has opened it
+            self._close(row)
+
+    def close(self) -> None:
+        for row in list(self._descriptors):
+            self._close(row)
+
+    def _close(self, row: int) -> None:
+        if (descriptor := self._descriptors.pop(row, None)) is not None:
+            os.close(descriptor)
 
 
 def wake_all(page: LivePage) -> None:
@@ -38,6 +70,6 @@ def wake_all(page: LivePage) -> None:
         with contextlib.suppress(OSError):  # no process has opened it, or it is full: that one is awake already
             descriptor = os.open(page.wake_path(row), os.O_WRONLY | os.O_NONBLOCK)
             try:
-                os.write(descriptor, b"\0")
+                os.write(descriptor, bytes([BY_CONTROL]))
             finally:
                 os.close(descriptor)

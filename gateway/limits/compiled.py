@@ -7,6 +7,7 @@ everyone. They are compiled when a key is first used, and again after one of the
 from msgspec import Struct, structs
 
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
+from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.subject import Subject
 from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
@@ -27,7 +28,6 @@ from gateway.registry.schema import ApiKey
 
 CACHED = 10_000  # API keys in each of the two halves of the cache
 MAX_BUDGET = (1 << 62) - 1
-YIELD_SECONDS = 0.1  # in which a process looks at its queue at least once
 OF_A_MINUTE = ((REQUESTS, 1), (TOKENS, 2))  # and the place of each among the three of a subject in `Plan.left`
 
 
@@ -51,7 +51,7 @@ class CompiledLimits:
 
     __slots__ = (
         "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_two_lines", "has_user", "header_parts",
-        "levels", "minutes", "owner_id", "plan", "reserved_budgets", "version", "with_instead",
+        "levels", "minutes", "other_waits", "owner_id", "plan", "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class CompiledLimits:
         self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
         self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
         self.plan = counters.plan(*[(it.subject, _allowance(it.facts)) for it in levels])
+        self.other_waits = OtherWaits(self.plan, counters.waker)
         # For requests that need no slot: they are counted, and neither wait nor have tokens.
         of_requests = [
             (it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests) is not None
@@ -130,6 +131,8 @@ class KeyLimits:
     ) -> None:
         self.budgets = budgets
         self.prices = prices  # for budgets of money
+        self.waits = counters.waits
+        self.waker = counters.waker
         self._reader = reader
         self._counters = counters
         self._compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)
@@ -198,7 +201,7 @@ class LimitedRequest(Struct, gc=False, eq=False):
     lines: bytes | None = None  # header lines, once they are needed
     excess: Excess | None = None  # the limit that it exceeded when it last tried
     waited_for: str | None = None  # that limit as records name it, if it had to wait for it
-    yields_until: float | None = None  # to older requests of other processes; None: it has not yet
+    yields: bool = True  # to older requests of other processes
     held: Held | None = None  # from its budgets, until it ends
     exceeded: BudgetExceeded | None = None  # the budget that forbade it when it last tried
     most: int = 0  # tokens that it can use at most, for hard budgets
@@ -212,13 +215,13 @@ class LimitedRequest(Struct, gc=False, eq=False):
     def take(self, arrived: float, *, gives_way: bool = False) -> bool:
         """Take the request, which has arrived at this time, from all limits and budgets.
 
-        Return False if it would exceed one, or has to let an older one of another process go first for a moment. Raises
-        NoPlace. `gives_way`: to requests of other processes that do not, for as long as one waits.
+        Return False if it would exceed one, or lets an older one of another process go first. Raises NoPlace.
+        `gives_way`: to requests of other processes that do not.
         """
         compiled, plan = self.compiled, self.compiled.plan
         if plan.elsewhere:
-            subject = plan.older_wait(arrived, gives_way=gives_way)
-            if subject is not None and self._yields_to(subject, gives_way=gives_way):
+            older = plan.older_wait(arrived, gives_way=gives_way)
+            if older is not None and self.yields and self._lets_go_first(arrived, gives_way=gives_way):
                 return False
         if compiled.budgets and not self._hold():
             return False
@@ -234,8 +237,8 @@ class LimitedRequest(Struct, gc=False, eq=False):
         self.excess = None
         self.charge, self.left = taken, [] if taken is None else taken.left
         if self.waited_for is not None:
-            for level in compiled.levels:
-                level.subject.served()
+            self.wait_no_more(arrived)
+            compiled.other_waits.pass_on()
         return True
 
     def _hold(self) -> bool:
@@ -264,15 +267,24 @@ class LimitedRequest(Struct, gc=False, eq=False):
             self.held.cancel()
             self.held = None
 
-    def _yields_to(self, subject: Subject, *, gives_way: bool) -> bool:
-        """Return True if the request lets one go first that waits for this subject in another process."""
-        plan, facts = self.compiled.plan, next(it.facts for it in self.compiled.levels if it.subject is subject)
-        now = plan.clock()
-        if self.yields_until is None and not gives_way:
-            self.yields_until = now + YIELD_SECONDS
-        if (self.yields_until is not None and now >= self.yields_until) or not facts.waiting:
+    def wait_no_more(self, arrived: float, *, but_for: Subject | None = None) -> bool:
+        """Withdraw the wait that is published, unless it is for one subject. Return False if there was none."""
+        subjects = [level.subject for level in self.compiled.levels if level.subject is not but_for]
+        return any([subject.wait_no_more(arrived) for subject in subjects])
+
+    def _lets_go_first(self, arrived: float, *, gives_way: bool) -> bool:
+        """Return True if the request has no room, or lets an older one of another process go first. Raises NoPlace."""
+        compiled = self.compiled
+        if (excess := compiled.plan.look(self.reserved or 0)) is not None:
+            self.excess = excess
+            return True
+        subject = compiled.other_waits.first_before(arrived, gives_way=gives_way)
+        if subject is None:
             return False
-        self.excess = Excess(subject, facts.waiting[0])
+        waiting = next(it.facts.waiting for it in compiled.levels if it.subject is subject)
+        if not waiting:
+            return False
+        self.excess = Excess(subject, waiting[0])
         return True
 
     def count(self) -> bool:

@@ -83,6 +83,7 @@ def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
     if not may_wait or replies.can_never_fit(level, excess, limited.reserved or 0):
         return OVER
     limited.waited_for = replies.name_of(level, excess.limit)
+    limited.wait_no_more(request.exchange.arrived, but_for=excess.subject)
     excess.subject.wait_since(request.exchange.arrived, gives_way=request.stay.gives_way)
     return HELD
 
@@ -139,7 +140,8 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         force_setattr(made, "limit", limited.waited_for)
     if compiled.has_user:
         force_setattr(made, "user_id", compiled.owner_id)
-    let_others_go_on(request)
+    if request.services.limits.waits[0]:
+        let_others_go_on(request, limited)
 
 
 def _settle_budgets(held: Held, made: RequestRecord, cost: int) -> None:
@@ -159,10 +161,17 @@ def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
         limited.settle(0)
     else:
         limited.cancel()
-    let_others_go_on(request)
+    let_others_go_on(request, limited)
 
 
-def let_others_go_on(request: InferenceRequest) -> None:
-    """Have the queue served: another request may wait for the same limit."""
+def let_others_go_on(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Have the own queue served, and those of other processes: another request may wait for the same limit."""
     if request.services.queue.length:
         request.services.serve_queue()
+    limited.compiled.other_waits.pass_on()
+
+
+def stop_waiting(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Let those of other processes go on that wait behind a request which waits no more, although it was not taken."""
+    if limited.waited_for is not None and limited.left is None and limited.wait_no_more(request.exchange.arrived):
+        limited.compiled.other_waits.pass_on()

@@ -11,6 +11,9 @@ A section has
 - 10,000 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
   tokens that were ever counted, the wait for the subject's limits, and the counts of the last minute
 
+Before all sections there is a word that tells whether requests of any process wait for limits, so that others need not
+look at the waits of each subject.
+
 The last minute is counted in cells of 3 seconds. 21 of them cover any 60 seconds, and 63 at most. The place has the
 number of its newest cell, counted from the boot of the machine. Its owner clears the cells that it skips before it
 stores a new number. These cells are older than a minute by then, so no process misses them.
@@ -42,9 +45,10 @@ REQUEST_CELLS = 4 * (WAITING + 1)  # in 16-bit words
 TOKEN_CELLS = (REQUEST_CELLS + CELLS + 1) // 2  # in 32-bit words
 PLACE_WORDS = (TOKEN_CELLS + CELLS + 1) // 2
 
-_FORMAT = 0x01_73_74_69_6D_69_6C  # "limits", and the version of this layout
+_FORMAT = 0x02_73_74_69_6D_69_6C  # "limits", and the version of this layout
 _SALT, CHANGES = FIRST_WORDS, FIRST_WORDS + 2
-LIVES = CHANGES + 1  # of each row: UNUSED, ALIVE, or the number of the cell in which its process ended
+WAITS_UNTIL = CHANGES + 1  # time in ms until which a request waits, unless its process repeats it; 0: none
+LIVES = WAITS_UNTIL + 1  # of each row: UNUSED, ALIVE, or the number of the cell in which its process ended
 UNUSED, ALIVE = 0, 1
 PAGE_SIZE = mmap.PAGESIZE
 
@@ -106,13 +110,13 @@ class CounterFile:
         self._set_life(row, ALIVE)
 
     def clear(self, row: int) -> None:
-        """Void the requests in flight of a row whose process has ended."""
+        """Void the requests in flight, and the waits, of a row whose process has ended."""
         if self.words[LIVES + row] != ALIVE:
             return
         used = self.words[self._used + row]
         first = self.place(row, 0)
         zeros = memoryview(bytes(8 * used)).cast("Q")
-        for word in (IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS):
+        for word in (IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, WAITING):
             self.words[first + word : first + word + used * PLACE_WORDS : PLACE_WORDS] = zeros
         self._set_life(row, max(self.cell_number(), ALIVE + 1))
 
@@ -130,6 +134,10 @@ class CounterFile:
     def place(self, row: int, number: int) -> int:
         """Return the index of a place's first word."""
         return (self.header_bytes + row * SECTION_BYTES + _PLACES_AT) // 8 + number * PLACE_WORDS
+
+    def row_of(self, place: int) -> int:
+        """Return the row that has a place."""
+        return (8 * place - self.header_bytes) // SECTION_BYTES
 
     def generation(self, row: int, tag: int) -> int:
         """Return the index of the generation of a tag's bucket. It is to be loaded before the bucket is searched."""

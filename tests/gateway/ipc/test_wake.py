@@ -3,7 +3,7 @@ import select
 import pytest
 
 from gateway.ipc.live_page import LivePage
-from gateway.ipc.wake import WakePipe, wake_all
+from gateway.ipc.wake import BY_CONTROL, BY_GATEWAY, WakePipe, Waker, wake_all
 
 
 @pytest.fixture
@@ -54,3 +54,39 @@ def test_another_file_is_refused(page, rows):
     rows[0].wake_path.write_text("")
     with pytest.raises(FileExistsError, match="is no named pipe"):
         WakePipe(rows[0].wake_path)
+
+
+def test_a_gateway_wakes_one_other_and_says_that_it_is_no_change(page, rows):
+    pipes, waker = [WakePipe(row.wake_path) for row in rows], Waker(page)
+    waker.wake(rows[1].number)
+    waker.wake(rows[1].number)
+    assert pipes[0].drain() == b""
+    wake_all(page)
+    assert pipes[1].drain() == bytes([BY_GATEWAY, BY_GATEWAY, BY_CONTROL])
+    waker.close()
+    for pipe in pipes:
+        pipe.close()
+
+
+def test_a_gateway_that_has_ended_is_no_error_and_the_next_one_of_its_row_is_woken(page, rows):
+    waker = Waker(page)
+    waker.wake(rows[0].number)  # nobody has created the pipe
+    for _ in range(2):
+        pipe = WakePipe(rows[0].wake_path)
+        waker.wake(rows[0].number)
+        assert pipe.drain() == bytes([BY_GATEWAY])
+        pipe.close()
+        waker.wake(rows[0].number)
+    waker.close()
+
+
+def test_a_full_pipe_of_another_gateway_stays_open(page, rows):
+    pipe, waker = WakePipe(rows[0].wake_path), Waker(page)
+    for _ in range(70_000):
+        waker.wake(rows[0].number)
+    while pipe.drain():
+        pass
+    waker.wake(rows[0].number)
+    assert pipe.drain() == bytes([BY_GATEWAY])
+    waker.close()
+    pipe.close()
