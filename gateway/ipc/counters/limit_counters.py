@@ -267,7 +267,7 @@ class Plan:
                 words[claimed_tokens] = 0
         except ValueError:
             self._undo()
-            raise NoPlace(f"a cell has {MAX_REQUESTS_IN_CELL:,} requests or {MAX_TOKENS_IN_CELL:,} tokens") from None
+            raise _full_cell() from None
 
     def _undo(self) -> None:
         words = self._words
@@ -367,6 +367,71 @@ class Plan:
         ]
 
 
+class PlanOfOne(Plan):
+    """The same for one subject that has a limit a minute, without loops over subjects."""
+
+    __slots__ = ("_check", "_own")
+
+    def __init__(
+        self, file: CounterFile, row: int, own_places: OwnPlaces, demands: Sequence[tuple[Subject, Allowance]]
+    ) -> None:
+        super().__init__(file, row, own_places, demands)
+        self._own = (0,) * 7  # as in `_in_flight` and `_cells`
+        self._check: tuple[list[int], int, int, int] = [], 0, 0, 0  # as in `_checks`
+
+    def take(self, tokens: int = 0) -> Charge | Excess:
+        if self.clock() >= self._until or self._given_up != self._own_places.given_up or tokens > MAX_TOKENS_IN_CELL:
+            return super().take(tokens)
+        words = self._words
+        in_flight, request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens = self._own
+        words[in_flight] += 1
+        words[claimed_requests] = 1
+        words[claimed_tokens] = tokens
+        memory_barrier()
+        if self._load_stamp(words) != self._stamp:
+            self._undo()
+            return super().take(tokens)
+        places, flying, of_requests, of_tokens = self._check
+        for place in places:
+            counts = _load_counts(words, place)
+            flying -= counts[0]
+            of_requests -= counts[1] + counts[3]
+            of_tokens -= counts[2] + counts[4]
+        if flying < 0 or of_requests < 0 or of_tokens < 0:
+            self._undo()
+            return super().take(tokens)
+        try:
+            self._shorts[request_cell] += 1
+            words[requests] += 1
+            self._halves[token_cell] += tokens
+            words[all_tokens] += tokens
+        except ValueError:
+            self._undo()
+            raise _full_cell() from None
+        words[claimed_requests] = 0
+        words[claimed_tokens] = 0
+        return Charge(self, self._number, tokens, [flying, of_requests, of_tokens])
+
+    def leave(self, number: int, requests: int, tokens: int) -> None:
+        if requests or tokens < 0:
+            super().leave(number, requests, tokens)
+            return
+        words = self._words
+        ((newest, _, token_cells),) = self._minutes
+        if words[newest] - number < CELLS:
+            self._halves[token_cells + number % CELLS] -= tokens
+        words[self._own[0]] -= 1
+
+    def _renew(self, now: float) -> None:
+        super()._renew(now)
+        self._own = *self._in_flight, *self._cells[0]
+
+    def _look(self) -> None:
+        super()._look()
+        ((_, *check),) = self._checks
+        self._check = tuple(check)
+
+
 class LimitCounters:
     """The limits as one process takes them."""
 
@@ -384,4 +449,9 @@ class LimitCounters:
 
     def plan(self, *demands: tuple[Subject, Allowance]) -> Plan:
         """Return a plan to take from the limits of different subjects. Keep it while the limits are the same."""
-        return Plan(self._file, self._row, self._places, demands)
+        is_simple = len(demands) == 1 and demands[0][1].counted
+        return (PlanOfOne if is_simple else Plan)(self._file, self._row, self._places, demands)
+
+
+def _full_cell() -> NoPlace:
+    return NoPlace(f"a cell has {MAX_REQUESTS_IN_CELL:,} requests or {MAX_TOKENS_IN_CELL:,} tokens")
