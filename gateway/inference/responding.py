@@ -10,6 +10,7 @@ from gateway.inference.recording import fail_attempt, finish, finish_failed
 from gateway.inference.request import InferenceRequest
 from gateway.ipc import record
 from gateway.upstream.connection import Connection
+from gateway.upstream.response_head import ResponseHead
 
 BIG_RESPONSE_BYTES = 2 << 20  # a larger whole response is read in time slices
 
@@ -81,12 +82,13 @@ def respond(
         lines = head.kept
         if lines is None:
             lines = head.kept = header_lines(client_headers(head.headers, secret, attempt.endpoint.provider))
-        exchange.reply(status, (), body, (lines if request.limited is None else _own(lines)) + request.header_lines())
+        own = lines if request.limited is None else head.without_limits or _without_limits(head, lines)
+        exchange.reply(status, (), body, own + request.header_lines())
     return None
 
 
-def _own(lines: bytes) -> bytes:
+def _without_limits(head: ResponseHead, lines: bytes) -> bytes:
     """Return header lines without the limits of the endpoint: the client receives those of RouterDash."""
-    if b"ratelimit-" not in lines:
-        return lines
-    return b"".join(line for line in lines.splitlines(keepends=True) if not line.startswith(OF_LIMITS))
+    kept = [line for line in lines.splitlines(keepends=True) if not line.startswith(OF_LIMITS)]
+    head.without_limits = b"".join(kept)
+    return head.without_limits

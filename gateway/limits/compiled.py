@@ -140,7 +140,9 @@ class KeyLimits:
 
     def of(self, key: ApiKey | None) -> CompiledLimits | None:
         """Return the limits of a request with this API key; None: it has none. Raises StoreUnreadable."""
-        key_id, owner_id = ("", "") if key is None else (key.id, key.owner_id)
+        key_id = owner_id = ""
+        if key is not None:
+            key_id, owner_id = key.id, key.owner_id
         found = self._compiled.get(key_id)
         if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
             found = self._compile(key_id, owner_id, found)
@@ -225,17 +227,19 @@ class LimitedRequest(Struct, gc=False, eq=False):
                 return False
         if compiled.budgets and not self._hold():
             return False
+        if not compiled.levels:
+            self.left = []
+            return True
         try:
-            taken = plan.take(self.reserved or 0) if compiled.levels else None
+            taken = plan.take(self.reserved or 0)
         except NoPlace:
             self.give_back()
             raise
-        if isinstance(taken, Excess):
+        if type(taken) is Excess:
             self.excess = taken
             self.give_back()
             return False
-        self.excess = None
-        self.charge, self.left = taken, [] if taken is None else taken.left
+        self.charge, self.left, self.excess = taken, taken.left, None
         if self.waited_for is not None:
             self.wait_no_more(arrived)
             compiled.other_waits.pass_on()

@@ -16,7 +16,7 @@ class ResponseHead:
     Content-Length.
     """
 
-    __slots__ = ("content_type", "headers", "is_json", "is_stream", "kept", "status")
+    __slots__ = ("content_type", "headers", "is_json", "is_stream", "kept", "status", "without_limits")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Store the headers, whose names are in lower case."""
@@ -26,6 +26,7 @@ class ResponseHead:
         self.is_stream = self.content_type.startswith(EVENT_STREAM)  # of server-sent events
         self.is_json = b"json" in self.content_type
         self.kept: bytes | None = None  # cache of the header lines that a client receives
+        self.without_limits: bytes | None = None  # the same without the limits of the endpoint
 
     def header(self, name: bytes) -> bytes:
         """Return the value of the first header with this lower-case name; empty if there is none."""

@@ -123,23 +123,26 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
     Of a response that broke off, or whose usage is estimated, the input counts as it was expected.
     """
     if made.attempts:
-        tokens = made.output_tokens or 0
-        if made.input_tokens is not None:
-            tokens += made.input_tokens
-        elif made.estimated or made.outcome in (record.CANCELLED, record.TRUNCATED):
-            tokens += limited.prompt
-        limited.settle(tokens)
-        force_setattr(made, "reserved_tokens", limited.reserved)
+        charge = limited.charge
+        if charge is not None:
+            tokens = made.output_tokens or 0
+            if made.input_tokens is not None:
+                tokens += made.input_tokens
+            elif made.estimated or made.outcome in (record.CANCELLED, record.TRUNCATED):
+                tokens += limited.prompt
+            limited.charge = None
+            charge.settle(tokens)
+        if limited.reserved is not None:
+            force_setattr(made, "reserved_tokens", limited.reserved)
         if limited.held is not None:
             _settle_budgets(limited.held, made, cost_of(request, limited, made))
             limited.held = None
     else:
         limited.cancel()
-    compiled = limited.compiled
     if limited.waited_for is not None:
         force_setattr(made, "limit", limited.waited_for)
-    if compiled.has_user:
-        force_setattr(made, "user_id", compiled.owner_id)
+    if limited.compiled.has_user:
+        force_setattr(made, "user_id", limited.compiled.owner_id)
     if request.services.limits.waits[0]:
         let_others_go_on(request, limited)
 
