@@ -21,7 +21,7 @@ from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
 
-OF_ANTHROPIC = (MESSAGES, COUNT_TOKENS)
+OF_ANTHROPIC = frozenset((MESSAGES, COUNT_TOKENS))
 
 
 def find_limits(request: InferenceRequest) -> None:
@@ -45,8 +45,8 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     """
     if limited.left is not None:
         return None
-    services = request.services
-    if limited.compiled.version != services.roster.reader.limits_version and not _follow(request, limited):
+    version = request.services.roster.reader.limits_version
+    if limited.compiled.version != version and not _follow(request, limited):
         return None
     try:
         if request.api.kind.needs_slot:
