@@ -370,20 +370,14 @@ class Plan:
 class PlanOfOne(Plan):
     """The same for one subject that has a limit a minute, without loops over subjects."""
 
-    __slots__ = ("_check", "_own")
-
-    def __init__(
-        self, file: CounterFile, row: int, own_places: OwnPlaces, demands: Sequence[tuple[Subject, Allowance]]
-    ) -> None:
-        super().__init__(file, row, own_places, demands)
-        self._own = (0,) * 7  # as in `_in_flight` and `_cells`
-        self._check: tuple[list[int], int, int, int] = [], 0, 0, 0  # as in `_checks`
+    __slots__ = ()
 
     def take(self, tokens: int = 0) -> Charge | Excess:
         if self.clock() >= self._until or self._given_up != self._own_places.given_up or tokens > MAX_TOKENS_IN_CELL:
             return super().take(tokens)
         words = self._words
-        in_flight, request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens = self._own
+        (in_flight,) = self._in_flight
+        ((request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens),) = self._cells
         words[in_flight] += 1
         words[claimed_requests] = 1
         words[claimed_tokens] = tokens
@@ -391,7 +385,7 @@ class PlanOfOne(Plan):
         if self._load_stamp(words) != self._stamp:
             self._undo()
             return super().take(tokens)
-        places, flying, of_requests, of_tokens = self._check
+        ((_, places, flying, of_requests, of_tokens),) = self._checks
         for place in places:
             counts = _load_counts(words, place)
             flying -= counts[0]
@@ -420,16 +414,7 @@ class PlanOfOne(Plan):
         ((newest, _, token_cells),) = self._minutes
         if words[newest] - number < CELLS:
             self._halves[token_cells + number % CELLS] -= tokens
-        words[self._own[0]] -= 1
-
-    def _renew(self, now: float) -> None:
-        super()._renew(now)
-        self._own = *self._in_flight, *self._cells[0]
-
-    def _look(self) -> None:
-        super()._look()
-        ((_, *check),) = self._checks
-        self._check = tuple(check)
+        words[self._in_flight[0]] -= 1
 
 
 class LimitCounters:
