@@ -22,13 +22,8 @@ from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 MICROSECONDS = 1_000_000 // MOMENTS_PER_SECOND  # of one moment
 _MOST = 1 << 31  # a greater difference is one below 0: the cells of a process that has ended were cleared
 
-# What an attempt was expected to need, and the counts of its endpoint when it began: prompt, output and prefix tokens,
-# age of the prefix, duration in microseconds; pending prompt tokens of others, prompt tokens sent so far with its own,
-# the integral of the requests in flight in moments (both modulo 2**32), and whether it was idle. A tuple is made faster
-# than an object.
-AttemptStart = tuple[int, int, int, int, int, int, int, int, bool]
 Integrated = tuple[()]
-INTEGRATED: Integrated = ()  # in its place, once its time is in the integral
+INTEGRATED: Integrated = ()  # in the place of the work at the start, once the time of the attempt is in the integral
 
 
 class Attempt:
@@ -49,8 +44,10 @@ class Attempt:
         self.trial = trial  # the circuit breaker of its endpoint is not closed
         self.active = True
         self.started = 0.0  # time.monotonic()
-        # None: it reads a stored response, or nothing is learned
-        self.start: AttemptStart | Integrated | None = None
+        # The work as it is expected, with the endpoint's counts at the start: prompt tokens sent so far with its own,
+        # and the integral of the requests in flight in moments; of both, only differences modulo 2**32 mean something.
+        # None: it reads a stored response, or nothing is learned.
+        self.start: Work | Integrated | None = None
         self.pending = 0  # prompt tokens, until the response begins
         self.kept = 0  # prompt tokens that are expected in the endpoint's prefix cache
         self.load: ModelLoad | None = None  # that it waits for, until the response begins
@@ -104,17 +101,16 @@ class Attempt:
         endpoint = self.endpoint
         unread = prompt - self.kept
         self.pending = own = unread or 1
-        others, read, shared = endpoint.send_prompt(own)
-        in_flight = endpoint.in_flight
+        in_flight, others, read, shared = endpoint.send_prompt(own)
         if not learned.alone:
             in_flight, pending, read, shared = learned.totals(endpoint)
             others = pending - own if pending > own else 0
         expected = expected_seconds(row, unread, output, in_flight, others)
         if self.load is not None:
             expected = self._with_load(self.load, row, expected, unread + others)
-        self.start = (
-            prompt, int(output), prefix_tokens, prefix_age, int(expected * 1e6), others, read, shared, in_flight == 1,
-        )  # fmt: skip
+        self.start = Work(
+            prompt, int(output), prefix_tokens, prefix_age, int(expected * 1e6), others, read, shared, in_flight == 1
+        )
 
     def _with_load(self, load: ModelLoad, row: Row[Endpoint], expected: float, unread: int) -> float:
         """Return the expected duration with the seconds of a load; the row has its cost, which may be higher."""
@@ -140,21 +136,22 @@ class Attempt:
         Sums and integrals are differences between now and the start, over all processes. None if it has no start, or
         was called before.
         """
-        start = self.start
-        if not start:
+        work = self.start
+        if not work:
             return None
-        prompt, output, prefix, age, expected_us, pending, read_before, shared_before, was_idle = start
-        at, endpoint = int(now * MOMENTS_PER_SECOND) & WORD, self.endpoint
-        read, shared = endpoint.work_until(at)
+        at = int(now * MOMENTS_PER_SECOND)
+        read, shared = self.endpoint.work_until(at)
         self.start = INTEGRATED
         if not learned.alone:
-            read, shared = learned.work_until(endpoint, at)
-        read, shared = read - read_before & WORD, shared - shared_before & WORD
-        read, shared_us = read if read <= _MOST else 0, shared * MICROSECONDS if shared <= _MOST else 0
-        if self.load is None:  # the usual case
-            return Work(prompt, output, prefix, age, expected_us, pending, read, shared_us, was_idle)
-        load_us = self._load_us(now)
-        return Work(prompt, output, prefix, age, expected_us, pending, read, shared_us, was_idle, True, load_us)
+            read, shared = learned.work_until(self.endpoint, at)
+        read -= work.read_tokens
+        shared -= work.shared_us
+        if read < 0 or shared < 0 or read > _MOST or shared > _MOST:
+            read, shared = _difference(read), _difference(shared)
+        work.read_tokens, work.shared_us = read, shared * MICROSECONDS
+        if self.load is not None:
+            work.is_cold, work.load_us = True, self._load_us(now)
+        return work
 
     def prompt_read(self) -> None:
         """Count the prompt as read, once: the response has begun, or the attempt has ended."""
@@ -186,6 +183,12 @@ class Attempt:
         """Remove the endpoint's API key from a text of it; of a provider also the ids of its account."""
         text = self.endpoint.redactor.clean_text(text)
         return text if self.endpoint.provider is None else without_ids(text)
+
+
+def _difference(value: int) -> int:
+    """Return a difference of two counts modulo 2**32; 0 if it is below 0."""
+    value &= WORD
+    return value if value <= _MOST else 0
 
 
 class LookupAttempt(Attempt):

@@ -273,13 +273,12 @@ def _choose_adaptively(
     if known is None or known.version != services.roster.learned_version:
         known = services.learned.routes(routes, kind)
     decision = None
-    if request.preferred is None:
-        if known.only is not None and not tried and _is_free(request, routes[0]):
-            decision = known.only
-            if request.prefix is None and not known.engines:
-                return _begin_only(request, routes[0], known, decision)
-    else:
+    if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
+    elif known.only is not None and not tried and _is_free(request, known.rows[0].candidate):
+        decision = known.only
+        if request.prefix is None and not known.engines:
+            return _begin_only(request, routes, known, decision)
     demand = request.demand
     if demand is None:
         demand = request.demand = demand_of(request, routes, known)
@@ -299,8 +298,9 @@ def _choose_adaptively(
     return decision
 
 
-def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes, only: Decision) -> Decision:
+def _begin_only(request: InferenceRequest, routes: Routes, known: LearnedRoutes, only: Decision) -> Decision:
     """Begin an attempt at the only endpoint of a model. Nothing is compared, so the request needs no Demand."""
+    (route,) = routes
     decision = _enter(request, route, only)
     if decision is only:
         attempt = request.attempt
@@ -313,9 +313,8 @@ def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes, o
     return decision
 
 
-def _is_free(request: InferenceRequest, route: Route) -> bool:
+def _is_free(request: InferenceRequest, only: Endpoint) -> bool:
     """Return True if the only endpoint of a model can take the request at once, without any comparison."""
-    only = route.endpoint
     if request.stay.gives_way or only.rank >= OPEN:
         return False
     return only.slots is None or request.services.roster.load(only) < only.slots
@@ -326,9 +325,12 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
     the mean of the requests before it; and of the output of an average request for its model.
     """
     parsed, exchange, chain = request.parsed, request.exchange, request.chain
-    learned, key_id = request.services.learned, None if exchange.api_key is None else exchange.api_key.id
+    learned, key = request.services.learned, exchange.api_key
+    key_id = None if key is None else key.id
     if chain is None or chain.leaf is None:
-        output, bytes_per_token, typical = learned.lengths[parsed.model, key_id]
+        of = parsed.model, key_id
+        # An index of a dict with `__missing__` takes three times as long.
+        output, bytes_per_token, typical = learned.lengths.get(of) or learned.lengths[of]
     else:
         output, bytes_per_token, typical = learned.lengths_through(chain.requested, chain.leaf.model, key_id)
     most = parsed.max_tokens

@@ -24,8 +24,11 @@ CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control che
 MODEL_UNKNOWN = "it does not know the model"  # an attempt's error; has control read the endpoint's models again
 
 
-class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an attempt asked of its endpoint, and what the endpoint did for others meanwhile. Routing learns from it."""
+class Work(msgspec.Struct, array_like=True, gc=False):
+    """What an attempt asked of its endpoint, and what the endpoint did for others meanwhile. Routing learns from it.
+
+    It is made when the attempt begins. Until it ends, `read_tokens` and `shared_us` are other counts.
+    """
 
     prompt_tokens: int  # expected, before the attempt
     output_tokens: int  # expected

@@ -101,9 +101,12 @@ class Row(NamedTuple, Generic[C]):
     spill: float = NEVER  # expected wait, times the weight, beyond which it counts as full if a worse tier is free
     # Candidate, id, setup, read, write + share, share, edge, few: a plain tuple is unpacked in a fifth of the time.
     terms: tuple[C, str, float, float, float, float, int, int] = ()  # type: ignore[assignment]
+    # Load and setup, read, write, share: without the weight, as `expected_seconds` needs them.
+    unweighted: tuple[float, float, float, float] = ()  # type: ignore[assignment]
 
 
 TERMS: Final = 12  # of a row: an index is quicker than a name
+UNWEIGHTED: Final = 13
 
 
 def row(
@@ -135,11 +138,15 @@ def row(
     spill = NEVER
     if candidate.slots is None and spill_after < NEVER:
         edge, spill = min(edge, 1), spill_after * weight
+    unweighted_load = load
     setup, read, write, share, load = (
         it * weight for it in (speeds.setup, speeds.read, speeds.write, speeds.share, load)
     )
     terms = (candidate, candidate.id, setup, read, write + share, share, edge, few)
-    return Row(candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight, spill, terms)
+    unweighted = (speeds.setup + unweighted_load, speeds.read, speeds.write, speeds.share)
+    return Row(
+        candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight, spill, terms, unweighted
+    )
 
 
 class PublishedCandidate(LoadedCandidate, Protocol):
@@ -174,7 +181,7 @@ def rows_of(
 
 def _edge_cost(of: Row[C], demand: Demand, unread: float, in_flight: int, pending: int, waiting: int) -> float:
     """Return the cost at an endpoint that is full, must load the model, or has few completions."""
-    _, _, setup, read, write, share, _, slots, few, load, _, _, _ = of
+    _, _, setup, read, write, share, _, slots, few, load, _, _, _, _ = of
     _, output, _, _, typical, (decode, prefill) = demand
     n = in_flight
     total = 0.0
@@ -196,8 +203,8 @@ def expected_seconds(of: Row[C], unread: float, output: float, in_flight: int, p
 
     `unread`: its prompt tokens that are not in the prefix cache.
     """
-    _, _, setup, read, alone, share, _, _ = of[TERMS]
-    return (of.load + setup + read * (pending + unread) + output * (alone + share * (in_flight - 1))) / of.weight
+    setup, read, write, share = of[UNWEIGHTED]
+    return setup + read * (pending + unread) + output * (write + share * in_flight)
 
 
 def is_spilling(of: Row[C], output: float, in_flight: int, pending: int) -> bool:

@@ -63,7 +63,9 @@ class Endpoint:
     def __init__(self, facts: schema.EndpointFacts, pool: Pool, secret: str | None, row: Row) -> None:
         self.pool = pool
         self.in_flight = self.pending = 0
-        self._since = 0  # moment of the last change of the requests in flight, if there are any
+        # Moment until which the requests in flight are in the integral, if there are any. Neither is modulo 2**32, as
+        # its cell is: calculations with numbers of more than 30 bits take longer.
+        self._since = 0
         self.breaker = Breaker()
         self._exchanged = _Exchanged()
         self._row = row
@@ -125,29 +127,33 @@ class Endpoint:
 
     leave_integrated = leave  # after `work_until`
 
-    def send_prompt(self, tokens: int) -> tuple[int, int, int]:
+    def send_prompt(self, tokens: int) -> tuple[int, int, int, int]:
         """Count prompt tokens that are sent now. Until `prompt_read` they are pending.
 
-        Return the prompt tokens that were pending before; the prompt tokens sent so far, and the integral of the
-        requests in flight, both modulo 2**32. The request has just entered, and all are of this process alone.
+        Return the requests in flight, and the prompt tokens that were pending before; the prompt tokens sent so far,
+        and the integral of the requests in flight: of both, only differences modulo 2**32 mean something. The request
+        has just entered, and all are of this process alone.
         """
-        before = self.pending
-        self.pending = self._cells[PENDING] = before + tokens
-        self._read = self._cells[READ] = self._read + tokens & WORD
-        return before, self._read, self._shared
+        cells, before = self._cells, self.pending
+        self.pending = cells[PENDING] = before + tokens
+        self._read = read = self._read + tokens
+        cells[READ] = read & WORD
+        return self.in_flight, before, read, self._shared
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
         self.pending = self._cells[PENDING] = self.pending - tokens
 
     def work_until(self, now: int) -> tuple[int, int]:
-        """Return the prompt tokens sent so far, and the integral of the requests in flight until the moment `now`, of
-        this process alone and modulo 2**32. A request that leaves at that moment may `leave_integrated`.
+        """Return the prompt tokens sent so far, and the integral of the requests in flight until the moment `now`
+        (time.monotonic() * MOMENTS_PER_SECOND), of this process alone. Of both, only differences modulo 2**32 mean
+        something. A request that leaves at that moment may `leave_integrated`.
+
+        It stores nothing for other processes: what they see still leads to the same integral.
         """
-        number, cells = self.in_flight, self._cells
-        self._shared = cells[SHARED] = self._shared + number * (now - self._since & WORD) & WORD
-        self._since = cells[MOMENT] = now
-        return self._read, self._shared
+        self._shared = shared = self._shared + self.in_flight * (now - self._since)
+        self._since = now
+        return self._read, shared
 
     def received(self) -> None:
         """Publish the time of the last byte received."""
@@ -254,19 +260,31 @@ class Endpoint:
 class MeasuredEndpoint(Endpoint):
     """An endpoint whose requests in flight are integrated over time, from which control learns its speeds.
 
-    The integral is stored with each change. Without requests in flight, neither it nor its moment matters.
+    The integral is stored with each change. Without requests in flight, its moment does not matter.
     """
 
     __slots__ = ()
 
     def enter(self) -> None:
         cells, number = self._cells, self.in_flight
-        now = int(monotonic() * MOMENTS_PER_SECOND) & WORD
+        now = int(monotonic() * MOMENTS_PER_SECOND)
         if number:
-            self._shared = cells[SHARED] = self._shared + number * (now - self._since & WORD) & WORD
-        self._since = cells[MOMENT] = now
+            self._shared = shared = self._shared + number * (now - self._since)
+            cells[SHARED] = shared & WORD
+        self._since = now
+        cells[MOMENT] = now & WORD
         self.in_flight = cells[IN_FLIGHT] = number + 1
 
     def leave(self, pending: int = 0) -> None:
-        self.work_until(int(monotonic() * MOMENTS_PER_SECOND) & WORD)
+        self.work_until(int(monotonic() * MOMENTS_PER_SECOND))
         self.leave_integrated(pending)
+
+    def leave_integrated(self, pending: int = 0) -> None:
+        cells = self._cells
+        if pending:  # as in `prompt_read`
+            self.pending = cells[PENDING] = self.pending - pending
+        cells[SHARED] = self._shared & WORD
+        number = self.in_flight - 1
+        if number:
+            cells[MOMENT] = self._since & WORD
+        self.in_flight = cells[IN_FLIGHT] = number

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 import pytest
 import time_machine
 
+from gateway.inference.attempt import Attempt
 from gateway.inference.choosing import demand_of
-from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, LivePage, moment
+from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, LivePage
 from gateway.registry.schema import EngineState, Lengths, Model, Speeds
 from gateway.registry.writer import Changes
 from gateway.routing import endpoint as endpoint_module
 from gateway.routing import learned_routes
 from gateway.routing.adaptive import NEVER, NO_LIMIT, UNKNOWN_LOAD_SECONDS
+from gateway.routing.balancer import Decision
 from gateway.routing.learned_routes import HEARD_SECONDS, OTHERS_SECONDS, LearnedFacts
 from gateway.routing.loaded_models import HESITATION
 from tests.gateway.samples import make_endpoint
@@ -131,9 +133,9 @@ def test_totals_of_one_process_are_those_of_the_page(learned, roster):
     endpoint = roster.endpoints["a"]
     endpoint.enter()
     endpoint.enter()
-    before, read, shared = endpoint.send_prompt(50)
+    _, before, read, shared = endpoint.send_prompt(50)
     assert (before, *learned.totals(endpoint)[:3]) == (0, 2, 50, read)
-    now = moment()
+    now = int(time.monotonic() * MOMENTS_PER_SECOND)
     assert endpoint.work_until(now) == learned.work_until(endpoint, now)
     endpoint.leave_integrated()
     after = now + 7
@@ -143,6 +145,43 @@ def test_totals_of_one_process_are_those_of_the_page(learned, roster):
     assert end == learned.work_until(endpoint, after + 100)
     assert end[0] == read
     assert end[1] - shared & WORD < MOMENTS_PER_SECOND
+
+
+@pytest.mark.parametrize("others_end", [False, True])
+def test_work_is_right_when_the_cells_begin_again_at_0(learned, roster, config, monkeypatch, others_end):
+    """Cells of the live page count modulo 2**32, an endpoint's own counts do not."""
+    now = (2**33 - 20_000) / MOMENTS_PER_SECOND
+    monkeypatch.setattr(endpoint_module, "monotonic", lambda: now)
+    monkeypatch.setattr(learned_routes, "moment", lambda: int(now * MOMENTS_PER_SECOND) & WORD)
+    endpoint = roster.endpoints["a"]
+    endpoint.send_prompt(WORD - 10)
+    endpoint.prompt_read(WORD - 10)
+    if others_end:  # another process counts at the start of the attempt, or at its end
+        other = LivePage(config.live_page_path).claim_row()
+        learned.follow()
+    endpoint.enter()
+    attempt = Attempt(SimpleNamespace(endpoint=endpoint), Decision("a", "only", ()), trial=False)  # type: ignore[arg-type]
+    attempt.begin(learned, rows(learned, roster)["a"], 30, 10.0)
+    if others_end:
+        other.release()
+    else:
+        LivePage(config.live_page_path).claim_row()
+    learned.follow()
+    endpoint.send_prompt(70)
+    now += 1.5
+    endpoint.enter()
+    now += 2.5
+    work = attempt.work(learned, now)
+    assert work is not None
+    assert (work.prompt_tokens, work.read_tokens, work.shared_us, work.was_idle) == (30, 70, 6_500_000, True)
+    assert attempt.work(learned, now) is None
+    assert learned.counts_of_all(endpoint) == (2, 100)
+    endpoint.leave_integrated(30)
+    assert learned.work_until(endpoint, int(now * MOMENTS_PER_SECOND)) == tuple(
+        count & WORD for count in endpoint.work_until(int(now * MOMENTS_PER_SECOND))
+    )
+    endpoint.leave(70)
+    assert learned.counts_of_all(endpoint) == (0, 0)
 
 
 def test_the_requests_in_flight_are_integrated(learned, roster, monkeypatch):
