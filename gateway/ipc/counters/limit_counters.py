@@ -19,6 +19,7 @@ The tokens of a request are reserved when it is taken, and corrected when it is 
 import struct
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import final
 
 from msgspec import Struct
 
@@ -93,6 +94,7 @@ class Charge(Struct, gc=False, eq=False):
             plan.leave(self.number, 1, self.tokens)
 
 
+@final
 class Excess:
     """The limit that a request would exceed."""
 
