@@ -109,20 +109,24 @@ class TestPages:
             {"unit": "money", "period": "month", "amount": "25.5"},
             {"unit": "tokens", "period": "day", "amount": 9},
         ]
-        for path in (f"key/{key}", "everyone"):
+        assert chat(router) == 200
+        ((user,),) = router.query("SELECT id FROM users WHERE username = 'admin'")
+        for path in (f"key/{key}", f"user/{user}", "everyone"):
             assert limit(router, path, concurrency=4, requests=600, tokens=90_000, budgets=budgets) == 200
         for _ in range(3):
             router.post("/v1/chat/completions", OLLAMA)
         log_in(page)
         found = []
-        for path in (f"/keys/{key}", "/limits", f"/limits/key/{key}", f"/limits/keys?ids={key}"):
+        until(lambda: any(it["kind"] == "unpriced" for it in router.get("/api/dashboard/attention").json()), 60)
+        forms = (f"key/{key}", f"user/{user}", "everyone", f"everyone?from={key}", f"keys?ids={key}")
+        for path in ("/", f"/keys/{key}", "/limits", *(f"/limits/{form}" for form in forms)):
             for width in (1440, 390):
                 look(page, theme=theme, language=language, width=width)
                 page.goto(path)
                 found += violations(page)
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
                 if folder := os.environ.get("SCREENSHOTS"):
-                    name = path.partition("?")[0].strip("/").replace("/", "-").replace(key, "key")
+                    name = path.strip("/").replace("/", "-").replace("?", "-").replace(key, "k").replace(str(user), "u")
                     page.screenshot(path=f"{folder}/{name}-{theme}-{width}.png", full_page=True)
         assert found == []
 
