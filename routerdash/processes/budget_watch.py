@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 REST_FACTOR = 50  # pauses are at least so many times as long as a look: thousands of budgets take long
-UNPRICED_SECONDS = 30.0  # between two looks for models without a price, unless prices change
+UNPRICED_SECONDS = 10.0  # between two looks for models without a price, unless prices change
 KEPT = 50  # the fullest budgets, with names
 
 
