@@ -9,7 +9,6 @@ from gateway.dialects.sse_relay import Relay
 from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD
 from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
-from gateway.providers.public_errors import without_ids
 from gateway.routing.adaptive import Row, expected_seconds
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
@@ -169,20 +168,8 @@ class Attempt:
 
     def clean(self, error: EndpointError) -> EndpointError:
         """Remove the endpoint's API key from its error message."""
-        clean = self.clean_text
+        clean = self.endpoint.clean_text
         return EndpointError(clean(error.sentence), tuple(map(clean, error.words)), error.is_json, error.status)
-
-    def clean_event(self, event: bytes) -> bytes:
-        """Remove the endpoint's API key from an event with an error of it; of a provider also ids of its account."""
-        event = self.endpoint.redactor.clean(event)
-        if self.endpoint.provider is None:
-            return event
-        return without_ids(event.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-
-    def clean_text(self, text: str) -> str:
-        """Remove the endpoint's API key from a text of it; of a provider also the ids of its account."""
-        text = self.endpoint.redactor.clean_text(text)
-        return text if self.endpoint.provider is None else without_ids(text)
 
 
 def _difference(value: int) -> int:

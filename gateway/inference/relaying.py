@@ -23,7 +23,7 @@ GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the response in it 
 async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure | None:
     """Relay a stream of events. Return a failure while the client has received none of them."""
     relay = attempt.relay = request.api.new_relay(request, attempt)
-    relay.redact = attempt.clean_event
+    relay.redact = attempt.endpoint.clean_event  # a method of the attempt would be a reference cycle
     failed: UpstreamError | None = None
     try:
         await _pump(request, attempt, connection, relay)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from gateway.dialects.redact import Redactor
 from gateway.ipc.live_page import IN_FLIGHT, MOMENT, MOMENTS_PER_SECOND, PENDING, READ, SHARED, WORD, Row
+from gateway.providers.public_errors import without_ids
 from gateway.providers.table import provider_of
 from gateway.registry import schema
 from gateway.routing.balancer import EXCLUDED, OPEN, rank
@@ -163,6 +164,18 @@ class Endpoint:
     def tier(self) -> int:
         """See gateway.routing.balancer.Candidate."""
         return self.facts.tier
+
+    def clean_event(self, event: bytes) -> bytes:
+        """Remove the API key from an event with an error of the endpoint; of a provider also ids of its account."""
+        event = self.redactor.clean(event)
+        if self.provider is None:
+            return event
+        return without_ids(event.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+    def clean_text(self, text: str) -> str:
+        """Remove the API key from a text of the endpoint; of a provider also the ids of its account."""
+        text = self.redactor.clean_text(text)
+        return text if self.provider is None else without_ids(text)
 
     # The circuit breaker
 

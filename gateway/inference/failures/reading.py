@@ -211,7 +211,7 @@ def _learn_lacking(request: InferenceRequest, attempt: Attempt) -> None:
 
 
 def _redirect(attempt: Attempt, connection: Connection) -> Failure:
-    target = urlsplit(attempt.clean_text(connection.response.header(b"location").decode("latin-1")))
+    target = urlsplit(attempt.endpoint.clean_text(connection.response.header(b"location").decode("latin-1")))
     place = f"{target.scheme}://{target.hostname or ''}{target.path}" if target.netloc else target.path
     log.warning("endpoint %s: it redirects to %.200r, which is not followed", attempt.endpoint.facts.name, place)
     return Failure(connection.status, b"", [], None, f"its address has moved (HTTP {connection.status})")
