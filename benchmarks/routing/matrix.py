@@ -23,7 +23,17 @@ import msgspec
 
 from benchmarks.process import ROOT
 from benchmarks.routing.fleets import BY_NAME, HELD_BACK, OPEN
-from benchmarks.routing.over_http import BALANCERS, LOADS, MOST_CPU, SCALES, Cell, measure, references, requests_of
+from benchmarks.routing.over_http import (
+    BALANCERS,
+    LOADS,
+    MOST_CPU,
+    SCALES,
+    Cell,
+    measure,
+    references,
+    requests_of,
+    scale_of,
+)
 
 GROUPS = {"open": OPEN, "held": HELD_BACK}
 MOST_MEAN, MOST_WORST = 1.15, 1.5  # of adaptive: geometric mean and worst cell, p95 per token ÷ the best oracle
@@ -73,7 +83,7 @@ def cells(fleets: Sequence[str], loads: Sequence[float], workers: Sequence[int])
 
 def run(cell: Cell, balancer: str, best: float, commit: str, options: argparse.Namespace) -> CellResult:
     """Run a balancer in a cell, more slowly if it takes too much of the machine."""
-    scale, requests = SCALES[cell.fleet], requests_of(BY_NAME[cell.fleet], options.requests)
+    scale, requests = scale_of(cell), requests_of(BY_NAME[cell.fleet], options.requests)
     for attempt in range(SLOWER):
         found = measure(cell, balancer, requests, options.seed, scale)
         if found.cpu <= MOST_CPU or attempt == SLOWER - 1:

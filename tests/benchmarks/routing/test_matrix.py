@@ -10,7 +10,7 @@ import pytest
 from benchmarks.routing import matrix
 from benchmarks.routing.fleets import BY_NAME
 from benchmarks.routing.matrix import CellResult, cells, is_good, line, stored, summary
-from benchmarks.routing.over_http import SCALES, Cell, Outcome
+from benchmarks.routing.over_http import LOADS, SCALES, SLOW_CELLS, Cell, Outcome, scale_of
 
 RESULT = CellResult("abc", 1, 400, "F1", 0.6, 2, "adaptive", 1.1, 0.5, 0.7, 280, 0.2, 0.04, 0)
 replace = msgspec.structs.replace
@@ -18,6 +18,10 @@ replace = msgspec.structs.replace
 
 def test_every_fleet_has_a_speed() -> None:
     assert SCALES.keys() == BY_NAME.keys()
+    for fleet, load in SLOW_CELLS:
+        assert load in LOADS
+        assert scale_of(Cell(fleet, load, 2)) > SCALES[fleet]
+    assert scale_of(Cell("F9", 0.6, 1)) == SCALES["F9"]
 
 
 def test_each_fleet_has_its_turn_before_a_second_one() -> None:
