@@ -103,14 +103,16 @@ def first(rows: Iterable[Price], prompt: int, tier: str) -> Price | None:
     return None
 
 
-def in_minute(rows: Iterable[Price], minute: int) -> list[Price] | None:
-    """Return the rows that count all through a minute since 1970, up to the first one for all prompts and tiers.
+def in_minutes(rows: Iterable[Price], first: int, last: int) -> list[Price] | None:
+    """Return the rows that count all through these minutes since 1970, up to the first one for all prompts and tiers.
 
-    Returns None if one of them begins or ends within the minute. Hours of the day begin and end with a minute.
+    Returns None if one of them may begin or end in between. Hours of the day begin and end with a minute.
     """
-    start, end, found = minute * 60, minute * 60 + 60, []
+    start, end, found = first * 60, last * 60 + 60, []
     for row in rows:
         if start < row.valid_from < end or (row.valid_until is not None and start < row.valid_until < end):
+            return None
+        if row.window is not None and first != last:
             return None
         if row.counts_at(start):
             found.append(row)

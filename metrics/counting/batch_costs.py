@@ -4,16 +4,17 @@ Most requests have the same price as others of their group, and reported the usu
 one loop for each group, with the same result as `Pricing.cost` for each of them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.ipc.record import RequestRecord
-from gateway.prices.book import TOKENS, TokenAmounts, first, in_minute
+from gateway.prices.book import TOKENS, TokenAmounts, first, in_minutes
 from gateway.prices.costs import Pricing, RequestCost
 from gateway.prices.counts import MAX_TOKENS, plausible
 from gateway.registry.prices import Price
 from metrics.counting.costs import CostKey, CostSums, cost_key, group_key
 from metrics.counting.fold import Fold, Group, GroupKey
+
+_OfModel = tuple[str, str, str | None, str | None]  # endpoint, asked model, served model, canonical name
 
 
 @dataclass(slots=True)
@@ -42,19 +43,24 @@ class _Batch:
         self.costs = Costs()
         self._zone = fold.zone
         self._pricing = pricing
-        # Rows that count in a minute for a model at an endpoint (served, canonical name); None: each request differs.
-        self._rows: dict[tuple[int, str, str, str | None, str | None], list[Price] | None] = {}
+        minutes = {group[0][0] for group in fold.groups}
+        self._span = (min(minutes, default=0), max(minutes, default=0))
+        # Rows that count in all these minutes, or in one of them; None: it depends on the minute, or on the request.
+        self._rows: dict[_OfModel, list[Price] | None] = {}
+        self._rows_in_minute: dict[tuple[int, _OfModel], list[Price] | None] = {}
         self._amounts: dict[int, TokenAmounts] = {}
 
     def add_group(self, group: Group) -> None:
         """Add successful requests with one attempt."""
         key, entries = group
         minute, endpoint_id, model, _, _, _, served, canonical, _ = key
-        of_model = (minute, endpoint_id, model, served, canonical)
+        of_model = (endpoint_id, model, served, canonical)
         try:
             rows = self._rows[of_model]
         except KeyError:
-            rows = self._rows[of_model] = _common(self._pricing.rows(model, endpoint_id, served, canonical), minute)
+            rows = self._rows[of_model] = self._common(of_model, *self._span)
+        if rows is None:
+            rows = self._in_minute(minute, of_model)
         if rows is None:
             for entry in entries:
                 self.add(entry)
@@ -63,6 +69,19 @@ class _Batch:
         elif rows:
             for price, part in _by_price(rows, entries):
                 self._add_priced(key, price, part)
+
+    def _in_minute(self, minute: int, of_model: _OfModel) -> list[Price] | None:
+        key = (minute, of_model)
+        if key not in self._rows_in_minute:
+            self._rows_in_minute[key] = self._common(of_model, minute, minute)
+        return self._rows_in_minute[key]
+
+    def _common(self, of_model: _OfModel, first_minute: int, last_minute: int) -> list[Price] | None:
+        """Return the rows that count all through these minutes; None if some requests must be looked at alone."""
+        endpoint_id, model, served, canonical = of_model
+        found = in_minutes(self._pricing.rows(model, endpoint_id, served, canonical), first_minute, last_minute)
+        has_media = found is not None and any([row.image is not None or row.minute is not None for row in found])
+        return None if has_media else found
 
     def add(self, entry: RequestRecord) -> None:
         """Add a request with attempts, if it has a cost."""
@@ -109,13 +128,6 @@ class _Batch:
             sums = self.costs.sums.setdefault(key, added)
             if sums is not added:
                 sums.add(added)
-
-
-def _common(rows: Sequence[Price], minute: int) -> list[Price] | None:
-    """Return the rows that count all through a minute; None if each request must be looked at alone."""
-    found = in_minute(rows, minute)
-    has_media = found is not None and any(row.image is not None or row.minute is not None for row in found)
-    return None if has_media else found
 
 
 def _by_price(rows: list[Price], entries: list[RequestRecord]) -> list[tuple[Price, list[RequestRecord]]]:

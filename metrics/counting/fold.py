@@ -294,7 +294,8 @@ class Fold:
         return {minute: Cell.sum(cells) for minute, cells in parts.items()}
 
     @cached_property
-    def _endpoint_cells(self) -> dict[str, Cell]:
+    def endpoint_cells(self) -> dict[str, Cell]:
+        """Cells summed by endpoint id, without those of no endpoint. They may be shared: do not change them."""
         parts: dict[str, list[Cell]] = {}
         for (endpoint_id, *_), cell in self.models.items():
             if endpoint_id != NO_ENDPOINT:
@@ -308,7 +309,7 @@ class Fold:
             endpoint_id: Counters(
                 cell.attempts_ok + cell.attempts_failed, cell.attempts_ok, cell.attempts_failed, cell.requests_cancelled
             )
-            for endpoint_id, cell in self._endpoint_cells.items()
+            for endpoint_id, cell in self.endpoint_cells.items()
         }
 
     @cached_property
@@ -316,7 +317,7 @@ class Fold:
         """Successful requests and tokens by endpoint id."""
         return {
             endpoint_id: EndpointUsage(cell.requests_ok, cell.ok_duration_us, cell.input_tokens, cell.output_tokens)
-            for endpoint_id, cell in self._endpoint_cells.items()
+            for endpoint_id, cell in self.endpoint_cells.items()
         }
 
     @cached_property

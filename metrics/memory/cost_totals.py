@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.ipc.journal import Position
-from metrics.counting.cells import Cell, CellKey
+from metrics.counting.cells import Cell
 from metrics.counting.costs import CostKey, CostSums
-from metrics.counting.plausibility import NO_ENDPOINT
 
 Place = tuple[str, str, str]  # endpoint, served model, currency
 
@@ -64,19 +63,18 @@ class CostTotals:
     def add(
         self,
         sums: Mapping[CostKey, CostSums],
-        cells: Mapping[CellKey, Cell],
+        endpoint_cells: Mapping[str, Cell],
         moves: Iterable[tuple[str, Position, Position]],
     ) -> None:
-        """Add what one transaction has written."""
+        """Add what one transaction has written: sums of costs, and all requests by endpoint."""
         with self._lock:
             if self._positions is not None:
                 self._positions |= {writer: new for writer, _, new in moves}
             if self._now is None:
                 return
-            for (_, endpoint_id, _, _, _, served, *_, currency), each in sums.items():
-                self._now.costs[endpoint_id, served, currency] += each.cost
-                self._now.priced[endpoint_id] += each.requests
-            for (_, endpoint_id, *_), cell in cells.items():
-                if endpoint_id != NO_ENDPOINT:
-                    count = cell.requests_ok + cell.requests_failed + cell.requests_cancelled
-                    self._now.requests[endpoint_id] += count
+            costs, priced = self._now.costs, self._now.priced
+            for key, each in sums.items():
+                costs[key[1], key[5], key[9]] += each.cost
+                priced[key[1]] += each.requests
+            for endpoint_id, cell in endpoint_cells.items():
+                self._now.requests[endpoint_id] += cell.requests_ok + cell.requests_failed + cell.requests_cancelled

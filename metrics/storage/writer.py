@@ -309,7 +309,7 @@ class DatabaseWriter:
             first_hour = hardware_rows.write(cursor, fold)
             changed = writer_step.write_sums(cursor, fold)
         self.hours.note(first_hour)
-        self.follower.costs.add(costs.sums, fold.cells, step.moves)
+        self.follower.costs.add(costs.sums, fold.endpoint_cells, step.moves)
         self._spending.add(step, fold.counted, costs.by_id)
         if changed:
             self._learned(changed)
