@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WITHOUT, UNPRICED, PRICED, RATED = "without", "unpriced", "priced", "rated"
 STATES = (WITHOUT, UNPRICED, PRICED, RATED)
 HOUR_US = 3_600_000_000
-WARM_UP = 3  # batches, so that most rows of sums exist
+WARM_UP = 10  # batches, so that most rows of sums exist, as some minutes after midnight
 PRICE_FIELDS = 4  # of a record, at its end
 
 

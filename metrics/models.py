@@ -16,6 +16,8 @@ from endpoints.fields import (
     TextUUIDField,
 )
 from metrics.cost_rollups import CostDayRollUp as CostDayRollUp
+from metrics.cost_rollups import CostKey as CostKey
+from metrics.cost_rollups import CostSum as CostSum
 from metrics.detailed_rollups import DetailedSums
 from metrics.detailed_rollups import ServedDayRollUp as ServedDayRollUp  # Django finds tables in this module
 from metrics.hardware_rollups import HardwareBatch as HardwareBatch

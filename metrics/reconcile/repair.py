@@ -5,6 +5,7 @@ It runs in one transaction that locks out all other writers. Counts are reduced 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection
 
@@ -88,6 +89,22 @@ def _write(comparison: Comparison, row: DifferingRow, new: dict[str, int]) -> No
     others = dict.fromkeys((column for column in TABLES[table][1] if column not in nullable), 0)
     figures = {**others, **new}
     with connection.cursor() as cursor:
-        cursor.execute(sql.update(table, sql.equal(new), sql.equal(keys)), (*new.values(), *row.key))
+        if table == "rollup_cost_days":  # a view: the sums are in a table of their own
+            table, row_key, keys = "rollup_cost_sums", _number_of_costs(cursor, keys, row.key), ("number",)
+        else:
+            row_key = row.key
+        cursor.execute(sql.update(table, sql.equal(new), sql.equal(keys)), (*new.values(), *row_key))
         if not cursor.rowcount:
-            cursor.execute(sql.insert(table, (*keys, *figures)), (*row.key, *figures.values()))
+            cursor.execute(sql.insert(table, (*keys, *figures)), (*row_key, *figures.values()))
+
+
+def _number_of_costs(cursor: Any, keys: tuple[str, ...], key: tuple[Any, ...]) -> tuple[int]:
+    """Return the number of a key of costs, which is stored if it is new."""
+    cursor.execute(sql.select("number", "rollup_cost_keys", where=sql.equal(keys)), key)
+    found = cursor.fetchone()
+    if found is None:
+        used = sql.union_all(sql.select("number", table) for table in ("rollup_cost_keys", "rollup_cost_sums"))
+        cursor.execute(sql.select("COALESCE(MAX(number), 0) + 1", sql.subquery(used, "used")))
+        found = cursor.fetchone()
+        cursor.execute(sql.insert("rollup_cost_keys", (*keys, "number")), (*key, *found))
+    return (int(found[0]),)

@@ -31,7 +31,7 @@ def find(
         return {}
     if connection.vendor == "postgresql":
         source = f"{sql.unnested(_types(table, keys))} WITH ORDINALITY AS listed ({', '.join(keys)}, number)"
-        number, same = "number - 1", [f"stored.{key} = listed.{key}" for key in keys]
+        number, same = "listed.number - 1", [f"stored.{key} = listed.{key}" for key in keys]
         parameters = _arrays(key_values)
     else:
         source, number = "json_each(%s) AS listed", "listed.key"

@@ -1,21 +1,27 @@
 """Writing sums of costs, inside the transaction of the history rows that they sum."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
+from django.db import connection
+
 from endpoints.registry import registry
 from gateway.prices.costs import Pricing
+from metrics import sql
 from metrics.counting.costs import COST_COLUMNS, CostKey, CostSums
 from metrics.prices.registry import price_registry
+from metrics.storage import bulk
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import storable
 
-COST_DAYS = "rollup_cost_days"
+COST_KEYS, COST_SUMS = "rollup_cost_keys", "rollup_cost_sums"
 KEYS = (
     "date", "endpoint_id", "model", "kind", "api_key_id", "served", "canonical", "step", "price_id", "currency",
 )  # fmt: skip
-_WRITE = Upsert(COST_DAYS, KEYS, added=COST_COLUMNS)
+MAX_NUMBERS = 30_000  # that are remembered
+_ADD_KEY = sql.insert(COST_KEYS, (*KEYS, "number"))
+_WRITE = Upsert(COST_SUMS, ("number",), added=COST_COLUMNS)
 _sums = attrgetter(*COST_COLUMNS)
 
 
@@ -30,17 +36,51 @@ def provider_of(endpoint_id: str) -> str:
     return "" if entry is None else entry.cloud_type or entry.kind
 
 
-def upsert(cursor: Any, sums: Mapping[CostKey, CostSums]) -> None:
-    """Add sums to the rows with their keys, in the order of keys, so that two writers cannot deadlock."""
-    if not "".join({name for key in sums for name in key[1:7]}).isprintable():
-        sums = _storable(sums)
-    _WRITE.write(cursor, [(*key, *_sums(sums[key])) for key in sorted(sums)])
+class CostRows:
+    """Rows of sums, and the numbers of those that were written last: each batch has many of the same keys."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[CostKey, int] = {}
+        self._uncommitted: dict[CostKey, int] = {}
+
+    def add(self, cursor: Any, sums: Mapping[CostKey, CostSums]) -> None:
+        """Add sums to the rows with their keys, in the order of numbers, so that two writers cannot deadlock."""
+        if len(self._numbers) > MAX_NUMBERS:
+            self._numbers.clear()
+        known = self._numbers
+        self._uncommitted = _numbers(cursor, [key for key in sums if key not in known])
+        numbers = known | self._uncommitted if self._uncommitted else known
+        _WRITE.write(cursor, sorted([(numbers[key], *_sums(added)) for key, added in sums.items()]))
+
+    def committed(self) -> None:
+        """Remember the numbers of the last call of `add`, which are in the database now."""
+        self._numbers |= self._uncommitted
+
+    def forget(self) -> None:
+        """Forget all numbers: the database may be another one, or an older state of it."""
+        self._numbers.clear()
 
 
-def _storable(sums: Mapping[CostKey, CostSums]) -> Mapping[CostKey, CostSums]:
-    """Return sums by the keys as they are stored. Different names may become the same one."""
-    rows: dict[CostKey, CostSums] = {}
-    for (date, endpoint_id, model, kind, key_id, served, canonical, *rest), added in sums.items():
-        names = map(storable, (endpoint_id, model, kind, key_id, served, canonical))
-        rows.setdefault((date, *names, *rest), CostSums()).add(added)  # type: ignore[arg-type]
-    return rows
+def _numbers(cursor: Any, keys: Iterable[CostKey]) -> dict[CostKey, int]:
+    """Return the numbers of keys, and store keys that are new."""
+    stored_as = {key: _storable(key) for key in keys}
+    wanted = sorted(set(stored_as.values()))
+    if not wanted:
+        return {}
+    if connection.vendor == "postgresql":  # another writer must not give out the same numbers
+        cursor.execute(f"LOCK TABLE {COST_KEYS} IN SHARE ROW EXCLUSIVE MODE")
+    found = {key: int(number) for key, (number,) in bulk.find(cursor, COST_KEYS, KEYS, ("number",), wanted).items()}
+    new = [key for key in wanted if key not in found]
+    if new:
+        cursor.execute(sql.select("COALESCE(MAX(number), 0)", COST_SUMS))  # each key has a row of sums
+        ((last,),) = cursor.fetchall()
+        found |= {key: last + at for at, key in enumerate(new, 1)}
+        cursor.executemany(_ADD_KEY, [(*key, found[key]) for key in new])
+    return {key: found[stored] for key, stored in stored_as.items()}
+
+
+def _storable(key: CostKey) -> CostKey:
+    """Return a key as it is stored. Different names may become the same one."""
+    if "".join(key[1:7]).isprintable():
+        return key
+    return (key[0], *map(storable, key[1:7]), *key[7:])  # type: ignore[return-value]

@@ -89,8 +89,7 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
                 cursor.executemany(sql.update("request_history", "attempts = %s", "id = %s"), updates)
     if apply and sums:
         with connection.cursor() as cursor:
-            cost_rows.upsert(cursor, sums)
-            cursor.execute(sql.delete(cost_rows.COST_DAYS, "requests = 0"))
+            cost_rows.CostRows().add(cursor, sums)
         change_counters.bump(change_counters.FIGURES)  # control reads its totals of costs again
     return [changes[key] for key in sorted(changes, key=str)]
 

@@ -73,6 +73,7 @@ class DatabaseWriter:
         self._read_figures = reseed
         self._learned = learned
         self._spending: Spending = spending or NoSpending()
+        self._cost_rows = cost_rows.CostRows()
         self._wake = threading.Event()
         self._progress = threading.Condition()
         self._committed: dict[str, Position] = {}  # positions that this process has written
@@ -195,8 +196,9 @@ class DatabaseWriter:
             self._reseed()
         if self.read_again.is_set():
             self._read_again()
-        if not self.follower.costs.are_at(positions):
-            cost_totals.read_again(self.follower.costs)  # another process has written
+        if not self.follower.costs.are_at(positions):  # another process has written
+            self._cost_rows.forget()
+            cost_totals.read_again(self.follower.costs)
         self._stored = positions
         assert self.follower.database_id is not None
         self._spending.begin(self.follower.database_id, positions)
@@ -305,9 +307,10 @@ class DatabaseWriter:
                 if cursor.rowcount != 1 or not (self.follower.reader.root / writer).exists():
                     raise PositionConflict(f"another process has written the records of {writer} beyond {old}")
             self._insert_history(cursor, fold, costs)
-            cost_rows.upsert(cursor, costs.sums)
+            self._cost_rows.add(cursor, costs.sums)
             first_hour = hardware_rows.write(cursor, fold)
             changed = writer_step.write_sums(cursor, fold)
+        self._cost_rows.committed()
         self.hours.note(first_hour)
         self.follower.costs.add(costs.sums, fold.endpoint_cells, step.moves)
         self._spending.add(step, fold.counted, costs.by_id)
@@ -331,7 +334,7 @@ class DatabaseWriter:
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 self._insert_history(cursor, fold, costs)
-                cost_rows.upsert(cursor, costs.sums)
+                cost_rows.CostRows().add(cursor, costs.sums)
                 hardware_rows.write(cursor, fold)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 rollups.upsert_key_use(cursor, fold)

@@ -22,6 +22,7 @@ from gateway.routing.affinity.affinity import Affinity
 from gateway.routing.model_names import ModelNames
 from gateway.routing.set_aside import AsideNote
 from metrics.counting.cells import EndpointUsage
+from metrics.counting.costs import COST_COLUMNS
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 from metrics.memory.cost_totals import CostTotals
@@ -205,6 +206,18 @@ def rows(sql: str, *values: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
         return cursor.fetchall() if cursor.description else []
+
+
+def change_costs(assignment: str, *values: Any, where: str = "1 = 1") -> None:
+    """Change rows of the view `rollup_cost_days`, whose keys and sums are in tables of their own.
+
+    `where` is a condition of keys. Its parameters follow that of the assignment.
+    """
+    if assignment.split(" ")[0] in COST_COLUMNS:
+        numbers = f"SELECT number FROM rollup_cost_keys WHERE {where}"
+        rows(f"UPDATE rollup_cost_sums SET {assignment} WHERE number IN ({numbers})", *values)
+    else:
+        rows(f"UPDATE rollup_cost_keys SET {assignment} WHERE {where}", *values)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ TABLES = {
     "metrics.currencyrate": "currency_rates",
     "metrics.dailystat": "endpoint_daily_stats",
     "metrics.costdayrollup": "rollup_cost_days",
+    "metrics.costkey": "rollup_cost_keys",
+    "metrics.costsum": "rollup_cost_sums",
     "metrics.dayrollup": "rollup_days",
     "metrics.hardwarebatch": "hardware_batches",
     "metrics.hardwaredayrollup": "rollup_hardware_days",

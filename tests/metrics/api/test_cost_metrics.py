@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from metrics.storage.writer import DatabaseWriter
 from tests.metrics.api.test_prometheus import Scrape
 from tests.metrics.pricing import add_price
 from tests.metrics.records import AT, A, load, request
-from tests.metrics.world import UTC_ZONE, World, forget_figures, own_database, rows, where, without
+from tests.metrics.world import UTC_ZONE, World, forget_figures, own_database, rows, where
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
@@ -103,7 +104,7 @@ def test_a_cost_is_exact_to_its_last_digit(restored: World, units: int) -> None:
     add_price("tiny", input=NANO)
     restored.gateway(request(input_tokens=1))
     restored.write()
-    rows("UPDATE rollup_cost_days SET cost = %s", units * NANO + 123_456_789)
+    rows("UPDATE rollup_cost_sums SET cost = %s", units * NANO + 123_456_789)
     restored.reseed()
     assert f"{Scrape()('cost_total', currency='USD'):.9f}" == f"{units}.123456789"
 
@@ -194,8 +195,11 @@ def test_a_reprice_that_changes_nothing_is_no_repair(priced: World) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.one_database
 def test_a_damaged_table_leaves_costs_out_and_stops_nothing(restored: World, caplog: pytest.LogCaptureFixture) -> None:
-    with without("rollup_cost_days"):
+    rows("DROP VIEW rollup_cost_days")
+    try:
         cost_totals.read_again(restored.follower.costs)
+    finally:
+        rows(import_module("metrics.migrations.0024_cost_keys").VIEW)
     assert restored.follower.costs.read() is None
     assert "cannot be read" in caplog.text
     assert restored.follower.costs.are_at({})

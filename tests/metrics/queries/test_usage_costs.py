@@ -9,15 +9,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from gateway.ipc.record import CANCELLED
 from gateway.prices.book import NANO
-from metrics.cost_rollups import CostDayRollUp
+from metrics.counting.costs import CostSums
 from metrics.prices.tables import CurrencyRate, PriceRow
 from metrics.queries.costs.by_group import with_costs
 from metrics.queries.costs.sums import cost_sums
 from metrics.queries.usage import BY, COST_FIGURES, FIGURES, NAMES, usage, usage_csv
 from metrics.queries.usage_periods import Period
+from metrics.storage.cost_rows import CostRows
 from tests.metrics.records import KEY, NOW, A, load, request
 from tests.metrics.world import World, rows
 
@@ -151,9 +153,9 @@ def test_costs_without_a_rate_are_listed_apart(world: World, prices: list[PriceR
 @pytest.mark.parametrize(("cost", "rate"), [(10**18, 1), (3 * 10**17 + 1, 10**9 + 7), (10**9 - 1, 150 * 10**9 + 1)])
 def test_large_products_are_exact(world: World, cost: int, rate: int) -> None:
     CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=NOW, rate=rate)
-    names = dict.fromkeys(("endpoint_id", "model", "kind", "api_key_id", "served", "canonical"), "")
-    day, sums = NOW.date().isoformat(), {"requests": 1, "estimated_requests": 0, "cost": cost, "estimated_cost": 0}
-    CostDayRollUp.objects.create(date=day, step=0, price_id=1, currency="EUR", **{**names, "endpoint_id": A}, **sums)
+    day = NOW.date().isoformat()
+    with connection.cursor() as cursor:
+        CostRows().add(cursor, {(day, A, "", "", "", "", "", 0, 1, "EUR"): CostSums(requests=1, cost=cost)})
     (found,) = cost_sums("date", TODAY)[day].values()
     assert found.cost == (2 * cost * rate + 10**9) // (2 * 10**9)
 

@@ -25,7 +25,7 @@ from metrics.reconcile.scope import Scope, read
 from tests.metrics.hardware import add_rate
 from tests.metrics.records import AT, NOW, A, load
 from tests.metrics.storage.test_seeding import adopted
-from tests.metrics.world import World, rows
+from tests.metrics.world import World, change_costs, rows
 
 pytestmark = pytest.mark.django_db
 
@@ -46,8 +46,8 @@ DAMAGES: dict[Check, Callable[[], object]] = {
     checks.uncounted: lambda: adopted(ago=60),
     checks.ids: _twice,
     detail_laws.served_is_part: lambda: rows("UPDATE rollup_served_days SET requests_ok = requests_ok + 1000000"),
-    cost_laws.priced_are_part: lambda: rows("UPDATE rollup_cost_days SET requests = requests + 1000000"),
-    cost_laws.one_currency: lambda: rows("UPDATE rollup_cost_days SET currency = 'CHF'"),
+    cost_laws.priced_are_part: lambda: change_costs("requests = requests + 1000000"),
+    cost_laws.one_currency: lambda: change_costs("currency = 'CHF'"),
     hardware_laws.hours: lambda: rows("UPDATE hardware_hours SET cost = cost + 1"),
     hardware_laws.rates: lambda: rows("UPDATE rollup_hardware_days SET seconds = seconds + 1"),
     hardware_laws.requests: lambda: rows("UPDATE rollup_hardware_days SET requests = requests + 1000000"),
@@ -93,7 +93,12 @@ def after_adoption(scope: Scope) -> Scope:
 
 def spoil(comparison: Comparison, column: str) -> None:
     named = "value" if comparison.table == "metric_totals" else column
-    rows(f"UPDATE {comparison.table} SET {named} = COALESCE({named}, 0) + 1000")
+    rows(f"UPDATE {stored_in(comparison.table)} SET {named} = COALESCE({named}, 0) + 1000")
+
+
+def stored_in(table: str) -> str:
+    """Return the table with the figures of a table or view."""
+    return "rollup_cost_sums" if table == "rollup_cost_days" else table
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -130,7 +135,7 @@ def test_a_check_finds_its_damage(scope: Scope, check: Check) -> None:
 def test_a_negative_figure_is_found_in_every_table_and_column(scope: Scope, table: str) -> None:
     for column in tables.TABLES[table][1]:
         with undone():
-            rows(f"UPDATE {table} SET {column} = -1")
+            rows(f"UPDATE {stored_in(table)} SET {column} = -1")
             assert column in {found.what for found in checks.negative(scope)}, column
 
 

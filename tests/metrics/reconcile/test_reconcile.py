@@ -31,7 +31,7 @@ from metrics.tasks import prune_history
 from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, load, request
 from tests.metrics.storage.test_seeding import adopted
-from tests.metrics.world import World, count_adopted, rows, without
+from tests.metrics.world import World, change_costs, count_adopted, rows, without
 from tests.router import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -128,7 +128,10 @@ def spoil(table: str, figure: str, by: int) -> tuple[str, int, int]:
     keys = KEYS[table]
     *key, old = rows(f"SELECT {keys}, {column} FROM {table} WHERE {where} ORDER BY {keys} DESC LIMIT 1")[0]
     at = " AND ".join(f"{name} = %s" for name in keys.split(", "))
-    rows(f"UPDATE {table} SET {column} = {column} + %s WHERE {at}", by, *key)
+    if table == "rollup_cost_days":
+        change_costs(f"{column} = {column} + %s", by, *key, where=at)
+    else:
+        rows(f"UPDATE {table} SET {column} = {column} + %s WHERE {at}", by, *key)
     return column, old, old + by
 
 
@@ -196,9 +199,13 @@ def test_a_served_model_with_more_than_its_asked_name_is_reported_on_days_of_any
     assert Reported().differences(f"L1: {figure} in rollup_served_days date=2025-03-", "expected at most")
 
 
-def test_a_missing_row_of_costs_is_restored(busy: World) -> None:
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_a_missing_row_of_costs_is_restored(busy: World, with_keys: bool) -> None:
     right = stored()
-    rows("DELETE FROM rollup_cost_days WHERE date = '2026-03-10'")
+    numbers = "SELECT number FROM rollup_cost_keys WHERE date = '2026-03-10'"
+    rows(f"DELETE FROM rollup_cost_sums WHERE number IN ({numbers})")
+    if with_keys:
+        rows("DELETE FROM rollup_cost_keys WHERE date = '2026-03-10'")
     assert Reported().differences("L3: cost in rollup_cost_days date=2026-03-10", "currency=EUR", "found 0")
     assert (Reported("--repair").code, stored() == right) == (0, True)
 
@@ -212,21 +219,22 @@ def test_repriced_costs_have_no_differences(busy: World) -> None:
 
 
 def test_costs_of_more_requests_than_were_counted_are_reported_on_days_of_any_age(busy: World) -> None:
-    for table in ("rollup_cost_days", "rollup_days", "rollup_months", "rollup_served_days"):
+    change_costs("date = '2025' || substr(date, 5)")
+    for table in ("rollup_days", "rollup_months", "rollup_served_days"):
         span = tables.TABLES[table][0][0]
         rows(f"UPDATE {table} SET {span} = '2025' || substr({span}, 5)")
-    rows("UPDATE rollup_cost_days SET requests = requests + 1000000")
+    change_costs("requests = requests + 1000000")
     assert Reported().differences("L1: requests in rollup_cost_days date=2025-03-", "expected at most")
 
 
 @pytest.mark.parametrize(("part", "whole"), [("estimated_requests", "requests"), ("estimated_cost", "cost")])
 def test_estimated_costs_that_exceed_all_costs_are_reported(busy: World, part: str, whole: str) -> None:
-    rows(f"UPDATE rollup_cost_days SET {part} = {whole} + 1")
+    change_costs(f"{part} = {whole} + 1")
     assert Reported().differences(f"L1: {part} in rollup_cost_days", "expected at most")
 
 
 def test_a_cost_in_another_currency_than_its_price_is_reported(busy: World) -> None:
-    rows("UPDATE rollup_cost_days SET currency = 'CHF' WHERE currency = 'EUR'")
+    change_costs("currency = 'CHF'", where="currency = 'EUR'")
     assert Reported().differences("L3: currency in rollup_cost_days", "expected EUR, found CHF")
 
 

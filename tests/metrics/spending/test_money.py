@@ -63,7 +63,7 @@ def commit(entries: list[RequestRecord]) -> dict[str, RequestCost]:
     odd = Price(4, "odd\0name", "", "", 0, None, "EUR", 0, "", input=NANO // 13)
     costs = costs_of(Fold(ZONE).add_all(entries), Pricing(PriceBook([*PRICES, odd]), lambda endpoint_id: ""))
     with transaction.atomic(), connection.cursor() as cursor:
-        cost_rows.upsert(cursor, costs.sums)
+        cost_rows.CostRows().add(cursor, costs.sums)
     return costs.by_id
 
 

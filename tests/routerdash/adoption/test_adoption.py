@@ -804,8 +804,8 @@ LEARNING = ("learning_speeds", "learning_lengths", "learning_starts", "learning_
 
 
 OWN_TABLES = (
-    "rollup_served_days", "prices", "currency_rates", "rollup_cost_days", "hardware_rates", "hardware_work",
-    "hardware_batches", "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
+    "rollup_served_days", "prices", "currency_rates", "rollup_cost_keys", "rollup_cost_sums", "hardware_rates",
+    "hardware_work", "hardware_batches", "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
     "api_key_last_uses", "rollup_refused_days",
 )  # fmt: skip
 LATER_COLUMNS = (
@@ -825,7 +825,7 @@ def make_older(path: Path) -> None:
             db.execute(f"DELETE FROM {table}")
         for table in ("adopted_days", "adopted_history", *OWN_TABLES, *LEARNING):
             db.execute(f"DROP TABLE {table}")
-        db.execute("DROP INDEX history_conversation")
+        db.executescript("DROP INDEX history_conversation; DROP VIEW rollup_cost_days")
         for table, column in LATER_COLUMNS:
             db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         db.execute("DELETE FROM metric_totals WHERE name LIKE 'pruned_adopted:%' OR name LIKE 'answers%'")
