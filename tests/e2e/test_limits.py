@@ -100,6 +100,13 @@ class TestPages:
         spent = f"{used['input_tokens'] + used['output_tokens']} tokens"
         assert spent != "0 tokens"
         until(lambda: page.get_by_text(spent, exact=True).is_visible())
+        found = router.get(f"/api/limits/key/{key}/use").json()
+        assert found["limits"] == [{"limit": "requests", "amount": 600, "used": 3, "waits": False}]
+        assert f"{found['budgets'][0]['spent']} tokens" == spent
+        assert router.post("/api/route", OLLAMA).json()["limits"]["decision"] == "admitted"
+        limit(router, f"key/{key}", requests=3)
+        (exceeded,) = router.post("/api/route", OLLAMA).json()["limits"]["exceeded"]
+        assert (exceeded["level"], exceeded["limit"], exceeded["used"]) == ("key", "requests", "3")
 
     @pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "ja")])
     def test_pages_of_limits(self, router: RouterDash, sim: Simulator, page: Page, theme: str, language: str) -> None:
