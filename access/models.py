@@ -203,7 +203,8 @@ class ApiKey(models.Model):
                 fields=["replaced_hash"],
                 condition=models.Q(replaced_hash__isnull=False),
                 name="api_keys_replaced",
-            )
+            ),
+            models.Index(fields=["created_at", "id"], name="api_keys_created"),  # the order of lists
         ]
 
     def __str__(self) -> str:

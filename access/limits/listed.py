@@ -38,12 +38,20 @@ class LimitedSubjects(Sequence[Subject]):
             return self[part : part + 1][0]
         assert part.step is None
         start, stop = part.start or 0, part.stop
-        found = list(self._limits[start:stop])
+        found = self._part_of_limits(start, stop)
         if stop is not None and len(found) >= stop - start:
             return found
         before = start + len(found) if found else self._with_limits
         first = max(0, start - before)
         return found + list(self._budgets[first : None if stop is None else max(first, stop - before)])
+
+    def _part_of_limits(self, start: int, stop: int | None) -> list[Subject]:
+        """Read from the end where that is nearer: the database passes over all rows before a part."""
+        counted = self.__dict__.get("_with_limits", 0)
+        if not counted // 2 < start < counted:
+            return list(self._limits[start:stop])
+        last = counted if stop is None else min(stop, counted)
+        return list(self._limits.reverse()[counted - last : counted - start])[::-1]
 
 
 def _subjects(table: type[Model], level: str) -> Any:

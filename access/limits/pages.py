@@ -41,7 +41,7 @@ def limits(request: HttpRequest, use: Use, spent: Spent) -> HttpResponse:
         for it in subjects
         if it == EVERYONE or it in names
     ]
-    pages = PageLinks.of(page, lambda number: urlencode({"page": number}))
+    pages = PageLinks.of(page, lambda page: urlencode({"page": page}))
     return render(request, "limits/page.html", {"rows": rows, "page": page, "pages": pages})
 
 

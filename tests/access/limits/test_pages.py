@@ -89,6 +89,18 @@ def test_the_list_has_all_subjects(as_admin: Api, admin: User, used: Any) -> Non
     assert NOBODY not in page
 
 
+def test_a_long_list_has_pages(as_admin: Api, admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The links to them failed, and so did the list of more than a hundred subjects."""
+    monkeypatch.setattr("access.limits.pages.PAGE", 1)
+    keys = sorted(key_of(admin, name) for name in ("one", "two", "three"))
+    for key in keys:
+        limit(key, requests=60)
+    pages = [as_admin.get(f"/limits?page={number}").content.decode() for number in (1, 2, 3)]
+    listed = [re.findall(r'href="/limits/key/([^"]+)"', page) for page in pages]
+    assert listed == [[key] for _level, key in keys]
+    assert all(f'href="?page={number}"' in pages[1] for number in (1, 3))
+
+
 @pytest.mark.parametrize("path", ["", "/everyone", "/keys?ids=", f"/key/{NOBODY}", f"/user/{NOBODY}"])
 def test_viewers_have_no_pages_of_limits(as_viewer: Api, path: str) -> None:
     assert as_viewer.get(f"/limits{path}").status_code == 403
