@@ -1,4 +1,5 @@
-/* Starts and stops counting instructions, for a program that runs under callgrind. */
+/* Starts and stops counting instructions, for a program that runs under callgrind.
+   zero and dump concern the calling thread only. */
 #include <valgrind/callgrind.h>
 
 void start(void)
@@ -9,4 +10,14 @@ void start(void)
 void stop(void)
 {
     CALLGRIND_STOP_INSTRUMENTATION;
+}
+
+void zero(void)
+{
+    CALLGRIND_ZERO_STATS;
+}
+
+void dump(const char *name)
+{
+    CALLGRIND_DUMP_STATS_AT(name);
 }

@@ -4,7 +4,7 @@
     python -m benchmarks.instructions --endpoints 1000 --keys 1000000
     python -m benchmarks.instructions --balancers [--alike NUMBER] [--size BYTES]
     python -m benchmarks.instructions --names
-    python -m benchmarks.instructions --limits
+    python -m benchmarks.instructions --limits [--against CHECKOUT]
 
 Instruction counts are repeatable and times are not, so use this for differences below 5 %. Runs the gateway of
 `tests/gateway/test_budget.py` under valgrind with few and with many requests; the difference of the two is the cost
@@ -15,8 +15,9 @@ plain request with a body of this shape is counted (see `bench/bodies.py`). With
 gateway knows so many, and the ratio to a gateway with one of each is printed. With `--balancers`, a plain request
 with a chat of this size and so many measured endpoints of its model is counted with each balancer. With `--names`, a
 plain request is counted without model names, with 100 that it does not use, and as one for a name with two steps.
-With `--limits`, a plain request is counted without limits, with three limits on another API key, and on its own.
-Needs valgrind; takes some three minutes for each checkout or size.
+With `--limits`, a plain request is counted without limits, with three limits on another API key, and on its own; these
+states take turns in one process, so that differences of 0.5 % mean something. `--against` is a checkout without limits
+then, and gcc is needed, too. Needs valgrind; takes some three minutes for each checkout or size.
 """
 
 import argparse
@@ -28,19 +29,58 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from benchmarks.bench.bodies import SHAPES
 from benchmarks.bench.tools import chat_body
+from benchmarks.process import build_switch
 from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW, MANY = 400, 1400
 UNUSED, CHAIN = "unused", "chain"
-OTHER, OWN = "other", "own"
+NONE, OTHER, OWN = "none", "other", "own"  # which API key has limits
+ROUNDS, REQUESTS = 3, 100  # of the states of limits
 FEW_WITH_BODY = 50, 250
 FEW_STREAMS, MANY_STREAMS = 5, 105
 EVENTS, MORE_EVENTS = 10, 210
 POLL = "uv__io_poll"  # only the event loop calls it
+RUN = """
+running.plain(requests)
+for _ in range(streams):
+    running.stream(events)
+"""
+# Each state is counted several times. Only the event loop's thread is.
+RUN_WITH_LIMITS = """
+import ctypes, os
+switch = ctypes.CDLL(os.environ["CALLGRIND_SWITCH"])
+states = os.environ["STATES"].split(",")
+if len(states) > 1:  # else the checkout may have no limits
+    # A request costs more if it is the first of its key in a cell. Under callgrind, many would be.
+    from gateway.ipc.counters import counter_file, limit_counters
+    counter_file.CELL_SECONDS = limit_counters.CELL_SECONDS = 3600.0
+
+def apply(state):
+    from gateway.registry.limits import LimitFacts
+    from gateway.registry.writer import Changes
+    subjects = {"own": ("key", key.id), "other": ("key", "another")}
+    limits = LimitFacts(concurrency=100, requests=10_000_000, tokens=1_000_000_000)
+    changes = {subject: limits if name == state else None for name, subject in subjects.items()}
+    control.registry.writer.apply(Changes(limits=changes))
+    running._in_loop(gateways[0].services.refresh)
+
+for number in range(ROUNDS):
+    for state in states:
+        if len(states) > 1:
+            apply(state)
+        running.plain(50)
+        if not number and state == states[0]:
+            switch.start()
+            running.plain(50)  # callgrind translates the code
+        running._in_loop(switch.zero)
+        running.plain(requests)
+        running._in_loop(lambda: switch.dump(f"state {state};".encode()))
+"""
 PROGRAM = r"""
 import gc, hashlib, sys, tempfile
 import tests.gateway.test_budget as budget  # which imports all names from the modules of the checkout
@@ -58,8 +98,15 @@ class Upstream(budget.Upstream):
             missing -= len(connection.recv(min(missing, 1 << 20)))
         return True
 
+gateways = []
+class Gateway(budget.Gateway):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        gateways.append(self)
+budget.Gateway = Gateway
+
 requests, streams, events, endpoints, keys, alike = map(int, sys.argv[1:7])
-balancer, named, limited, *body = sys.argv[7:]
+balancer, named, *body = sys.argv[7:]
 config = budget.load({
     "ROUTERDASH_DATA_DIR": tempfile.mkdtemp(prefix="routerdash-instructions-"),
     **({"ROUTERDASH_BALANCER": balancer} if balancer else {}),
@@ -94,12 +141,6 @@ if named:
     if named == "chain":
         rows.append(facts.ModelName(id="chain", name=budget.MODEL, steps=steps(budget.MODEL, "y")))
     control.registry.writer.apply(Changes(model_names={row.id: row for row in rows}))
-if limited:
-    from gateway.registry.limits import LimitFacts
-    from gateway.registry.writer import Changes
-    limits = LimitFacts(concurrency=100, requests=60_000, tokens=10_000_000)
-    subject = ("key", key.id if limited == "own" else "another")
-    control.registry.writer.apply(Changes(limits={subject: limits}))
 del others, other_keys
 running = budget.Running(config, upstream)
 running.plain(50)
@@ -108,9 +149,7 @@ if not body:
 gc.collect()
 gc.freeze()  # as gateway.main does
 gc.set_threshold(50_000, 20, 20)
-running.plain(requests)
-for _ in range(streams):
-    running.stream(events)
+#RUN#
 running.connection.close()
 for one in (upstream, *same):
     one.close()
@@ -121,7 +160,7 @@ running.close()
 @dataclass(frozen=True, slots=True)
 class Known:
     """Numbers of endpoints (with 50 models each, but for the first) and API keys that the gateway knows; of measured
-    endpoints like the first; the balancer; model names (UNUSED or CHAIN); and limits (OTHER or OWN).
+    endpoints like the first; the balancer; and model names (UNUSED or CHAIN).
     """
 
     endpoints: int = 1
@@ -129,7 +168,6 @@ class Known:
     alike: int = 1
     balancer: str = ""  # the default
     names: str = ""  # none
-    limits: str = ""  # none
 
 
 ONE = Known()
@@ -140,18 +178,39 @@ def count(
 ) -> int:
     """Instructions of the event loop's thread. `body`: a file with the body of plain requests."""
     numbers = (requests, streams, events, known.endpoints, known.keys, known.alike)
-    with tempfile.TemporaryDirectory() as directory:
-        command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={directory}/out",
-                   sys.executable, "-c", PROGRAM, *map(str, numbers), known.balancer, known.names,
-                   known.limits, *([] if body is None else [body])]  # fmt: skip
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
-                       "DJANGO_SETTINGS_MODULE": "tests.settings"}  # fmt: skip
-        subprocess.run(command, check=True, cwd=checkout, env=environment, capture_output=True)  # noqa: S603
-        profiles = [path.read_text(errors="replace") for path in Path(directory).glob("out-*")]
+    arguments = [*map(str, numbers), known.balancer, known.names, *([] if body is None else [body])]
+    profiles = _profiles(checkout, PROGRAM.replace("#RUN#", RUN), arguments, {})
     (profile,) = (text for text in profiles if POLL in text)
     match = re.search(r"^(?:summary|totals): (\d+)", profile, re.MULTILINE)
     assert match is not None
     return int(match[1])
+
+
+def _profiles(checkout: Path, program: str, arguments: list[str], extra: dict[str, str], *options: str) -> list[str]:
+    """Run a program under callgrind, and return the profiles of its threads."""
+    with tempfile.TemporaryDirectory() as directory:
+        valgrind = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={directory}/out"]
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
+                       "DJANGO_SETTINGS_MODULE": "tests.settings", **extra}  # fmt: skip
+        command = [*valgrind, *options, sys.executable, "-c", program, *arguments]
+        subprocess.run(command, check=True, cwd=checkout, env=environment, capture_output=True)  # noqa: S603
+        return [path.read_text(errors="replace") for path in Path(directory).glob("out*")]
+
+
+def count_limits(checkout: Path, *states: str) -> dict[str, list[float]]:
+    """Instructions of a plain request in each round of each state, which take turns in one process."""
+    with tempfile.TemporaryDirectory() as directory:
+        switch = Path(directory) / "switch.so"
+        build_switch(switch)
+        run = RUN_WITH_LIMITS.replace("ROUNDS", str(ROUNDS))
+        extra = {"CALLGRIND_SWITCH": str(switch), "STATES": ",".join(states)}
+        arguments = [str(REQUESTS), "0", "0", "1", "1", "1", "", ""]
+        profiles = _profiles(checkout, PROGRAM.replace("#RUN#", run), arguments, extra, "--instr-atstart=no")
+    counted: dict[str, list[float]] = {state: [] for state in states}
+    for profile in profiles:
+        if match := re.search(r"Client Request: state (\w+);.*?^(?:summary|totals): (\d+)", profile, re.DOTALL | re.M):
+            counted[match[1]].append(int(match[2]) / REQUESTS)
+    return counted
 
 
 def per_unit(checkout: Path, known: Known = ONE) -> dict[str, float]:
@@ -202,17 +261,25 @@ def compare_names(checkout: Path) -> None:
         )
 
 
-def compare_limits(checkout: Path) -> None:
+def compare_limits(checkout: Path, against: Path | None) -> None:
     """Print the instructions of a plain request without limits, with those of another API key, and with its own."""
-    counted: dict[str, float] = {}
-    for limits in ("", OTHER, OWN):
-        few, many = (count(checkout, requests, known=Known(limits=limits)) for requests in (FEW, MANY))
-        counted[limits] = (many - few) / (MANY - FEW)
-    for limits, what in ((OTHER, "three limits of another API key"), (OWN, "three limits of its API key")):
-        ratio = counted[limits] / counted[""]
+    counted = count_limits(checkout, NONE, OTHER, OWN)
+    without = median(counted[NONE])
+    if against is not None:
+        (there,) = count_limits(against, NONE).values()
         print(
-            f"plain request with {what}: {counted[limits]:,.0f} instructions, {counted['']:,.0f} without: × {ratio:.3f}"
+            f"plain request without limits: {_shown(counted[NONE])} instructions, {_shown(there)} there: "
+            f"× {without / median(there):.3f}"
         )
+    for limits, what in ((OTHER, "three limits of another API key"), (OWN, "three limits of its API key")):
+        print(
+            f"plain request with {what}: {_shown(counted[limits])} instructions, {_shown(counted[NONE])} without: "
+            f"× {median(counted[limits]) / without:.3f}"
+        )
+
+
+def _shown(counts: list[float]) -> str:
+    return f"{median(counts):,.0f} ({min(counts):,.0f} to {max(counts):,.0f})"
 
 
 def main() -> None:
@@ -228,7 +295,7 @@ def main() -> None:
     parser.add_argument("--limits", action="store_true", help="count a plain request with limits")
     options = parser.parse_args()
     if options.limits:
-        compare_limits(ROOT)
+        compare_limits(ROOT, options.against and options.against.resolve())
         return
     if options.names:
         compare_names(ROOT)

@@ -30,7 +30,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.accounting import VARIANTS, database
-from benchmarks.process import ROOT, clean_environment
+from benchmarks.process import ROOT, build_switch, clean_environment
 from gateway.ipc import journal as journals
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
@@ -96,11 +96,6 @@ def show(what: str, values: list[float], shape: str, rounds: list[list[float]]) 
         if len(ratios) > 1:
             shown[at] = f"{shown[at][:-1]}, {ratios[0]:.3f} to {ratios[-1]:.3f})"
     print(f"{what}: {', '.join(shown)}", flush=True)
-
-
-def build_switch(path: Path) -> None:
-    source = Path(__file__).with_name("callgrind_switch.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", path, source], check=True)  # noqa: S603, S607
 
 
 def instructions(load: Load, server: str, switch: Path) -> float:

@@ -58,3 +58,9 @@ def stop(process: "subprocess.Popen[bytes]", seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def build_switch(path: Path) -> None:
+    """Compile the library by which a program under callgrind says what is counted. Needs gcc and valgrind's headers."""
+    source = Path(__file__).with_name("callgrind_switch.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", path, source], check=True)  # noqa: S603, S607

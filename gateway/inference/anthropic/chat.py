@@ -33,7 +33,7 @@ class ChatApi(OpenAiApi):
         endpoint = attempt.endpoint
         if endpoint.memory.chat_as_messages or (endpoint.provider is not None and endpoint.provider.chat_as_messages):
             return self._send_as_messages(request, attempt, body)
-        return super().send(request, attempt, body)
+        return OpenAiApi.send(self, request, attempt, body)  # super() costs each request two calls more
 
     async def _send_as_messages(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
         """Send the request to an endpoint that has Anthropic's Messages instead of chat completions."""

@@ -47,6 +47,13 @@ def test_subjects_do_not_share_a_limit(two):
     assert take(first, ONE, subject="b") == take(second, ONE, subject="a") == CONCURRENCY
 
 
+def test_limits_of_the_same_amount_are_different_limits(two):
+    both = Allowance(requests=3, tokens=3)
+    assert most(two[0], both, tokens=1) == 3
+    assert take(two[1], both) == REQUESTS_PER_MINUTE
+    assert take(two[1], Allowance(requests=5, tokens=5), tokens=3) == TOKENS_PER_MINUTE
+
+
 def test_levels_do_not_share_a_limit(two):
     for level in ("key", "user"):
         assert isinstance(two[0].plan((two[0].subject(level, "a"), ONE)).take(), Charge)
