@@ -143,7 +143,7 @@ class KeyLimits:
         key_id = owner_id = ""
         if key is not None:
             key_id, owner_id = key.id, key.owner_id
-        found = self._compiled.get(key_id)
+        found = self._compiled.young.get(key_id) or self._compiled.get(key_id)
         if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
             found = self._compile(key_id, owner_id, found)
         return found if found.levels or found.budgets else None

@@ -85,28 +85,28 @@ class StoreUnreadable(Exception):
 class BoundedCache(Generic[K, V]):
     """Cache of at most twice `half` values: a full young half becomes the old one, whose values are dropped."""
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_half", "_old", "young")
 
     def __init__(self, half: int) -> None:
         self._half = half
-        self._young: dict[K, V] = {}
+        self.young: dict[K, V] = {}  # to be read by those who save the call of `get`
         self._old: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        found = self._young.get(key)
+        found = self.young.get(key)
         return self._old.get(key) if found is None else found
 
     def put(self, key: K, value: V) -> None:
-        if len(self._young) >= self._half:
-            self._young, self._old = {}, self._young
-        self._young[key] = value
+        if len(self.young) >= self._half:
+            self.young, self._old = {}, self.young
+        self.young[key] = value
 
     def drop(self, key: K) -> None:
-        self._young.pop(key, None)
+        self.young.pop(key, None)
         self._old.pop(key, None)
 
     def clear(self) -> None:
-        self._young, self._old = {}, {}
+        self.young, self._old = {}, {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
 from gateway.limits.budget_replies import budget_refusal
 from gateway.limits.budgets import Held
-from gateway.limits.compiled import LimitedRequest
+from gateway.limits.compiled import CompiledLimits, LimitedRequest
 from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
@@ -30,11 +30,12 @@ def find_limits(request: InferenceRequest) -> None:
         compiled = request.services.limits.of(request.exchange.api_key)
     except StoreUnreadable:
         raise replies.unavailable() from None
-    request.limited = (
-        None
-        if compiled is None
-        else LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.name in OF_ANTHROPIC)
-    )
+    request.limited = None if compiled is None else limited_by(request, compiled)
+
+
+def limited_by(request: InferenceRequest, compiled: CompiledLimits) -> LimitedRequest:
+    """Return the part of a request that its limits concern."""
+    return LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.name in OF_ANTHROPIC)
 
 
 def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:

@@ -1,17 +1,24 @@
 """Requests of which a budget is spent, and which go to another model name for that."""
 
-from gateway.inference.limiting.admission import find_limits
+from gateway.inference.limiting.admission import limited_by
 from gateway.inference.request import InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.limits.compiled import LimitedRequest
+from gateway.limits.replies import unavailable
+from gateway.registry.reader import StoreUnreadable
 from gateway.routing.model_names import plan_of_list
 
 
 def begin_limits(request: InferenceRequest) -> None:
     """Find the limits and budgets of a request, and the model that it uses by them. Raises Refusal (503)."""
-    find_limits(request)
-    if request.limited is not None and request.limited.compiled.with_instead:
-        _go_instead(request, request.limited)
+    try:  # as `find_limits` does, which would be a call more for each request
+        compiled = request.services.limits.of(request.exchange.api_key)
+    except StoreUnreadable:
+        raise unavailable() from None
+    if compiled is not None:
+        request.limited = limited_by(request, compiled)
+        if compiled.with_instead:
+            _go_instead(request, request.limited)
 
 
 def _go_instead(request: InferenceRequest, limited: LimitedRequest) -> None:

@@ -97,7 +97,7 @@ def test_the_cache_is_bounded(writer, known):
     writer.apply(Changes(limits={subject: LimitFacts(requests=1 + int(subject[1])) for subject in subjects}))
     known.reader.follow()
     assert [known.reader.limits_of(*it).requests for it in subjects] == [*range(1, 21)]
-    assert len(known.reader._limits._young) + len(known.reader._limits._old) <= 6
+    assert len(known.reader._limits.young) + len(known.reader._limits._old) <= 6
 
 
 def test_a_reader_that_reads_everything_reads_limits_again(writer, apply, known, monkeypatch):

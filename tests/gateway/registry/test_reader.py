@@ -138,7 +138,7 @@ def test_unknown_keys_are_not_cached(apply, known):
     known.reader.follow()
     for number in range(100):
         known.reader.key(digest(f"stranger {number}"))
-    assert not known.reader._keys._young
+    assert not known.reader._keys.young
 
 
 def test_one_key_alone(apply, known):

@@ -34,7 +34,7 @@ def names_stay_cached() -> None:
 
 def old_half_stays_cached() -> None:
     def drop(cache: BoundedCache[Any, Any], key: Any) -> None:
-        cache._young.pop(key, None)
+        cache.young.pop(key, None)
 
     BoundedCache.drop = drop  # type: ignore[method-assign, assignment]
 
