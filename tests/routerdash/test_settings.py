@@ -37,6 +37,14 @@ def test_sqlite_uses_a_write_ahead_log(tmp_path: Path) -> None:
     assert python(QUERY % "PRAGMA journal_mode", ROUTERDASH_DATA_DIR=str(tmp_path)).out == "('wal',)\n"
 
 
+def test_caches_of_sqlite_have_a_limit_together(tmp_path: Path) -> None:
+    """Each thread has a connection, whose cache grows to 20 MB when a page counts the rows of a large table."""
+    with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")):
+        pass
+    done = python(QUERY % "PRAGMA soft_heap_limit", ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert done.out == "(64000000,)\n"
+
+
 def test_postgresql_is_configured_by_its_url() -> None:
     found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
     assert found["ENGINE"] == "routerdash.postgresql"
