@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.torture.limits.judge import History, Verdict, Visit, judge
+from tests.torture.limits.judge import History, Verdict, Visit, judge, least_counted
 from tests.torture.limits.subjects import EVERYBODY, KEYS, KINDS, Limits, first_limits, kind_of, rates
 
 SUBJECT = ("key", "a")
@@ -100,3 +100,11 @@ def test_each_user_has_a_key_of_each_kind() -> None:
     assert [kind_of(number) for number in range(10)] == list(KINDS)
     assert {level for (level, _), _ in first_limits(keys, users)} == {"key", "user", "everyone"}
     assert all(len(list(group)) == 1 for _, group in itertools.groupby(map(kind_of, range(KEYS)), lambda it: it.name))
+
+
+def test_a_refusal_shows_how_much_its_limit_has_counted_at_least() -> None:
+    made = visits(*[(at, at + 0.1) for at in (1.0, 30.0, 62.0)])
+    assert least_counted([], made, []) == float("inf")
+    assert least_counted([(62.5, 62.6)], made, []) == 3
+    assert least_counted([(62.5, 62.6), (80.0, 80.1)], made, []) == 2, "the first one left the minute"
+    assert least_counted([(80.0, 80.1)], made, [(10.0, 20.0), (5.0, 6.0)]) == 3, "one that broke off may be counted"

@@ -7,7 +7,7 @@ for which RouterDash counts it, so an excess here is one in truth. All times are
 import heapq
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits, Subject
@@ -16,6 +16,7 @@ from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits,
 WAY_SECONDS = 5.0
 EDIT_SECONDS = 1.0  # from a request that was admitted by the limits before an edit, to its arrival
 WINDOW_SECONDS = 60.0
+COUNTED_SECONDS = 63.0  # RouterDash counts whole cells, which cover a minute
 NO_LIMIT = 1 << 60
 
 
@@ -114,3 +115,20 @@ def _judge(subject: Subject, visits: list[Visit], history: History, excess: int,
         if (most := history.most(subject, TOKENS, at)) < NO_LIMIT:
             used = sum(it.tokens for it in recent if it.left <= at or it is visit)
             verdict.note(subject, TOKENS, used, most, excess * len(recent))
+
+
+def least_counted(
+    refused: Iterable[tuple[float, float]], visits: Sequence[Visit], broken: Sequence[tuple[float, float]]
+) -> float:
+    """Return the fewest requests that a limit a minute can have counted when it refused one; infinite: it refused none.
+
+    `refused`: when these were sent, and when their refusals arrived. `broken`: the same of requests that may have been
+    counted, whether they reached a server or not.
+    """
+    fewest = float("inf")
+    for sent, ended in refused:
+        since = sent - COUNTED_SECONDS
+        counted = [it for it in visits if it.arrived > since and it.sent < ended]
+        uncertain = [it for it in broken if it[1] > since and it[0] < ended]
+        fewest = min(fewest, len(counted) + len(uncertain))
+    return fewest

@@ -23,7 +23,7 @@ from tests.routerdash.commands import python
 from tests.torture.faults import CONTROL, GATEWAY, Scene
 from tests.torture.limits import upstream
 from tests.torture.limits.client import BROKEN, LEFT, ODD, OK, REFUSED, UNSENT, request_body
-from tests.torture.limits.judge import History, Visit, judge
+from tests.torture.limits.judge import COUNTED_SECONDS, History, Visit, judge, least_counted
 from tests.torture.limits.subjects import (
     CAPACITY,
     EVERYBODY,
@@ -46,10 +46,12 @@ from tests.torture.limits.subjects import (
 )
 from tests.torture.postgres import Postgres
 from tests.torture.run import Result
+from tests.upgrades.archives import SteppedClock
 
-WINDOW_SECONDS = 64.0  # after which no limit a minute counts anything of before
+EMPTY_SECONDS = COUNTED_SECONDS + 1  # after which no limit a minute counts anything of before
 EXCESS = 2  # tokens of a request beyond its reservation: the means that it is made of are rounded down
-SERVED_RATE = 0.85  # of its limit that a key uses at least, if it asks for three times as much
+SERVED_RATE = 0.85  # of its limit that a key can use at least: its tokens are expected to be more at first
+CLOCK_STEPS = (0, 40, -40, 3600, -3600, 7200)  # seconds that the wall clock is ahead: a server may be off by so much
 SHOWN = 8  # differences
 RESTART_SECONDS = 240.0  # on a machine with other load, while clients try to connect
 SERVERS: dict[str, dict[str, Any]] = {
@@ -164,11 +166,14 @@ class Sender:
 class LimitsRun:
     """The test of one installation."""
 
-    def __init__(self, scene: Scene, keys: Keys, sender: Sender, arrivals: list[upstream.Arrival]) -> None:
+    def __init__(
+        self, scene: Scene, keys: Keys, sender: Sender, arrivals: list[upstream.Arrival], clock: SteppedClock
+    ) -> None:
         self.scene = scene
         self.keys = keys
         self.sender = sender
         self.arrivals = arrivals
+        self.clock = clock
         self.history = History()
         self.kills: list[float] = []  # of gateways, by time.monotonic()
         self.done: Counter[str] = Counter()
@@ -180,7 +185,7 @@ class LimitsRun:
             subject for subject in self._limits if subject[0] != KEY or kind_of(keys.ids.index(subject[1])).edited
         ]
         for subject, limits in self._limits.items():
-            self.history.begin(subject, limits, time.monotonic() - WINDOW_SECONDS)
+            self.history.begin(subject, limits, time.monotonic() - EMPTY_SECONDS)
 
     # Load
 
@@ -200,6 +205,9 @@ class LimitsRun:
                 with self.scene.stopped(GATEWAY):
                     time.sleep(0.3)
                 self.done["stopped gateways"] += 1
+            elif chance < 0.19:
+                self.clock.set(self.scene.rng.choice(CLOCK_STEPS))
+                self.done["steps of the clock"] += 1
             elif now - restarted > 150:
                 self._restart()
                 restarted = now
@@ -208,6 +216,7 @@ class LimitsRun:
             if now - shown > 30:
                 self.scene.log(f"{len(self.sender.lines)} responses, {dict(self.done)}")
                 shown = now
+        self.clock.set(0)
         self.sender.pause()
         self.seconds = time.monotonic() - begin
 
@@ -286,7 +295,7 @@ class LimitsRun:
         verdict = judge(visits, self.history, excess=EXCESS)
         self.wrong += verdict.wrong
         self.wrong += self._tally_differences()
-        self.wrong += self._unserved(visits)
+        self.wrong += self._refused_with_room(visits)
         if not self.done["edits"]:
             self.wrong.append("no edit of limits was accepted")
         done = router.manage("reconcile", timeout=300)
@@ -339,24 +348,25 @@ class LimitsRun:
         if not refused - unrecorded <= counted <= refused + broken:
             yield f"refused because of limits: {counted} counted, {refused} to {refused + broken} by the client"
 
-    def _unserved(self, visits: Sequence[Visit]) -> Iterator[str]:
-        """Find keys whose refused requests consume of their limits: they could use less than the limit allows."""
-        of_key = Counter(visit.key for visit in visits)
-        windows = int(self.seconds / WINDOW_SECONDS)
+    def _refused_with_room(self, visits: Sequence[Visit]) -> Iterator[str]:
+        """Find keys whose refused requests consume of their limits: they are refused below them."""
         for number in range(KEYS):
             kind = kind_of(number)
-            if kind.edited or not windows:
+            if kind.edited:
                 continue
+            lines = [line for line in self.sender.lines if line["key"] == number]
+            refused = [(it["sent"], it["ended"]) for it in lines if it["by"].partition(";")[0] == KEY]
+            broken = [(it["sent"], it["ended"]) for it in lines if it["end"] in (BROKEN, LEFT)]
             allowed = kind.limits.requests or (kind.limits.tokens or 0) // (USED + EXCESS)
-            if of_key[number] < SERVED_RATE * allowed * windows:
-                served = f"only {of_key[number]} requests served"
-                yield f"key {number} ({kind.name}): {served}, {allowed} are allowed a minute"
+            least = least_counted(refused, [visit for visit in visits if visit.key == number], broken)
+            if least < SERVED_RATE * allowed:
+                yield f"key {number} ({kind.name}): refused after {least} requests, {allowed} are allowed a minute"
 
     def look_for_stuck_keys(self) -> None:
         """Wait until no minute counts anything; each key must be served, then as often at once as it is allowed."""
         for subject, limits in self._limits.items():
             until(lambda subject=subject, limits=limits: self.set_limits(subject, limits), 60)
-        time.sleep(WINDOW_SECONDS)
+        time.sleep(EMPTY_SECONDS)
         # One after the other: those of a user or of everyone must not refuse each other.
         stuck = [number for number in range(KEYS) if self._statuses([number]) != [200]]
         self.wrong += [f"key {number} ({kind_of(number).name}) is stuck" for number in stuck]
@@ -411,6 +421,8 @@ def started(*, workers: int, seed: int, postgres: bool, broken: str = "") -> Ite
                 "PYTHONPATH": f"{Path(__file__).parent / 'broken'}{os.pathsep}{ROOT}",
                 "BROKEN": broken,
             }
+        clock = SteppedClock(directory)
+        router.environment |= clock.environment
         stack.callback(router.kill)
         router.start()
         simulator = stack.enter_context(Simulator())
@@ -424,7 +436,7 @@ def started(*, workers: int, seed: int, postgres: bool, broken: str = "") -> Ite
         scene = Scene(router, random.Random(seed), log, server)
         sender = Sender(router, keys, seed)
         stack.callback(sender.close)
-        run = LimitsRun(scene, keys, sender, arrivals)
+        run = LimitsRun(scene, keys, sender, arrivals, clock)
         # The last key is known and has limits of its user, so those of all others are in effect too.
         body = request_body(0, "nobody", streamed=False)
         until(lambda: router.post("/v1/chat/completions", body, key=keys.secrets[-1]).status == 404, 20)
