@@ -56,7 +56,10 @@ class Board:
     SIZE = len(SUBJECTS) * DAYS
     BEGUN = WRITTEN + WORKERS * SIZE  # tokens of requests that began to end
     MOVED = BEGUN + WORKERS * SIZE  # of these, tokens of requests that were admitted on another day
-    TALLIES = MOVED + WORKERS * SIZE  # for each worker: admitted, refused, unavailable
+    # For each worker, budget and day: of the written tokens, those of requests that were admitted with this budget.
+    COUNTED = MOVED + WORKERS * SIZE
+    BUDGET_SIZE = len(BUDGETS) * DAYS
+    TALLIES = COUNTED + WORKERS * BUDGET_SIZE  # for each worker: admitted, refused, unavailable
     WORDS = TALLIES + WORKERS * 3
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +75,17 @@ class Board:
 
     def add(self, part: int, worker: int, subject: int, day: int, amount: int) -> None:
         self.words[part + worker * self.SIZE + subject * DAYS + day] += amount
+
+    def add_counted(self, worker: int, number: int, day: int, amount: int) -> None:
+        self.words[self.COUNTED + worker * self.BUDGET_SIZE + number * DAYS + day] += amount
+
+    def counted(self, number: int, day: int | None) -> int:
+        """Return the tokens that count for a budget over all workers, of one day or of all (None)."""
+        return sum(
+            self.words[self.COUNTED + worker * self.BUDGET_SIZE + number * DAYS + at]
+            for worker in range(WORKERS)
+            for at in (range(DAYS) if day is None else (day,))
+        )
 
     def sum(self, part: int, subject: int, day: int | None) -> int:
         """Return the sum over all workers, of one day or of all (None)."""

@@ -12,7 +12,7 @@ from gateway.ipc.record import OK, AttemptRecord, RequestRecord, uuid7
 from gateway.limits import budgets as module
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Demand, Held, Reserve
 from gateway.limits.periods import day_of
-from tests.torture.budgets.board import BUDGETS, KEY_IDS, KEYS, SUBJECTS, USER_IDS, Board, subjects_of, user_of
+from tests.torture.budgets.board import BUDGETS, KEY_IDS, KEYS, USER_IDS, Board, subjects_of, user_of
 
 UTC = ZoneInfo("UTC")
 ENDPOINT = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -32,8 +32,10 @@ class TorturedGateway:
         self.rng = random.Random(seed)
         self.budgets = Budgets(SpendingFile(root / "spending"), UTC, self.clock)
         self.journal = journal.Writer(root / "journal", database_id, segment_bytes=SEGMENT_BYTES)
-        self.running: list[tuple[float, int, int, int, int, Held]] = []  # end, number, key, tokens, day, reservation
-        self.unwritten: list[tuple[int, int, int]] = []  # key, day and tokens of records that are not written yet
+        # End, number, key, tokens, day, budgets and reservation of each request.
+        self.running: list[tuple[float, int, int, int, int, list[int], Held]] = []
+        # Key, day, tokens and budgets of records that are not written yet.
+        self.unwritten: list[tuple[int, int, int, list[int]]] = []
         self.records_first = False  # a broken rule
         self.names_budgets = True  # likewise
 
@@ -66,7 +68,8 @@ class TorturedGateway:
         reserved = self.rng.randrange(20, 200)
         tally = Board.TALLIES + 3 * self.number
         try:
-            held = self.budgets.hold(self.demands(key), Reserve(reserved, reserved), None)
+            budgets = self.known(key)
+            held = self.budgets.hold(demands_of(budgets), Reserve(reserved, reserved), None)
         except BudgetsUnavailable:
             self.board.words[tally + 2] += 1
             return
@@ -78,18 +81,15 @@ class TorturedGateway:
             self.board.words[tally] += 1
             tokens = int(reserved * self.rng.choice((0, 0.3, 0.6, 0.9, 1.0)))
             day = self.board.index(day_of(int(self.clock() * 1e6), UTC))
-            heapq.heappush(self.running, (now + self.rng.expovariate(1 / WAITS), count, key, tokens, day, held))
+            end = now + self.rng.expovariate(1 / WAITS)
+            heapq.heappush(self.running, (end, count, key, tokens, day, budgets, held))
 
-    def demands(self, key: int) -> list[Demand]:
-        words = self.board.words
-        return [
-            (*SUBJECTS[subject], BUDGETS[number][1])
-            for subject in subjects_of(key)
-            for number in (2 * subject, 2 * subject + 1)
-            if words[Board.KNOWN + number]
-        ]
+    def known(self, key: int) -> list[int]:
+        """Return the numbers of the budgets of an API key that gateways know now."""
+        numbers = [2 * subject + at for subject in subjects_of(key) for at in (0, 1)]
+        return [number for number in numbers if self.board.words[Board.KNOWN + number]]
 
-    def end(self, key: int, tokens: int, admitted: int, held: Held) -> None:
+    def end(self, key: int, tokens: int, admitted: int, budgets: list[int], held: Held) -> None:
         completed_us = int(self.clock() * 1e6)
         day = self.board.index(day_of(completed_us, UTC))
         for subject in subjects_of(key):
@@ -98,7 +98,7 @@ class TorturedGateway:
                 self.board.add(Board.MOVED, self.number, subject, day, tokens)
         if self.records_first:
             self.put(key, tokens, completed_us, None, None, None)
-            self.unwritten.append((key, day, tokens))
+            self.unwritten.append((key, day, tokens, budgets))
             self.flush()
             time.sleep(0.002)
             held.settle(tokens, 0, completed_us)
@@ -107,7 +107,7 @@ class TorturedGateway:
         assert settled is not None
         bits = settled.budgets if self.names_budgets else None
         self.put(key, tokens, completed_us, settled.row, settled.epoch, bits)
-        self.unwritten.append((key, day, tokens))
+        self.unwritten.append((key, day, tokens, budgets))
 
     def put(
         self, key: int, tokens: int, completed_us: int, row: int | None, epoch: int | None, bits: int | None
@@ -123,7 +123,13 @@ class TorturedGateway:
     def flush(self) -> None:
         if self.journal.pending:
             self.journal.flush()
-        for key, day, tokens in self.unwritten:
+        for key, day, tokens, budgets in self.unwritten:
             for subject in subjects_of(key):
                 self.board.add(Board.WRITTEN, self.number, subject, day, tokens)
+            for number in budgets:
+                self.board.add_counted(self.number, number, day, tokens)
         self.unwritten.clear()
+
+
+def demands_of(budgets: list[int]) -> list[Demand]:
+    return [(*BUDGETS[number][0], BUDGETS[number][1]) for number in budgets]
