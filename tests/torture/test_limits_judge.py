@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from tests.torture.limits.judge import History, Verdict, Visit, judge, least_counted
+from tests.torture.limits.run import without_averages
 from tests.torture.limits.subjects import EVERYBODY, KEYS, KINDS, Limits, first_limits, kind_of, rates
 
 SUBJECT = ("key", "a")
@@ -108,3 +109,10 @@ def test_a_refusal_shows_how_much_its_limit_has_counted_at_least() -> None:
     assert least_counted([(62.5, 62.6)], made, []) == 3
     assert least_counted([(62.5, 62.6), (80.0, 80.1)], made, []) == 2, "the first one left the minute"
     assert least_counted([(80.0, 80.1)], made, [(10.0, 20.0), (5.0, 6.0)]) == 3, "one that broke off may be counted"
+
+
+def test_only_moving_averages_may_differ_after_steps_of_the_clock() -> None:
+    average, total, summary = "averages: samples in moving_averages …", "totals: requests …", "2 differences"
+    assert without_averages(f"{average}\n{average}\n{summary}\n") == []
+    assert without_averages(f"{average}\n{total}\n{summary}\n") == [total, summary]
+    assert without_averages("Traceback\n") == ["Traceback"]
