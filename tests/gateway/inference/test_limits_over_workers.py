@@ -57,7 +57,7 @@ def test_one_at_a_time_over_four_workers_and_never_idle_for_long(gateways, sim):
     assert simulated.seen.peak == 1
     records = sorted(first.records(), key=lambda it: it.completed_us)
     begins = [it.completed_us - it.attempts[0].duration_us for it in records]
-    assert min(served[worker] for worker in range(4)) >= 3, served
+    assert min(served[worker] for worker in range(4)) >= len(records) // 8, served  # half of an equal share
     turns = turns_while_waiting(records, begins)
     assert max(turns) <= MOST_TURNS, (served, sorted(turns)[-20:])
     assert key.counted() == (0, 0, 0)
