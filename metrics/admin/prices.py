@@ -1,5 +1,6 @@
 """Prices and currency rates in the admin. One that counts already is kept: a change is a row with a later start."""
 
+from abc import abstractmethod
 from datetime import time
 from typing import Any
 
@@ -102,8 +103,9 @@ class DatedForm(forms.ModelForm[Any]):
             for problem in self.problems(stored):
                 self.add_error(problem.place if problem.place in self.fields else None, problem.text)
 
+    @abstractmethod
     def problems(self, stored: Any) -> list[Problem]:
-        raise NotImplementedError
+        """Return the problems of the row. `stored`: as it is in the database; None for a new one."""
 
 
 def valid_from_field(help_text: Any = START_HELP) -> Any:

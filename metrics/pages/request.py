@@ -17,10 +17,9 @@ from gateway.registry.prices import Price
 from gateway.registry.schema import Speeds
 from gateway.routing.balancer import MAX_RECORDED_SCORES
 from metrics.memory.runtime import runtime
-from metrics.queries.costs.of_request import find_price
 from metrics.queries.requests import bodies
 from metrics.queries.requests.explanation import RequestExplanation, explanation
-from metrics.queries.requests.lookups import request_detail
+from metrics.queries.requests.lookups import priced_request
 from metrics.queries.requests.payload import RequestDetailPayload
 from metrics.queries.requests.waterfall import WaterfallBar, total_ms, waterfall_bars
 from metrics.queries.stored import flushed
@@ -45,9 +44,10 @@ class RequestContext(TypedDict):
 
 def request_context(request: HttpRequest, request_id: str) -> RequestContext | None:
     """Return the context of the page and the drawer; None if there is no such request."""
-    detail = request_detail(request_id)
-    if detail is None:
+    found = priced_request(request_id)
+    if found is None:
         return None
+    detail, price = found
     ended = parse_time(detail["completed_at"])
     assert ended is not None
     context: RequestContext = {
@@ -62,7 +62,7 @@ def request_context(request: HttpRequest, request_id: str) -> RequestContext | N
         "has_bodies": bodies.are_stored(request_id),
         "store_bodies": settings.ROUTERDASH.store_bodies,
         "may_see_bodies": bodies.may_view(request.user),
-        "price": None if detail["price_id"] is None else find_price(detail["price_id"]),
+        "price": price,
         "currency": settings.ROUTERDASH.currency,
     }
     return context

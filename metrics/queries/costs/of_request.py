@@ -29,12 +29,8 @@ class RequestCostPayload(TypedDict):
     reporting_cost: str | None
 
 
-def cost_details(request: RequestPayload) -> RequestCostPayload:
-    """Return the parts of a cost, and the cost in the reporting currency. At most one query.
-
-    Raises django.db.Error.
-    """
-    price = None if request["price_id"] is None else find_price(request["price_id"])
+def cost_details(request: RequestPayload, price: Price | None) -> RequestCostPayload:
+    """Return the parts of a cost at its price, and the cost in the reporting currency."""
     parts = [] if price is None else _parts(price, request)
     return {
         "cost_parts": parts,
@@ -43,8 +39,14 @@ def cost_details(request: RequestPayload) -> RequestCostPayload:
     }
 
 
-def find_price(number: int) -> Price | None:
-    """Return a row of the price book or of the catalogue, also one that no longer counts."""
+def price_of(request: RequestPayload) -> Price | None:
+    """Return the row of the price book or of the catalogue that a cost was computed from; None without a cost.
+
+    At most one query. Raises django.db.Error.
+    """
+    number = request["price_id"]
+    if number is None:
+        return None
     if number < 0:
         return catalogue.find(number)
     row = PriceRow.objects.filter(pk=number).first()

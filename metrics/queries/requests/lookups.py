@@ -10,9 +10,10 @@ from django.conf import settings
 
 from endpoints.registry import registry
 from gateway.ipc.record import OK
+from gateway.registry.prices import Price
 from metrics import sql
 from metrics.queries.api_keys import key_names
-from metrics.queries.costs.of_request import cost_details
+from metrics.queries.costs.of_request import cost_details, price_of
 from metrics.queries.hardware.of_request import request_hardware
 from metrics.queries.requests import conversations, history
 from metrics.queries.requests.conversations import Conversation, ConversationPayload, is_key
@@ -115,7 +116,13 @@ def request_row(request_id: str) -> SqlRow | None:
 
 
 def request_detail(request_id: str) -> RequestDetailPayload | None:
-    """Return one request with all names and the parts of its cost; None if there is none.
+    """Return one request as `priced_request` does, without the row of its price."""
+    found = priced_request(request_id)
+    return None if found is None else found[0]
+
+
+def priced_request(request_id: str) -> tuple[RequestDetailPayload, Price | None] | None:
+    """Return one request with all names and the parts of its cost, and the row of its price; None if there is none.
 
     At most three queries; with rates of own hardware, one more and up to three for each hour of the request.
     """
@@ -123,13 +130,14 @@ def request_detail(request_id: str) -> RequestDetailPayload | None:
     if row is None:
         return None
     request = request_payload(row, registry.name)
-    key = request["api_key_id"]
-    return {
+    key, price = request["api_key_id"], price_of(request)
+    detail: RequestDetailPayload = {
         **request,
         "api_key_name": key and key_names([key]).get(key),
-        **cost_details(request),
+        **cost_details(request, price),
         "hardware_costs": request_hardware(row, time.time()),
     }
+    return detail, price
 
 
 def find_requests(text: str) -> list[RequestPayload]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from access.models import INFERENCE, ApiKey, User
 from endpoints.models import Endpoint
@@ -141,6 +143,14 @@ def test_the_page_shows_the_attempts(as_viewer: Api, shown_world: World) -> None
     assert "Attempt 1 b Failed 90 ms This endpoint had the fewest running requests. connection refused" in text
     assert "Candidate In flight Chosen: b 2 a 5" in text
     assert "Attempt 2 a OK 200 1.00 s No other endpoint was available." in text
+
+
+def test_the_page_reads_the_price_of_the_request_once(as_viewer: Api, shown_world: World, prices: object) -> None:
+    request_id = written(shown_world, request(input_tokens=1000))
+    page(as_viewer, request_id)
+    with CaptureQueriesContext(connection) as captured:
+        assert "tiny" in page(as_viewer, request_id)
+    assert len([query for query in captured.captured_queries if 'FROM "prices"' in query["sql"]]) == 1
 
 
 def test_the_page_shows_the_client(as_viewer: Api, shown_world: World) -> None:
