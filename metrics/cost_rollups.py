@@ -9,26 +9,19 @@ from collections.abc import Collection
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from endpoints.fields import LineField, TextUUIDField
+from endpoints.fields import LineField
+from metrics.detailed_rollups import ServedCell
 from metrics.prices.tables import USED_BY
 
 
-class CostCell(models.Model):
+class CostCell(ServedCell):
     """Requests of one day by the price that their costs were computed from."""
 
     pk: models.CompositePrimaryKey
-    date = LineField()
-    endpoint_id = TextUUIDField()
-    model = LineField()  # the asked name
-    kind = LineField()
-    api_key_id = LineField()  # empty: none
-    served = LineField()  # the endpoint's own id of the model
-    canonical = LineField()  # its canonical name; without one, the served model
-    step = models.IntegerField()  # of the model name's steps, from 1; 0: none
     price_id = models.BigIntegerField()  # row of the price book; negative: of the catalogue
     currency = LineField()  # of the price
 
-    class Meta:
+    class Meta(ServedCell.Meta):
         abstract = True
 
 

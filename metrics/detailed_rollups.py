@@ -23,14 +23,9 @@ class DetailedSums(models.Model):
         abstract = True
 
 
-class ServedDayRollUp(DetailedSums):
-    """Requests of one day, by the model that served them.
+class ServedCell(models.Model):
+    """Key of requests of one day, by the model that served them."""
 
-    Only requests whose served model or canonical name differs from the asked name, or that a step of a model name
-    served. They are part of the day roll-ups of the asked name.
-    """
-
-    pk = models.CompositePrimaryKey("date", "endpoint_id", "model", "kind", "api_key_id", "served", "canonical", "step")
     date = LineField()
     endpoint_id = TextUUIDField()
     model = LineField()  # the asked name
@@ -39,6 +34,19 @@ class ServedDayRollUp(DetailedSums):
     served = LineField()  # the endpoint's own id of the model
     canonical = LineField()  # its canonical name; without one, the served model
     step = models.IntegerField()  # of the model name's steps, from 1; 0: none
+
+    class Meta:
+        abstract = True
+
+
+class ServedDayRollUp(ServedCell, DetailedSums):
+    """Requests of one day, by the model that served them.
+
+    Only requests whose served model or canonical name differs from the asked name, or that a step of a model name
+    served. They are part of the day roll-ups of the asked name.
+    """
+
+    pk = models.CompositePrimaryKey("date", "endpoint_id", "model", "kind", "api_key_id", "served", "canonical", "step")
     requests_ok = models.BigIntegerField()
     requests_failed = models.BigIntegerField()
     requests_cancelled = models.BigIntegerField()
