@@ -38,7 +38,8 @@ class SpendingTotals:
         self._days = days
         self._open: dict[RowEpoch, Counter[Tag]] = {}  # amounts that rows count in epochs that are not included
         self._of_rows: Counter[Tag] = Counter()  # sums of these
-        self._kept: dict[RowEpoch, tuple[str, Position]] = {}  # writer, and where the first record of an epoch is
+        # Where each writer's first record of an epoch is. A process may close a journal and begin another one.
+        self._kept: dict[RowEpoch, dict[str, Position]] = defaultdict(dict)
 
     def replace(self, subject: Subject, kinds: frozenset[Kind], amounts: Mapping[Tag, int]) -> None:
         """Take over the budgets of a subject and their amounts, as the database has it."""
@@ -66,13 +67,12 @@ class SpendingTotals:
     def keep(self, writer: str, entry: RequestRecord, position: Position) -> None:
         """Note where a record is in the journal, if its epoch is not included."""
         if entry.row is not None and entry.epoch is not None and self.is_open(entry):
-            known = self._kept.setdefault((entry.row, entry.epoch), (writer, position))
-            if known[0] == writer and position < known[1]:
-                self._kept[entry.row, entry.epoch] = (writer, position)
+            first = self._kept[entry.row, entry.epoch]
+            first[writer] = min(position, first.get(writer, position))
 
     def first_kept(self, writer: str) -> Position | None:
         """Return the position of the first record of a writer whose epoch is not included."""
-        return min((position for of, position in self._kept.values() if of == writer), default=None)
+        return min((first[writer] for first in self._kept.values() if writer in first), default=None)
 
     def is_open(self, entry: RequestRecord) -> bool:
         """Return True if a record is of an epoch that is not included, in a row of the present file."""
