@@ -8,7 +8,7 @@ A section has
 
 - 256 buckets. The tag decides the bucket. A bucket has a generation, which changes with its set of places, and room for
   72 places: for each 16 bits of the tag, and the number of the place
-- 10,000 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
+- 10,200 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
   tokens that were ever counted, the wait for the subject's limits, and the counts of the last minute
 
 Before all sections there is a word that tells whether requests of any process wait for limits, so that others need not
@@ -35,9 +35,9 @@ CELL_SECONDS = 3.0
 CELLS = 21  # (CELLS - 1) * CELL_SECONDS is a minute
 MAX_REQUESTS_IN_CELL = (1 << 16) - 1
 MAX_TOKENS_IN_CELL = (1 << 32) - 1
-MAX_SUBJECTS = 10_000  # in one row
+MAX_SUBJECTS = 10_200  # in one row: 10,000 API keys, and their users
 BUCKETS = 256
-BUCKET_SIZE = 72  # 39 places on average in a full table; more than 72 in one of 10,000 full tables
+BUCKET_SIZE = 72  # 40 places on average in a full table; more than 72 in one of 2,000 full tables
 
 # Words of a place. Its counts follow: CELLS requests of 16 bits, then CELLS tokens of 32 bits.
 TAG, IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, REQUESTS, TOKENS, NEWEST, WAITING = range(8)
