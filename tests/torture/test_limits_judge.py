@@ -116,3 +116,13 @@ def test_only_moving_averages_may_differ_after_steps_of_the_clock() -> None:
     assert without_averages(f"{average}\n{average}\n{summary}\n") == []
     assert without_averages(f"{average}\n{total}\n{summary}\n") == [total, summary]
     assert without_averages("Traceback\n") == ["Traceback"]
+
+
+def test_a_request_that_was_sent_before_an_edit_may_have_been_admitted_by_the_limits_before() -> None:
+    limits = history(Limits(concurrency=2))
+    limits.begin(SUBJECT, Limits(concurrency=1), 10.0)
+    limits.end(SUBJECT, 11.0)
+    made = visits((5, 20), (13, 21))
+    assert found(made, limits).wrong
+    made[1].sent = 10.5
+    assert not found(made, limits).wrong

@@ -14,7 +14,6 @@ from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits,
 
 # A request may reach a server this much later than it was admitted: RouterDash and the servers share few processors.
 WAY_SECONDS = 5.0
-EDIT_SECONDS = 1.0  # from a request that was admitted by the limits before an edit, to its arrival
 WINDOW_SECONDS = 60.0
 COUNTED_SECONDS = 63.0  # RouterDash counts whole cells, which cover a minute
 NO_LIMIT = 1 << 60
@@ -59,12 +58,12 @@ class History:
         for value in self._values[subject][:-1]:
             value.until = min(value.until, at)
 
-    def most(self, subject: Subject, name: str, at: float) -> int:
-        """Return the highest value of a limit for a request that reached a server at this time."""
+    def most(self, subject: Subject, name: str, visit: Visit) -> int:
+        """Return the highest value of a limit by which a request may have been admitted."""
         found = [
             getattr(value.limits, name)
             for value in self._values[subject]
-            if value.since <= at and value.until >= at - EDIT_SECONDS
+            if value.since <= visit.arrived and value.until >= visit.admitted
         ]
         return NO_LIMIT if not found or None in found else max(found)
 
@@ -106,13 +105,13 @@ def _judge(subject: Subject, visits: list[Visit], history: History, excess: int,
         while leaves and leaves[0] <= at:
             heapq.heappop(leaves)
         heapq.heappush(leaves, visit.left)
-        if (most := history.most(subject, CONCURRENCY, at)) < NO_LIMIT:
+        if (most := history.most(subject, CONCURRENCY, visit)) < NO_LIMIT:
             verdict.note(subject, CONCURRENCY, len(leaves), most)
         begin = at - WINDOW_SECONDS  # all that are counted were admitted after it, whenever they have arrived
         recent = [it for it in visits[bisect_right(arrivals, begin) : number + 1] if it.admitted > begin]
-        if (most := history.most(subject, REQUESTS, at)) < NO_LIMIT:
+        if (most := history.most(subject, REQUESTS, visit)) < NO_LIMIT:
             verdict.note(subject, REQUESTS, len(recent), most)
-        if (most := history.most(subject, TOKENS, at)) < NO_LIMIT:
+        if (most := history.most(subject, TOKENS, visit)) < NO_LIMIT:
             used = sum(it.tokens for it in recent if it.left <= at or it is visit)
             verdict.note(subject, TOKENS, used, most, excess * len(recent))
 
