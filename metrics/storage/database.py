@@ -18,6 +18,8 @@ from metrics import sql
 from metrics.models import Installation
 from metrics.sql import Vendor
 
+WRITER_CACHE_KIB = 20_000
+
 
 def vendor() -> Vendor:
     """Return the kind of database, for the helpers of metrics.sql."""
@@ -95,6 +97,21 @@ def _note_files(connection: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA schema_version")  # makes SQLite open the -wal
         connection.opened_files = _files(connection)
+
+
+@receiver(connection_created, dispatch_uid="metrics.size_cache")
+def _size_cache(connection: Any, **kwargs: Any) -> None:
+    size = getattr(connection, "cache_kib", None)
+    if size is not None and connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA cache_size = -{size:d}")
+
+
+def enlarge_cache() -> None:
+    """Have SQLite keep more pages for this thread, which writes to the same tables again and again."""
+    connection.cache_kib = WRITER_CACHE_KIB  # type: ignore[attr-defined]
+    if connection.connection is not None:
+        _size_cache(connection)
 
 
 def refuse_moved_files() -> None:

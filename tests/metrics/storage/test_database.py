@@ -1,12 +1,14 @@
 """The ID of the database, and consistent reads."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import Error, connection
 
 from metrics.models import Installation, Total
+from metrics.storage import database
 from metrics.storage.database import database_id, read_moment
 from tests.metrics.world import without
 
@@ -78,3 +80,19 @@ def test_a_snapshot_inside_a_transaction_is_that_of_the_transaction() -> None:
     with read_moment():
         assert Total.objects.get().value == 1
     assert Total.objects.get().value == 1
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has its own cache")
+def test_a_thread_that_writes_has_a_larger_cache() -> None:
+    def sizes() -> list[int]:
+        found = []
+        database.enlarge_cache()
+        for _ in range(2):
+            with connection.cursor() as cursor:
+                ((size,),) = cursor.execute("PRAGMA cache_size").fetchall()
+            found.append(size)
+            connection.close()  # as when the database was away
+        return found
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(sizes).result() == [-database.WRITER_CACHE_KIB] * 2
