@@ -177,6 +177,9 @@ class RouteSerializer(serializers.Serializer[Any]):
     demand = RouteDemandSerializer(required=False, help_text="Only with adaptive routing.")
     endpoints = RouteEndpointSerializer(many=True, help_text="Those of the target with the largest share.")
     steps = RouteStepSerializer(many=True, required=False, help_text="Of a model name, or of several models.")
+
+
+class RouteAndLimitsSerializer(RouteSerializer):
     limits = AdmissionSerializer(allow_null=True, help_text="Null while the database cannot be read.")
 
 

@@ -16,9 +16,9 @@ from metrics.api.common import NO_CONVERSATION, BadRequest, checked
 from metrics.api.routing_serializers import (
     CancelledSerializer,
     LiveSerializer,
+    RouteAndLimitsSerializer,
     RouteBodySerializer,
     RouteGetSerializer,
-    RouteSerializer,
     admission_document,
 )
 from metrics.memory.runtime import runtime
@@ -39,7 +39,7 @@ class NotReady(APIException):
 class RoutePreview(APIView):
     permission_needed = "endpoints.read"  # also to send a body
 
-    @extend_schema(parameters=[RouteGetSerializer], responses=RouteSerializer)
+    @extend_schema(parameters=[RouteGetSerializer], responses=RouteAndLimitsSerializer)
     def get(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where a request for this model would go now, and why, with all endpoints that have the model.
 
@@ -63,7 +63,7 @@ class RoutePreview(APIView):
         operation_id="route_of_body",
         parameters=[RouteBodySerializer],
         request={"application/json": OpenApiTypes.OBJECT},
-        responses=RouteSerializer,
+        responses=RouteAndLimitsSerializer,
     )
     def post(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where this request would go now: the body is that of an inference request, and a session may be named

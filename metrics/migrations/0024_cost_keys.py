@@ -14,15 +14,22 @@ VIEW = f"""
 """
 
 
-def put_in_order(apps, schema_editor):
+UNNUMBERED = f"INSERT INTO rollup_cost_days ({KEYS}, {SUMS}) SELECT {KEYS}, {SUMS} FROM rollup_cost_keys JOIN rollup_cost_sums USING (number)"
+
+
+def put_in_order(schema_editor, table):
     """As 0009 did with the tables that were there then."""
     if schema_editor.connection.vendor != "sqlite":
         return
     with schema_editor.connection.cursor() as cursor:
-        cursor.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'rollup_cost_keys'")
+        cursor.execute(f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'")
         ((made,),) = cursor.fetchall()
-        cursor.execute("DROP TABLE rollup_cost_keys")
+        cursor.execute(f"DROP TABLE {table}")
         cursor.execute(f"{made} WITHOUT ROWID")
+
+
+def put_keys_in_order(apps, schema_editor):
+    put_in_order(schema_editor, "rollup_cost_keys")
 
 
 def make_view(apps, schema_editor):
@@ -31,6 +38,14 @@ def make_view(apps, schema_editor):
         cursor.execute(SUMMED)
         cursor.execute("DROP TABLE rollup_cost_days")
         cursor.execute(VIEW)
+
+
+def make_table(apps, schema_editor):
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute("DROP VIEW rollup_cost_days")
+        schema_editor.create_model(apps.get_model("metrics", "CostDayRollUp"))
+        put_in_order(schema_editor, "rollup_cost_days")
+        cursor.execute(UNNUMBERED)
 
 
 class Migration(migrations.Migration):
@@ -77,6 +92,6 @@ class Migration(migrations.Migration):
             name="costdayrollup",
             options={"managed": False, "verbose_name": "daily costs", "verbose_name_plural": "daily costs"},
         ),
-        migrations.RunPython(put_in_order, migrations.RunPython.noop, elidable=False),
-        migrations.RunPython(make_view, migrations.RunPython.noop, elidable=False),
+        migrations.RunPython(put_keys_in_order, migrations.RunPython.noop, elidable=False),
+        migrations.RunPython(make_view, make_table, elidable=False),
     ]

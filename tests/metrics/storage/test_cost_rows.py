@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
-from metrics.counting.costs import CostKey, CostSums
+from metrics.counting.costs import COST_COLUMNS, CostKey, CostSums
 from metrics.models import CostKey as StoredKey
 from metrics.prices.tables import PriceRow
 from metrics.storage import cost_rows
@@ -119,3 +120,20 @@ def test_rows_of_earlier_releases_are_kept(world: World, prices: list[PriceRow])
     migration.make_view(None, SimpleNamespace(connection=connection))
     assert (rows(every), len(before)) == (before, StoredKey.objects.count())
     assert len(before) > 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_older_release_gets_the_rows_back(world: World, prices: list[PriceRow]) -> None:
+    world.gateway(*load(51, 300))
+    world.write()
+    keys = ", ".join(cost_rows.KEYS)
+    every = f"SELECT {keys}, {', '.join(COST_COLUMNS)} FROM rollup_cost_days ORDER BY {keys}"
+    before = rows(every)
+    executor = MigrationExecutor(connection)
+    latest = executor.loader.graph.leaf_nodes()
+    executor.migrate([("metrics", "0023_key_use")])
+    try:
+        assert rows(every) == before != []
+    finally:
+        MigrationExecutor(connection).migrate(latest)
+    assert rows(every) == before
