@@ -337,7 +337,7 @@ def started(
             server.url if server else database_url,
             ROUTERDASH_WORKERS=str(workers),
             ROUTERDASH_LOG_LEVEL="warning",
-            ROUTERDASH_DRAIN_SECS="5",
+            ROUTERDASH_DRAIN_SECS="20",
             ROUTERDASH_BOOTSTRAP_EXTERNAL=str(clouds).lower(),
             ROUTERDASH_OLLAMA_PORT=str(free_port()),
         )
