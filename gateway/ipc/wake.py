@@ -38,10 +38,11 @@ class WakePipe:
 
 
 class Waker:
-    """The writing ends of the pipes of other gateways. They stay open: a gateway may call another one often."""
+    """The writing ends of the pipes of gateways. They stay open: a gateway may call another one often."""
 
-    def __init__(self, page: LivePage) -> None:
+    def __init__(self, page: LivePage, caller: int = BY_GATEWAY) -> None:
         self._page = page
+        self._call = bytes([caller])
         self._descriptors: dict[int, int] = {}
 
     def wake(self, row: int) -> None:
@@ -49,7 +50,7 @@ class Waker:
         try:
             if row not in self._descriptors:
                 self._descriptors[row] = os.open(self._page.wake_path(row), os.O_WRONLY | os.O_NONBLOCK)
-            os.write(self._descriptors[row], bytes([BY_GATEWAY]))
+            os.write(self._descriptors[row], self._call)
         except BlockingIOError:
             pass  # it is full: that one is awake already
         except OSError:  # no process has opened it
@@ -66,10 +67,7 @@ class Waker:
 
 def wake_all(page: LivePage) -> None:
     """Wake every gateway."""
+    waker = Waker(page, BY_CONTROL)
     for row in range(page.rows):
-        with contextlib.suppress(OSError):  # no process has opened it, or it is full: that one is awake already
-            descriptor = os.open(page.wake_path(row), os.O_WRONLY | os.O_NONBLOCK)
-            try:
-                os.write(descriptor, bytes([BY_CONTROL]))
-            finally:
-                os.close(descriptor)
+        waker.wake(row)
+    waker.close()
