@@ -85,15 +85,16 @@ def _all_ids() -> Iterator[int]:
 
 def _ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield the ranges of sorted ids."""
-    first = last = None
-    for each in ids:
-        if first is None or last is None or each != last + 1:
-            if first is not None and last is not None:
-                yield first, last
+    rest = iter(ids)
+    first = last = next(rest, None)
+    if first is None or last is None:
+        return
+    for each in rest:
+        if each != last + 1:
+            yield first, last
             first = each
         last = each
-    if first is not None and last is not None:
-        yield first, last
+    yield first, last
 
 
 def add_endpoint(endpoint_id: object) -> None:
