@@ -43,7 +43,7 @@ class RoutePreview(APIView):
     def get(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where a request for this model would go now, and why, with all endpoints that have the model.
 
-        `limits` tells whether those of the API key would admit it; with a session, those of everyone.
+        `limits` says whether those of the API key would admit it; with a session, those of everyone.
         """
         values = checked(RouteGetSerializer, request).validated_data
         found, key = None, values.pop("conversation", None)

@@ -11,7 +11,7 @@ A section has
 - 10,200 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
   tokens that were ever counted, the wait for the subject's limits, and the counts of the last minute
 
-Before all sections there is a word that tells whether requests of any process wait for limits, so that others need not
+Before all sections there is a word that says whether requests of any process wait for limits, so that others need not
 look at the waits of each subject.
 
 The last minute is counted in cells of 3 seconds. 21 of them cover any 60 seconds, and 63 at most. The place has the
