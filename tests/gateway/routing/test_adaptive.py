@@ -1,20 +1,33 @@
 """The adaptive policy chooses by the time that a request costs, its own and that of others."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from random import Random
 
 import pytest
 
 from gateway.registry.schema import Speeds
-from gateway.routing import adaptive
-from gateway.routing.adaptive import FASTEST, KEPT_PREFIX, PROBE, SLOW_START, TERMS, WAITED, Demand, Row, pick, row
+from gateway.routing import adaptive, balancer
+from gateway.routing.adaptive import (
+    BULK_HARM,
+    FASTEST,
+    HARM,
+    KEPT_PREFIX,
+    PROBE,
+    SLOW_START,
+    WAITED,
+    Demand,
+    Row,
+    pick,
+    row,
+)
 from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL
 
 FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
 SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
 NEVER = Speeds(0.0, 0.0, 0.0, 0.0)
 CHAT = Demand(prompt=1000, output=200)
-BULK = CHAT._replace(harm=adaptive.BULK_HARM)
+BULK = CHAT._replace(harm=BULK_HARM)
 
 
 @dataclass
@@ -188,7 +201,8 @@ def test_an_endpoint_that_has_returned_is_expected_to_be_as_fast_as_before() -> 
 def test_without_any_measurement_all_are_alike() -> None:
     rows = [row(Endpoint(name), Speeds(0, 0, 0, 0), "vllm") for name in "ab"]
     assert rows[0].terms[2:] == rows[1].terms[2:]
-    assert rows[0][2:TERMS] == rows[1][2:TERMS]
+    others = {it.name for it in fields(Row)} - {"candidate", "id", "terms"}
+    assert all(getattr(rows[0], name) == getattr(rows[1], name) for name in others)
 
 
 @pytest.mark.parametrize("completions", [0, 3, SLOW_START - 1])
@@ -278,11 +292,41 @@ def test_the_counts_may_come_from_all_processes() -> None:
 def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
     """Both forms of the cost are the same where neither fullness nor a load nor the slow start applies."""
     of = fast(in_flight=3)
-    for n, pending in ((0, 0), (3, 0), (7, 900)):
+    for n, pending in ((0, 0), (0, 50), (3, 0), (7, 900), (adaptive.COUNTED - 1, 3), (adaptive.COUNTED + 5, 8)):
         of.candidate.in_flight, of.candidate.pending = n, pending
         for demand in (CHAT, BULK):
             ((value, _, _),) = adaptive._costs([of], demand, None, (), 0)[1]
             assert value == pytest.approx(adaptive._edge_cost(of, demand, demand.prompt, n, pending, 0))
+
+
+def plain_cost(of: Row[Endpoint], demand: Demand) -> float:
+    """The formula of gateway.routing.adaptive's docstring, as it is written there."""
+    n, pending = of.candidate.in_flight, of.candidate.pending
+    unread = demand.prompt - demand.kept.get(of.id, 0.0)
+    decode, prefill = demand.harm
+    own = of.setup + of.read * (pending + unread) + demand.output * (of.write + of.share * (n + 1))
+    return own + n * (decode * of.share * demand.output + prefill * of.read * unread)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_choice_is_that_of_the_formula(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(50):
+        rows = []
+        for at in range(random.randint(2, adaptive.ALL_UP_TO)):
+            speeds = Speeds(0.1 * random.random(), 1e-3 * random.random(), 0.1 * random.random(), 0.01, 256)
+            endpoint = Endpoint(f"e{at}", in_flight=random.choice([0, 0, 1, 9]), pending=random.choice([0, 700]))
+            rows.append(row(endpoint, speeds, "vllm", weight=random.choice([1.0, 2.5])))
+        kept = {it.id: 900 * random.random() for it in random.sample(rows, random.randint(0, 2))}
+        demand = Demand(
+            random.randint(900, 9000), random.choice([0.0, 150.0]), kept, harm=random.choice([HARM, BULK_HARM])
+        )
+        decision = pick(rows, demand, draw=lambda: 0.0)
+        assert decision is not None
+        costs = sorted((plain_cost(it, demand), it.id) for it in rows)
+        assert decision.endpoint_id == costs[0][1]
+        assert [name for name, _ in decision.costs] == [name for _, name in costs[: balancer.MAX_RECORDED_SCORES]]
+        assert [cost for _, cost in decision.costs] == pytest.approx([1000 * cost for cost, _ in costs[:8]], abs=1.01)
 
 
 # Tiers
