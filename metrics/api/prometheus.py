@@ -26,6 +26,7 @@ from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
 from metrics.memory.cost_totals import CostTotalsNow
+from metrics.memory.hardware_totals import HardwareCosts, by_currency
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_speeds
@@ -62,6 +63,8 @@ class MomentCollector(Collector):
             yield from _endpoint_usage(self.moment)
             if self.moment.costs is not None:
                 yield from _costs(self.moment.costs, self.moment.entries)
+            if self.moment.hardware is not None:
+                yield from _hardware(self.moment.hardware, self.moment.entries)
         yield from _stats_now(stats)
         yield from _endpoints_now(endpoints)
         slots = [(entry.id, entry.name, entry.slots) for entry in self.moment.entries]
@@ -238,6 +241,30 @@ def _costs(costs: CostTotalsNow, entries: Iterable[Entry]) -> Iterator[Metric]:
         "Finished requests at the endpoint without a cost: they have no price, or nothing of them was counted.",
         [(endpoint_id, name, costs.unpriced(endpoint_id)) for endpoint_id, name in names.items()],
         ENDPOINT,
+    )
+
+
+def _hardware(costs: HardwareCosts, entries: Iterable[Entry]) -> Iterator[Metric]:
+    """Yield the costs of counted hours of own hardware, as `_costs` does. Each hour adds to both parts."""
+    parts = {False: "requests", True: "idle"}
+    total = [(currency, parts[is_idle], cost / NANO) for currency, is_idle, cost in by_currency(costs)]
+    yield _counter(
+        "routerdash_hardware_cost_total",
+        "Costs of own hardware in the hours that are counted: of requests, and of idle time.",
+        total,
+        ("currency", "part"),
+    )
+    names = {entry.id: entry.name for entry in entries}
+    shown = [
+        (endpoint_id, names[endpoint_id], currency, parts[is_idle], cost / NANO)
+        for (endpoint_id, currency, is_idle), cost in sorted(costs.items())
+        if endpoint_id in names
+    ]
+    yield _counter(
+        "routerdash_endpoint_hardware_cost_total",
+        "Costs of the endpoint's own hardware in the hours that are counted: of requests, and of idle time.",
+        shown,
+        (*ENDPOINT, "currency", "part"),
     )
 
 

@@ -21,7 +21,7 @@ from metrics.api.usage_serializers import (
     UsageSerializer,
 )
 from metrics.queries import usage
-from metrics.queries.costs.by_group import with_costs
+from metrics.queries.costs.of_usage import usage_with_costs
 from metrics.queries.figures import Moment
 from metrics.queries.stored import flushed
 from metrics.queries.usage import UsageCounts, UsagePayload
@@ -119,8 +119,7 @@ class MonthlyTokens(APIView):
 def _usage(query: Any) -> UsagePayload:
     flushed()
     values = query.validated_data
-    payload = usage.usage(values["by"], query.period, query.only, compare=values["compare"])
-    return with_costs(payload, query.period, query.only)
+    return usage_with_costs(values["by"], query.period, query.only, compare=values["compare"])
 
 
 def _tokens(row: UsageCounts) -> TokenCounts:

@@ -99,6 +99,16 @@ class CurrencyCostSerializer(serializers.Serializer[Any]):
     estimated_requests = serializers.IntegerField()
 
 
+class UsageHardwareCostSerializer(serializers.Serializer[Any]):
+    """Costs of own hardware in one currency, of the hours that are counted."""
+
+    currency = serializers.CharField(help_text="ISO 4217 code.")
+    cost = serializers.CharField(help_text="Of requests and of idle time, in units of the currency; exact.")
+    idle_cost = serializers.CharField(
+        help_text="The part of idle time. It belongs to no model, key or user: by these, only the total has it."
+    )
+
+
 class CostsSerializer(serializers.Serializer[Any]):
     """Costs of some requests, and the number of those without one."""
 
@@ -112,6 +122,9 @@ class UsageRowSerializer(UsageCountsSerializer):
     costs = CurrencyCostSerializer(many=True, required=False, help_text="By currency; empty if no request has a price.")
     requests_without_cost = serializers.IntegerField(
         required=False, help_text="Requests, cancelled ones included, that have no price or no known tokens."
+    )
+    hardware_costs = UsageHardwareCostSerializer(
+        many=True, required=False, help_text="Of own hardware; not by `served`, `canonical` and `step`."
     )
     day = serializers.DateField(required=False)
     month = serializers.CharField(required=False, help_text="`YYYY-MM`")
@@ -156,4 +169,7 @@ class UsageSerializer(serializers.Serializer[Any]):
     total = UsageCountsSerializer()
     costs = CurrencyCostSerializer(many=True, required=False, help_text="Of all rows, by currency.")
     requests_without_cost = serializers.IntegerField(required=False, help_text="Of all rows.")
+    hardware_costs = UsageHardwareCostSerializer(
+        many=True, required=False, help_text="Of all rows, and of the idle time that belongs to none."
+    )
     previous = PreviousSerializer(required=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.ipc.journal import START, Position
 from metrics.memory.cost_totals import CostTotals
 from metrics.memory.figures import Figures
+from metrics.memory.hardware_totals import HardwareTotals
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.name_steps import name_steps
 from metrics.memory.state import FiguresState
@@ -25,6 +26,7 @@ class JournalFollower:
         self.reader = reader
         self.trackers = trackers
         self.costs = CostTotals()
+        self.hardware = HardwareTotals()
         self.database_id: str | None = None
         self.last_record_at = 0.0
         self.folded = 0  # records read since the figures were last read from the database

@@ -19,6 +19,7 @@ from metrics.api.usage_serializers import UsageQuerySerializer
 from metrics.pages import options
 from metrics.queries import usage
 from metrics.queries.costs.by_group import with_costs
+from metrics.queries.costs.of_usage import usage_with_costs
 from metrics.queries.costs.sums import CostsPayload
 from metrics.queries.figures import Moment
 from metrics.queries.hardware.costs import HardwareCostPayload, hardware_months
@@ -152,7 +153,7 @@ def page(request: HttpRequest) -> HttpResponse:
     behind = not flushed()
     now = today()
     query = parse_usage_query(request.GET.dict(), now)
-    payload = with_costs(usage.usage(query.by, query.period, query.only, compare=True), query.period, query.only)
+    payload = usage_with_costs(query.by, query.period, query.only, compare=True)
     is_by_time = query.by in usage.TIME_GROUPS
     hardware = hardware_months(last_months(now), query.only)
     months = with_costs(usage.usage("month", last_months(now), query.only), last_months(now), query.only)

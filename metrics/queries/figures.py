@@ -30,6 +30,7 @@ from metrics.memory.backlog import Backlog
 from metrics.memory.cost_totals import CostTotalsNow
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures, iso_minute
+from metrics.memory.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
 from metrics.queries import breakers
 from metrics.queries.payloads import (
@@ -59,6 +60,7 @@ class Moment:
     limit_hits: Mapping[str, int] = field(default_factory=dict)
     aside: Mapping[str, AsideNote] = field(default_factory=dict)
     costs: CostTotalsNow | None = None  # None: not read from the database yet
+    hardware: HardwareCosts | None = None  # the same
 
     @classmethod
     def now(cls) -> "Moment":
@@ -72,6 +74,7 @@ class Moment:
             runtime.installation.limit_hits.totals(),
             runtime.installation.aside(),
             runtime.follower.costs.read(),
+            runtime.follower.hardware.read(),
         )
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict
 
@@ -71,6 +71,14 @@ class UsageCounts(DetailCounts):
     total_tokens: int
 
 
+class UsageHardwareCost(TypedDict):
+    """Costs of own hardware in one currency: of requests and idle time, and of idle time alone."""
+
+    currency: str
+    cost: str
+    idle_cost: str
+
+
 class UsageGroup(TypedDict, total=False):
     """Fields that name the group of a row: those of NAMES."""
 
@@ -94,6 +102,7 @@ class _Previous(TypedDict, total=False):
     previous_total_tokens: int
     costs: list[CurrencyCostPayload]
     requests_without_cost: int
+    hardware_costs: list[UsageHardwareCost]
 
 
 class UsageRow(UsageGroup, UsageCounts, _Previous):
@@ -114,6 +123,7 @@ class UsagePayload(TypedDict):
     total: UsageCounts
     costs: NotRequired[list[CurrencyCostPayload]]
     requests_without_cost: NotRequired[int]
+    hardware_costs: NotRequired[list[UsageHardwareCost]]
     previous: NotRequired[PreviousPayload]
 
 
@@ -128,21 +138,33 @@ COST_FIGURES = {
     "priced_requests": "requests",
     "estimated_priced_requests": "estimated_requests",
 }
+HARDWARE_FIGURES = {"hardware_cost": "cost", "hardware_idle_cost": "idle_cost"}
 
 
 def usage(
-    by: str, period: Period, only: Mapping[str, str] = MappingProxyType({}), *, compare: bool = False
+    by: str,
+    period: Period,
+    only: Mapping[str, str] = MappingProxyType({}),
+    *,
+    compare: bool = False,
+    also: Collection[str] = (),
 ) -> UsagePayload:
     """Return usage by day and month in the order of time, else with the most requests first.
 
     `only` has values of the roll-ups' columns `model`, `endpoint_id` and `api_key_id`. `compare` adds the sums of the
-    period before, also to each row unless it is a day or month. One query, one for names of keys, and one to compare.
+    period before, also to each row unless it is a day or month. `also` has stored values, whose groups have rows even
+    without requests. One query, at most two for names of keys, and one to compare.
     """
     names = GroupNames(by)
     sums = {value: each for value, each in _sums(by, period, names, only).items() if any(each)}
     used = {value: _counts(each) for value, each in sums.items()}
+    names.read(also)
+    added = {names.group(value) for value in also}
+    used |= {group: _counts((0,) * len(_USED)) for group in added if group not in used}
     shown = sorted(
-        value for value, row in used.items() if by not in ROUTED_GROUPS or row["requests"] or row["cancelled_requests"]
+        value
+        for value, row in used.items()
+        if by not in ROUTED_GROUPS or row["requests"] or row["cancelled_requests"] or value in added
     )
     rows: list[UsageRow] = [{**names.fields(value), **used[value], **_Previous()} for value in shown]
     payload: UsagePayload = {
@@ -296,19 +318,30 @@ def usage_csv(payload: UsagePayload) -> str:
     text = io.StringIO()
     out = csv.writer(text)
     currencies = [it["currency"] for it in payload.get("costs", [])]
+    at_hardware = [it["currency"] for it in payload.get("hardware_costs", [])]
     costs = [f"{name}_{currency.lower()}" for currency in currencies for name in COST_FIGURES]
+    costs += [f"{name}_{currency.lower()}" for currency in at_hardware for name in HARDWARE_FIGURES]
     names = (*NAMES[payload["by"]], *FIGURES)
     out.writerow((*names, *costs))
+
+    def cost_cells(of: UsageRow | UsagePayload) -> list[Any]:
+        return [
+            *_cells(of.get("costs", []), currencies, COST_FIGURES),
+            *_cells(of.get("hardware_costs", []), at_hardware, HARDWARE_FIGURES),
+        ]
+
     for row in payload["rows"]:
         values: Mapping[str, Any] = row
         cells = [csv_cell(values[name]) for name in names]
-        out.writerow([*cells, *_cost_cells(row.get("costs", []), currencies)])
+        out.writerow([*cells, *cost_cells(row)])
     total: Mapping[str, Any] = {names[0]: "total", **payload["total"]}
-    out.writerow([*(total.get(name, "") for name in names), *_cost_cells(payload.get("costs", []), currencies)])
+    out.writerow([*(total.get(name, "") for name in names), *cost_cells(payload)])
     return text.getvalue()
 
 
-def _cost_cells(costs: Iterable[CurrencyCostPayload], currencies: Iterable[str]) -> list[Any]:
+def _cells(
+    costs: Iterable[CurrencyCostPayload | UsageHardwareCost], currencies: Iterable[str], figures: Mapping[str, str]
+) -> list[Any]:
     """Return the cells of all currencies, empty for those without a cost."""
     found: dict[str, Mapping[str, Any]] = {it["currency"]: it for it in costs}
-    return [found.get(currency, {}).get(field, "") for currency in currencies for field in COST_FIGURES.values()]
+    return [found.get(currency, {}).get(field, "") for currency in currencies for field in figures.values()]

@@ -14,6 +14,7 @@ from django.db import connection, transaction
 
 from metrics import sql
 from metrics.counting.hardware import HardwareSums, lines_of, parts_of
+from metrics.memory.hardware_totals import HardwareCosts, HardwareTotals
 from metrics.prices.hardware import HOUR, HardwareRates
 from metrics.prices.registry import price_registry
 from metrics.storage import database, hardware_rows
@@ -34,8 +35,10 @@ EndpointHour = tuple[int, str]  # hour since 1970 UTC, endpoint
 class HardwareHours:
     """Counting in the thread of the database writer: between its steps, a slice at a time."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
+    def __init__(self, zone: ZoneInfo, totals: HardwareTotals | None = None) -> None:
         self.zone = zone
+        self._totals = totals or HardwareTotals()
+        self._positions: dict[str, int] | None = None  # at which the totals are true; None: not read yet
         self._counted: tuple[int, HardwareRates] | None = None  # hour and rates up to which all is counted
         self._is_late = False
 
@@ -46,7 +49,7 @@ class HardwareHours:
 
     def forget(self) -> None:
         """Look at the database again, for example after a backup was restored."""
-        self._counted = None
+        self._counted = self._positions = None
 
     def count(self, now: float) -> bool:
         """Count a slice of the hours that are over. Return True if more remain. Raises django.db.Error."""
@@ -56,17 +59,39 @@ class HardwareHours:
         if counted is not None and counted[0] == limit and counted[1] is rates and not self._is_late:
             return False
         with transaction.atomic(), connection.cursor() as cursor:
-            has_more = self._count(cursor, rates, limit)
+            if database.vendor() == "postgresql":  # SQLite has one writer at a time
+                cursor.execute(f"LOCK TABLE {POSITIONS} IN SHARE ROW EXCLUSIVE MODE")
+            positions = read_positions(cursor)
+            is_known = positions == self._positions  # else at the start, or another process has counted
+            totals = None if is_known else self._read_totals()
+            has_more, changes = self._count(cursor, rates, limit, positions)
+        if not is_known:
+            self._totals.install(totals)
+        self._totals.add(changes)
+        self._positions = positions
         if not has_more:
             self._counted, self._is_late = (limit, rates), False
             self._prune(limit - settings.ROUTERDASH.history_retention_days * 24)
         return has_more
 
-    def _count(self, cursor: Any, rates: HardwareRates, limit: int) -> bool:
-        if database.vendor() == "postgresql":  # SQLite has one writer at a time
-            cursor.execute(f"LOCK TABLE {POSITIONS} IN SHARE ROW EXCLUSIVE MODE")
-        positions = read_positions(cursor)
+    @staticmethod
+    def _read_totals() -> HardwareCosts | None:
+        """Return the costs of all days; None if they cannot be read, so that a damaged table stops nothing else."""
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                return hardware_rows.read_totals(cursor)
+        except Exception as error:
+            if database.is_away(error):
+                raise
+            log.warning("the totals of own hardware cannot be read, and stay unknown: %s", error)
+            return None
+
+    def _count(
+        self, cursor: Any, rates: HardwareRates, limit: int, positions: dict[str, int]
+    ) -> tuple[bool, HardwareCosts]:
+        """Count a slice and move `positions`. Return whether more remains, and the changes of the totals."""
         moved: dict[str, int] = {}
+        changes = HardwareCosts()
         rows = 0
         has_more = False
         for counted, (hour, endpoint_id) in enumerate(_waiting(cursor, rates, positions, limit)):
@@ -74,14 +99,19 @@ class HardwareHours:
                 has_more = True
                 break
             is_new = hour >= positions.get(endpoint_id, 0)
-            rows += self._count_hour(cursor, rates, (hour, endpoint_id), again=not is_new)
+            attempts, changed = self._count_hour(cursor, rates, (hour, endpoint_id), again=not is_new)
+            rows += attempts
+            changes.update(changed)  # adds
             if is_new:
                 moved[endpoint_id] = hour + 1
         _MOVE.write(cursor, sorted(moved.items()))
-        return has_more
+        positions |= moved
+        return has_more, changes
 
-    def _count_hour(self, cursor: Any, rates: HardwareRates, place: EndpointHour, *, again: bool) -> int:
-        """Count one hour of an endpoint, and return the number of its attempts."""
+    def _count_hour(
+        self, cursor: Any, rates: HardwareRates, place: EndpointHour, *, again: bool
+    ) -> tuple[int, HardwareCosts]:
+        """Count one hour of an endpoint. Return the number of its attempts, and the changes of the totals."""
         hour, endpoint_id = place
         start, end = hour * HOUR, (hour + 1) * HOUR
         cursor.execute(sql.delete(DUE, " AND ".join(sql.equal(("hour", "endpoint_id")))), place)
@@ -89,7 +119,7 @@ class HardwareHours:
         if again and not old:
             log.warning("work of an hour that is older than the history is left out: %s, hour %d", endpoint_id, hour)
             hardware_rows.delete_work(cursor, " AND ".join(sql.equal(("hour", "endpoint_id"))), place)
-            return 0
+            return 0, HardwareCosts()
         work = hardware_rows.read_work(cursor, hour, hour + 1, endpoint_id).get(place, [])
         new: dict[tuple[Any, ...], HardwareSums] = {}
         for part in parts_of(rates, endpoint_id, start, end, self.zone):
@@ -101,7 +131,7 @@ class HardwareHours:
         hardware_rows.write_hour(cursor, new)
         changes = [*((key, sums, -1) for key, sums in old.items()), *((key, sums, 1) for key, sums in new.items())]
         hardware_rows.add_to_days(cursor, changes)
-        return sum(len(it.times) for it in work)
+        return sum(len(it.times) for it in work), hardware_rows.changed_totals(changes)
 
     def _prune(self, oldest: int) -> None:
         """Delete work and lines of older hours, one hour in a transaction."""

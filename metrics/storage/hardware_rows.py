@@ -5,8 +5,9 @@ from typing import Any
 
 from metrics import sql
 from metrics.counting.fold import Fold
-from metrics.counting.hardware import HARDWARE_COLUMNS, HardwareSums
+from metrics.counting.hardware import HARDWARE_COLUMNS, IDLE, HardwareSums
 from metrics.counting.hardware_work import LineWork, Place, pack, unpack, work_of
+from metrics.memory.hardware_totals import HardwareCosts
 from metrics.prices.hardware import HOUR_US
 from metrics.prices.registry import price_registry
 from metrics.storage.bulk import Upsert
@@ -17,6 +18,7 @@ OLD_WORK = "hardware_work"  # a row for each attempt, of earlier versions
 LINE = ("model", "kind", "api_key_id")
 DAY_KEYS = ("date", "endpoint_id", "rate_id", "currency", *LINE)
 HOUR_KEYS = ("start", "endpoint_id", *LINE)
+IS_IDLE = f"CASE WHEN kind = '{IDLE}' THEN 1 ELSE 0 END AS is_idle"
 _WRITE_BATCH = sql.insert(BATCHES, ("hour", "endpoint_id", "attempts", "work"))
 _OLD_COLUMNS = (
     "hour", "endpoint_id", "start_us", "end_us", *LINE, "requests", "input_tokens", "output_tokens", "cached_tokens",
@@ -105,3 +107,20 @@ def add_to_days(cursor: Any, lines: Sequence[tuple[tuple[Any, ...], HardwareSums
         days.setdefault((date, endpoint_id, rate_id, currency, *line), HardwareSums()).add(sums, sign)
     changed = {key: sums for key, sums in days.items() if any(sums.values)}
     WRITE_DAYS.write(cursor, [(*key, *changed[key].values) for key in sorted(changed)])
+
+
+def read_totals(cursor: Any) -> HardwareCosts:
+    """Return the costs of all days."""
+    columns = ("endpoint_id", "currency", IS_IDLE, "SUM(cost)")
+    cursor.execute(sql.select(columns, DAYS, group_by="endpoint_id, currency, is_idle"))
+    return HardwareCosts(
+        {(str(endpoint), str(currency), bool(idle)): int(cost) for endpoint, currency, idle, cost in cursor.fetchall()}
+    )
+
+
+def changed_totals(lines: Sequence[tuple[tuple[Any, ...], HardwareSums, int]]) -> HardwareCosts:
+    """Return what the lines of `add_to_days` change in the costs of all days."""
+    found = HardwareCosts()
+    for (_, endpoint_id, _, kind, _, _, _, currency), sums, sign in lines:
+        found[endpoint_id, currency, kind == IDLE] += sign * sums.cost
+    return found

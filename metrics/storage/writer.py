@@ -66,7 +66,7 @@ class DatabaseWriter:
         self.follower = follower
         self.zone = zone
         self.backlog = Backlog()
-        self.hours = HardwareHours(zone)
+        self.hours = HardwareHours(zone, follower.hardware)
         self.read_again = threading.Event()  # set by any thread: figures in the database were changed by a repair
         self._endpoint_name = endpoint_name
         self._history = history
@@ -233,6 +233,7 @@ class DatabaseWriter:
         """Reseed in this thread only: while figures are read, no position may move and no journal may be deleted."""
         log.warning("figures in the database were repaired: they are read again")
         self.read_again.clear()  # before the read, so that a later repair sets it again
+        self.hours.forget()
         try:
             self._reseed()
         except Error:

@@ -10,6 +10,7 @@ from typing import Any
 from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from metrics import labels
@@ -74,6 +75,21 @@ def amounts(found: Iterable[Mapping[str, str]] | None) -> SafeString:
 def estimated_costs(row: Mapping[str, Any]) -> SafeString:
     """Return the part of the costs of requests whose tokens were estimated; a dash if there is none."""
     return _lines((each["estimated_cost"], each["currency"]) for each in row["costs"] if each["estimated_requests"])
+
+
+@register.simple_tag
+def hardware_costs(row: Mapping[str, Any]) -> SafeString:
+    """Return what own hardware cost, idle time below; a dash if there is none."""
+    lines = (
+        (money(each["cost"], each["currency"]), _idle(each["idle_cost"], each["currency"]))
+        for each in row["hardware_costs"]
+    )
+    return format_html_join("", "<div>{}{}</div>", lines) or NO_COST
+
+
+def _idle(amount: str, currency: str) -> SafeString | str:
+    text = _("%(cost)s of it idle") % {"cost": f"{shown(amount)} {currency}"}
+    return "" if amount == "0" else format_html('<small class="under" title="{} {}">{}</small>', amount, currency, text)
 
 
 def _lines(amounts: Iterable[tuple[str, str]]) -> SafeString:

@@ -29,6 +29,7 @@ from metrics.memory.cost_totals import CostTotals
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures
 from metrics.memory.gauges import gauges
+from metrics.memory.hardware_totals import HardwareTotals
 from metrics.memory.journal_follower import JournalFollower
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.runtime import runtime
@@ -98,6 +99,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     monkeypatch.setattr(follower, "reader", JournalReader(journals))
     monkeypatch.setattr(follower, "database_id", None)
     monkeypatch.setattr(follower, "costs", CostTotals())
+    monkeypatch.setattr(follower, "hardware", HardwareTotals())
     monkeypatch.setattr(follower, "_refused", lambda endpoint_id: None)
     for name in ("folded", "written"):
         monkeypatch.setattr(follower, name, 0)

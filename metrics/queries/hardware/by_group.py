@@ -13,8 +13,10 @@ from metrics.counting.hardware import HARDWARE_COLUMNS, IDLE, HardwareSums
 from metrics.queries.stored import run_sql
 from metrics.queries.usage import BY, SERVED_GROUPS, GroupNames, stored_value
 from metrics.queries.usage_periods import Period
+from metrics.storage.hardware_rows import IS_IDLE
 
 HARDWARE_GROUPS = tuple(name for name in BY if name not in SERVED_GROUPS)
+IDLE_GROUPS = ("day", "month", "endpoint", "external")
 ByCurrency = dict[str, HardwareSums]
 
 
@@ -23,7 +25,8 @@ class HardwareGroups:
     """Sums of a period by currency."""
 
     requests: dict[str, ByCurrency] = field(default_factory=dict)  # by group, as GroupNames.group names it
-    idle: dict[str, ByCurrency] = field(default_factory=dict)  # the same; of days, months and endpoints only
+    idle: dict[str, ByCurrency] = field(default_factory=dict)  # the same; but for IDLE_GROUPS all of it in ""
+    values: set[str] = field(default_factory=set)  # stored values of the groups with a cost
 
     def total(self, *, idle: bool) -> ByCurrency:
         """Return the sums of all requests, or of all idle lines."""
@@ -46,10 +49,9 @@ def hardware_by_group(
     where = ["date >= %s AND date <= %s", *(f"{name} = %s" for name in only)]
     values: list[Any] = [period.since.isoformat(), period.until.isoformat()]
     values += [stored_value(name, value) for name, value in only.items()]
-    is_idle = f"CASE WHEN kind = '{IDLE}' THEN 1 ELSE 0 END AS is_idle"
     if only.keys() & {"model", "api_key_id"}:
         where.append(f"kind <> '{IDLE}'")
-    columns = (f"{group} AS value", is_idle, "currency", *(f"SUM({name})" for name in HARDWARE_COLUMNS))
+    columns = (f"{group} AS value", IS_IDLE, "currency", *(f"SUM({name})" for name in HARDWARE_COLUMNS))
     statement = sql.select(columns, "rollup_hardware_days", where=where, group_by="value, is_idle, currency")
     rows = list(run_sql(statement, values))
     names = GroupNames(by)
@@ -57,6 +59,8 @@ def hardware_by_group(
     groups = HardwareGroups()
     for value, idle, currency, *each in rows:
         place = groups.idle if idle else groups.requests
+        if not idle or by in IDLE_GROUPS:
+            groups.values.add(str(value))
         sums = HardwareSums(*map(int, each))
         place.setdefault(names.group(str(value)), {}).setdefault(str(currency), HardwareSums()).add(sums)
     return groups, names

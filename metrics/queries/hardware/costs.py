@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from gateway.prices.amounts import text_of
-from metrics.queries.hardware.by_group import ByCurrency, HardwareGroups, hardware_by_group
+from metrics.queries.hardware.by_group import IDLE_GROUPS, ByCurrency, HardwareGroups, hardware_by_group
+from metrics.queries.usage import NAMES, GroupNames, UsageGroup, UsageHardwareCost, UsagePayload
 from metrics.queries.usage_periods import Period
 
 
@@ -35,6 +36,35 @@ def hardware_months(period: Period, only: Mapping[str, str] = MappingProxyType({
     """Return what own hardware cost by month, without months that have none. One query."""
     groups, _names = hardware_by_group("month", period, only)
     return {month: _of(groups, month) for month in groups.requests.keys() | groups.idle.keys()}
+
+
+def with_hardware_costs(payload: UsagePayload, groups: HardwareGroups, names: GroupNames) -> UsagePayload:
+    """Add the costs of own hardware to the rows of usage, and of all together, by currency.
+
+    Idle time that belongs to no row is in the total only. The rows must include `values` of the groups.
+    """
+    by = payload["by"]
+    places = {_place(by, names.fields(group)): group for group in groups.requests.keys() | groups.idle.keys()}
+    for row in payload["rows"]:
+        group = places.get(_place(by, row))
+        requests = {} if group is None else groups.requests.get(group, {})
+        idle = groups.idle.get(group, {}) if group is not None and by in IDLE_GROUPS else {}
+        row["hardware_costs"] = _with_idle(requests, idle)
+    payload["hardware_costs"] = _with_idle(groups.total(idle=False), groups.total(idle=True))
+    return payload
+
+
+def _place(by: str, row: UsageGroup) -> tuple[Any, ...]:
+    fields: Mapping[str, Any] = row
+    return tuple(fields[name] for name in NAMES[by])
+
+
+def _with_idle(requests: ByCurrency, idle: ByCurrency) -> list[UsageHardwareCost]:
+    found: list[UsageHardwareCost] = []
+    for currency in sorted(requests.keys() | idle.keys()):
+        used, unused = (each[currency].cost if currency in each else 0 for each in (requests, idle))
+        found.append({"currency": currency, "cost": text_of(used + unused), "idle_cost": text_of(unused)})
+    return found
 
 
 def _of(groups: HardwareGroups, group: str) -> HardwareCostPayload:

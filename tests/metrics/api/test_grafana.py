@@ -15,6 +15,7 @@ from endpoints.registry import registry
 from gateway.ipc import record
 from gateway.registry.schema import Speeds
 from metrics.api import prometheus
+from metrics.memory.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
 from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.figures import Moment
@@ -60,6 +61,7 @@ def reported(
         shown_world.write()
         monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
         shown_world.writer.backlog.behind_since = NOW.timestamp()
+        shown_world.follower.hardware.install(HardwareCosts({(A, "EUR", True): 1}))
         found: dict[str, set[str]] = {}
         for family in text_string_to_metric_families(prometheus.text(Moment.now()).decode()):
             for sample in family.samples:

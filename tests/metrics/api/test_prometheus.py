@@ -17,6 +17,7 @@ from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.schema import Speeds
 from gateway.routing.adaptive import FASTEST, PROBE, WAITED
 from metrics.api import prometheus
+from metrics.memory.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
 from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.models import DayRollUp
@@ -405,6 +406,7 @@ def test_every_metric_is_documented_correctly(served: World, prices: object, mon
     served.write()
     monkeypatch.setattr(runtime.installation, "writer", served.writer)
     served.writer.backlog.behind_since = NOW.timestamp()
+    served.follower.hardware.install(HardwareCosts({(A, "EUR", True): 1}))
     text = DOCUMENTED.read_text()
     families = list(prometheus.MomentCollector(Moment.now()).collect())
     for family in families:
