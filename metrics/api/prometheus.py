@@ -245,11 +245,15 @@ def _costs(costs: CostTotalsNow, entries: Iterable[Entry]) -> Iterator[Metric]:
 
 
 def _hardware(costs: HardwareCosts, entries: Iterable[Entry]) -> Iterator[Metric]:
-    """Yield the costs of counted hours of own hardware, as `_costs` does. Each hour adds to both parts."""
+    """Yield the costs of counted hours of own hardware, as `_costs` does. Each hour adds to both parts.
+
+    They are gauges, because a request that ends late moves cost from idle time to requests. Prometheus would take the
+    lower value of a counter for a reset, and add the whole of it.
+    """
     parts = {False: "requests", True: "idle"}
     total = [(currency, parts[is_idle], cost / NANO) for currency, is_idle, cost in by_currency(costs)]
-    yield _counter(
-        "routerdash_hardware_cost_total",
+    yield _gauge(
+        "routerdash_hardware_cost",
         "Costs of own hardware in the hours that are counted: of requests, and of idle time.",
         total,
         ("currency", "part"),
@@ -260,8 +264,8 @@ def _hardware(costs: HardwareCosts, entries: Iterable[Entry]) -> Iterator[Metric
         for (endpoint_id, currency, is_idle), cost in sorted(costs.items())
         if endpoint_id in names
     ]
-    yield _counter(
-        "routerdash_endpoint_hardware_cost_total",
+    yield _gauge(
+        "routerdash_endpoint_hardware_cost",
         "Costs of the endpoint's own hardware in the hours that are counted: of requests, and of idle time.",
         shown,
         (*ENDPOINT, "currency", "part"),

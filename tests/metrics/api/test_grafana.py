@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 DASHBOARD = json.loads((Path(__file__).resolve().parents[3] / "docs" / "grafana" / "routerdash.json").read_text())
 # Keywords of PromQL in these queries.
-PROMQL = {"sum", "by", "rate", "increase", "histogram_quantile", "max", "or", "le"}
+PROMQL = {"sum", "by", "rate", "delta", "increase", "histogram_quantile", "max", "or", "le"}
 
 
 def queries(part: Any = DASHBOARD) -> Iterator[str]:

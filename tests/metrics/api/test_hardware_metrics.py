@@ -1,4 +1,4 @@
-"""GET /metrics: counters of own hardware, which are the counted hours of the database."""
+"""GET /metrics: costs of own hardware, which are the counted hours of the database."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from tests.metrics.world import UTC_ZONE, World, own_database, rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
-HARDWARE = "endpoint_hardware_cost_total"
+HARDWARE = "endpoint_hardware_cost"
 HOUR_START = int(AT) // HOUR * HOUR
 SETTLED = HOUR_START + SETTLE_SECONDS  # when the hour before this one is counted
 Sums = dict[tuple[str, str, str], int]
@@ -99,7 +99,7 @@ def test_totals_keep_deleted_endpoints(costly: World, endpoints: tuple[Endpoint,
     scrape = Scrape()
     assert {it["endpoint_id"] for it in scrape.all(HARDWARE)} == {A}
     for (_, currency, part), cost in stored().items():
-        assert scrape("hardware_cost_total", currency=currency, part=part) == cost / NANO
+        assert scrape("hardware_cost", currency=currency, part=part) == cost / NANO
 
 
 def test_an_hour_is_added_once_it_is_counted(costly: World) -> None:
@@ -180,4 +180,4 @@ def test_a_scrape_without_own_hardware_has_no_series_of_it(shown_world: World, e
     own_database()
     shown_world.reseed()
     count(shown_world.writer.hours)
-    assert (Scrape().all(HARDWARE), Scrape().all("hardware_cost_total")) == ([], [])
+    assert (Scrape().all(HARDWARE), Scrape().all("hardware_cost")) == ([], [])
