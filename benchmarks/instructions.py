@@ -2,7 +2,8 @@
 
     python -m benchmarks.instructions [--against CHECKOUT] [--shape NAME] [--size BYTES]
     python -m benchmarks.instructions --endpoints 1000 --keys 1000000
-    python -m benchmarks.instructions --balancers [--alike NUMBER] [--size BYTES]
+    python -m benchmarks.instructions --balancers [--alike NUMBER …] [--size BYTES]
+    python -m benchmarks.instructions --balancers --cpu [--alike NUMBER …] [--size BYTES] [--rounds NUMBER]
     python -m benchmarks.instructions --names
     python -m benchmarks.instructions --limits [--against CHECKOUT]
 
@@ -13,7 +14,8 @@ the client has received the one before, so that it is an iteration of the event 
 another checkout of RouterDash is counted, too, and the ratio of this one to it is printed. With `--shape`, only a
 plain request with a body of this shape is counted (see `bench/bodies.py`). With `--endpoints` or `--keys`, the
 gateway knows so many, and the ratio to a gateway with one of each is printed. With `--balancers`, a plain request
-with a chat of this size and so many measured endpoints of its model is counted with each balancer. With `--names`, a
+with a chat of this size and so many measured endpoints of its model is counted with each balancer. With `--cpu`, its
+CPU time is measured instead, with the kernel's part, in rounds in which the balancers take turns. With `--names`, a
 plain request is counted without model names, with 100 that it does not use, and as one for a name with two steps.
 With `--limits`, a plain request is counted without limits, with three limits on another API key, and on its own; these
 states take turns in one process, so that differences of 0.5 % mean something. `--against` is a checkout without limits
@@ -80,6 +82,16 @@ for number in range(ROUNDS):
         running._in_loop(switch.zero)
         running.plain(requests)
         running._in_loop(lambda: switch.dump(f"state {state};".encode()))
+"""
+# A round for each line of the input. Other threads have CPU clocks of their own.
+RUN_ROUNDS = """
+import time
+clock = time.pthread_getcpuclockid(running.ident)
+print("ready", flush=True)
+for _ in sys.stdin:
+    before = time.clock_gettime_ns(clock)
+    running.plain(requests)
+    print(time.clock_gettime_ns(clock) - before, flush=True)
 """
 PROGRAM = r"""
 import gc, hashlib, sys, tempfile
@@ -177,8 +189,7 @@ def count(
     checkout: Path, requests: int, streams: int = 0, events: int = 0, *, body: str | None = None, known: Known = ONE
 ) -> int:
     """Instructions of the event loop's thread. `body`: a file with the body of plain requests."""
-    numbers = (requests, streams, events, known.endpoints, known.keys, known.alike)
-    arguments = [*map(str, numbers), known.balancer, known.names, *([] if body is None else [body])]
+    arguments = _arguments(known, body, requests, streams, events)
     profiles = _profiles(checkout, PROGRAM.replace("#RUN#", RUN), arguments, {})
     (profile,) = (text for text in profiles if POLL in text)
     match = re.search(r"^(?:summary|totals): (\d+)", profile, re.MULTILINE)
@@ -186,12 +197,21 @@ def count(
     return int(match[1])
 
 
+def _arguments(known: Known, body: str | None, requests: int, streams: int = 0, events: int = 0) -> list[str]:
+    numbers = (requests, streams, events, known.endpoints, known.keys, known.alike)
+    return [*map(str, numbers), known.balancer, known.names, *([] if body is None else [body])]
+
+
+def _environment(checkout: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
+            "DJANGO_SETTINGS_MODULE": "tests.settings"}  # fmt: skip
+
+
 def _profiles(checkout: Path, program: str, arguments: list[str], extra: dict[str, str], *options: str) -> list[str]:
     """Run a program under callgrind, and return the profiles of its threads."""
     with tempfile.TemporaryDirectory() as directory:
         valgrind = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={directory}/out"]
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
-                       "DJANGO_SETTINGS_MODULE": "tests.settings", **extra}  # fmt: skip
+        environment = {**_environment(checkout), **extra}
         command = [*valgrind, *options, sys.executable, "-c", program, *arguments]
         subprocess.run(command, check=True, cwd=checkout, env=environment, capture_output=True)  # noqa: S603
         return [path.read_text(errors="replace") for path in Path(directory).glob("out*")]
@@ -248,6 +268,71 @@ def compare_balancers(checkout: Path, alike: int, size: int) -> None:
     )
 
 
+class Rounds:
+    """A gateway in a process of its own that runs rounds of plain requests."""
+
+    def __init__(self, checkout: Path, known: Known, body: str, requests: int) -> None:
+        program = PROGRAM.replace("#RUN#", RUN_ROUNDS)
+        command = [sys.executable, "-c", program, *_arguments(known, body, requests)]
+        self._process = subprocess.Popen(  # noqa: S603
+            command, cwd=checkout, env=_environment(checkout), text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self._requests = requests
+        self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line: str = self._process.stdout.readline()
+        assert line, "the process has ended"
+        return line
+
+    def microseconds(self) -> float:
+        """Run a round, and return the CPU time of the event loop's thread for each request."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        return int(self._line()) / self._requests / 1e3
+
+    def close(self) -> None:
+        self._process.communicate("")
+
+
+def cpu_times(checkout: Path, alike: int, size: int, rounds: int, requests: int = 500) -> dict[str, list[float]]:
+    """Return the CPU time of a plain request in each round, in µs, by balancer. The first one of a round alternates."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(chat_body(size))
+        file.flush()
+        running = {
+            balancer: Rounds(checkout, Known(alike=alike, balancer=balancer), file.name, requests)
+            for balancer in (LEAST_INFLIGHT, ADAPTIVE)
+        }
+        times: dict[str, list[float]] = {balancer: [] for balancer in running}
+        try:
+            for number in range(-1, rounds):  # the first round is not counted
+                for balancer in sorted(running, reverse=bool(number % 2)):
+                    found = running[balancer].microseconds()
+                    if number >= 0:
+                        times[balancer].append(found)
+        finally:
+            for one in running.values():
+                one.close()
+    return times
+
+
+def compare_cpu_times(checkout: Path, alike: int, size: int, rounds: int) -> None:
+    """Print the CPU time of a plain request with each balancer, and the median of the ratios within the rounds."""
+    times = cpu_times(checkout, alike, size, rounds)
+    least, adaptive = times[LEAST_INFLIGHT], times[ADAPTIVE]
+    ratios = sorted(ours / theirs for ours, theirs in zip(adaptive, least, strict=True))
+    quarter = len(ratios) // 4
+    print(
+        f"request of {size:,} bytes, {alike} endpoints: {median(least):.1f} µs (least {min(least):.1f}) with "
+        f"{LEAST_INFLIGHT}, {median(adaptive):.1f} ({min(adaptive):.1f}) with {ADAPTIVE}: × {median(ratios):.3f} "
+        f"(quartiles {ratios[quarter]:.3f}, {ratios[-1 - quarter]:.3f}; of the least {min(adaptive) / min(least):.3f})",
+        flush=True,
+    )
+
+
 def compare_names(checkout: Path) -> None:
     """Print the instructions of a plain request without model names, with names it does not use, and with a chain."""
     counted: dict[str, float] = {}
@@ -290,7 +375,9 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=1, help="endpoints that the gateway knows")
     parser.add_argument("--keys", type=int, default=1, help="API keys that the gateway knows")
     parser.add_argument("--balancers", action="store_true", help="compare the balancers by a plain request")
-    parser.add_argument("--alike", type=int, default=1, help="measured endpoints of its model")
+    parser.add_argument("--alike", type=int, nargs="+", default=[1], help="measured endpoints of its model")
+    parser.add_argument("--cpu", action="store_true", help="of the balancers compare CPU times, not instructions")
+    parser.add_argument("--rounds", type=int, default=21, help="of CPU times")
     parser.add_argument("--names", action="store_true", help="count a plain request with model names")
     parser.add_argument("--limits", action="store_true", help="count a plain request with limits")
     options = parser.parse_args()
@@ -301,7 +388,11 @@ def main() -> None:
         compare_names(ROOT)
         return
     if options.balancers:
-        compare_balancers(ROOT, options.alike, options.size)
+        for alike in options.alike:
+            if options.cpu:
+                compare_cpu_times(ROOT, alike, options.size, options.rounds)
+            else:
+                compare_balancers(ROOT, alike, options.size)
         return
     measure = per_unit
     if options.shape:

@@ -19,7 +19,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
 MICROSECONDS = 1_000_000 // MOMENTS_PER_SECOND  # of one moment
-_MOST = 1 << 31  # a greater difference is one below 0: the cells of a process that has ended were cleared
+_BITS = 31  # of a difference; a greater one is below 0: the cells of a process that has ended were cleared
 
 Integrated = tuple[()]
 INTEGRATED: Integrated = ()  # in the place of the work at the start, once the time of the attempt is in the integral
@@ -145,7 +145,7 @@ class Attempt:
             read, shared = learned.work_until(self.endpoint, at)
         read -= work.read_tokens
         shared -= work.shared_us
-        if read < 0 or shared < 0 or read > _MOST or shared > _MOST:
+        if (read | shared) >> _BITS:
             read, shared = _difference(read), _difference(shared)
         work.read_tokens, work.shared_us = read, shared * MICROSECONDS
         if self.load is not None:
@@ -175,7 +175,7 @@ class Attempt:
 def _difference(value: int) -> int:
     """Return a difference of two counts modulo 2**32; 0 if it is below 0."""
     value &= WORD
-    return value if value <= _MOST else 0
+    return 0 if value >> _BITS else value
 
 
 class LookupAttempt(Attempt):

@@ -59,7 +59,8 @@ def routing_lines(decision: Decision, kept: int) -> bytes:
     costs, chosen = decision.costs, decision.endpoint_id
     affinity = f"x-routerdash-affinity: kept={kept}\r\n" if kept else ""
     if len(costs) > 1:  # the usual case: it is among the cheapest two
-        (name, least), (second, more) = costs[:2]
+        name, least = costs[0]
+        second, more = costs[1]
         # A formatted text that is encoded takes half as long as formatted bytes.
         if name == chosen:
             return f"x-routerdash-reason: {decision.reason};cost={least};next={more}\r\n{affinity}".encode()

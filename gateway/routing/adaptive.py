@@ -34,8 +34,7 @@ from gateway.routing.balancer import (
     is_spilled,
 )
 
-HARM_DECODE, HARM_PREFILL = 0.5, 0.25
-HARM = HARM_DECODE, HARM_PREFILL
+HARM = HARM_DECODE, HARM_PREFILL = 0.5, 0.25
 BULK_HARM = 1.0, 1.0  # the same of bulk requests
 NEAR = 1.03  # costs within 3 % are drawn by chance, so that gateways do not all choose the same endpoint
 SLOW_START = 16  # completions; before, an endpoint has at most 1 + 2 * completions requests if there are others
@@ -139,12 +138,11 @@ def row(
     spill = NEVER
     if candidate.slots is None and spill_after < NEVER:
         edge, spill = min(edge, 1), spill_after * weight
-    unweighted_load = load
+    unweighted = (speeds.setup + load, speeds.read, speeds.write, speeds.share)
     setup, read, write, share, load = (
         it * weight for it in (speeds.setup, speeds.read, speeds.write, speeds.share, load)
     )
     terms = (candidate, candidate.id, setup, read, write + share, share, edge, few)
-    unweighted = (speeds.setup + unweighted_load, speeds.read, speeds.write, speeds.share)
     return Row(
         candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight, spill, terms, unweighted
     )
@@ -261,7 +259,7 @@ def _costs(
 ) -> tuple[int, Found, list[_Edge]]:
     """Return the best rank with a free candidate, the costs of those that are free, and of those that are not.
 
-    This is the only loop over candidates, so it has the formula without a call.
+    This loop and that of `_among_free` have the formula without a call.
     """
     best = OPEN
     found: Found = []
@@ -269,9 +267,7 @@ def _costs(
     prompt, output, kept, _, _, harm = demand
     reads, writes = _HARM_FACTORS if harm is HARM else _factors(harm)
     prompt = unread = prompt + 0.0  # a product of two floats is quicker than one with an integer
-    if tried:
-        rows = [it for it in rows if it.id not in tried]
-    for it in rows:
+    for it in [it for it in rows if it.id not in tried] if tried else rows:
         candidate, name, setup, read, alone, share, edge, few = it.terms
         rank = candidate.rank
         if rank > best:
@@ -301,6 +297,36 @@ def _costs(
     return best, found, edges
 
 
+def _among_free(rows: Iterable[Row[C]], demand: Demand, draw: Callable[[], float]) -> Decision | None:
+    """Choose as `pick` does in the usual case, where nothing but costs matters. Else return None.
+
+    That is if several are compared, all are of rank 0, and none is full, must load the model or has few completions.
+    """
+    found: Found = []
+    prompt, output, kept, waited, _, harm = demand
+    reads, writes = _HARM_FACTORS if harm is HARM else _factors(harm)
+    prompt = unread = prompt + 0.0
+    for it in rows:
+        candidate, name, setup, read, alone, share, edge, few = it.terms
+        n = candidate.in_flight
+        if n >= edge or candidate.rank:
+            return None
+        if kept:
+            unread = prompt - kept[name] if name in kept else prompt
+        value = setup + read * (candidate.pending + unread * reads[n]) + output * (alone + share * writes[n])
+        found.append((value, name, few))
+    if len(found) < 2:
+        return None
+    found.sort()
+    del found[MAX_RECORDED_SCORES:]
+    least, name, few = found[0]
+    if found[1][0] <= least * NEAR:
+        _, name, few = found[int(draw() * _count_near(found, least * NEAR))]
+    if kept or waited > 0.0 or few != NO_LIMIT:
+        return Decision(name, _reason(name, few, demand), (), _recorded(found))
+    return Decision(name, FASTEST, (), _recorded(found))
+
+
 def pick(
     rows: Sequence[Row[C]],
     demand: Demand,
@@ -318,9 +344,9 @@ def pick(
     full endpoint, and None if there is no endpoint: all are disabled, draining, offline or already tried.
     """
     some = rows if len(rows) <= ALL_UP_TO else _drawn(rows, demand, by_id)
-    best, found, edges = _costs(some, demand, counts, tried, waiting)
-    if some is not rows and (best or not found):  # others may have a better rank, or be free
-        best, found, edges = _second_costs(rows, demand, counts, tried, waiting)
+    if counts is None and not tried and (decision := _among_free(some, demand, draw)) is not None:
+        return decision
+    best, found, edges = _best_costs(rows, some, demand, counts, tried, waiting)
     if edges:
         if _spills_nowhere(edges, found, best):
             unlimited = [replace(it, spill=NEVER) for it in rows]
@@ -341,7 +367,7 @@ def pick(
     least, name, few = found[0]
     if found[1][0] <= least * NEAR:
         _, name, few = found[int(draw() * _count_near(found, least * NEAR))]
-    reason = SPILLED if best and _is_spilled(rows, best) else _reason(name, few, demand)
+    reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else _reason(name, few, demand)
     return Decision(name, reason, (), _recorded(found))
 
 
@@ -351,10 +377,6 @@ def _count_near(found: Found, limit: float) -> int:
     while near < len(found) and found[near][0] <= limit:
         near += 1
     return near
-
-
-def _is_spilled(rows: Iterable[Row[C]], best: int) -> bool:
-    return is_spilled(best, (it.candidate for it in rows))
 
 
 def _spills_nowhere(edges: Iterable[_Edge], found: Found, best: int) -> bool:
@@ -381,7 +403,7 @@ def _only(rows: Sequence[Row[C]], found: Found, best: int) -> Decision | None:
         return None
     if best == OPEN:
         return _trial(rows, found)
-    reason = SPILLED if best and _is_spilled(rows, best) else ONLY
+    reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else ONLY
     return Decision(found[0][1], reason, (), _recorded(found))
 
 
@@ -430,12 +452,21 @@ def _drawn(rows: Sequence[Row[C]], demand: Demand, by_id: Mapping[str, Row[C]] |
     return drawn
 
 
-def _second_costs(
-    rows: Sequence[Row[C]], demand: Demand, counts: Counts[C] | None, tried: Collection[str], waiting: int
+def _best_costs(
+    rows: Sequence[Row[C]],
+    drawn: Iterable[Row[C]],
+    demand: Demand,
+    counts: Counts[C] | None,
+    tried: Collection[str],
+    waiting: int,
 ) -> tuple[int, Found, list[_Edge]]:
-    """Return the costs of some candidates of the best rank, or of all of any rank if none of these is free."""
-    costs = _costs(_some(rows, demand, tried), demand, counts, tried, waiting)
-    return costs if costs[1] else _costs(rows, demand, counts, tried, waiting)
+    """Return the costs of the drawn candidates, or of other ones if these may have a better rank, or be free."""
+    costs = _costs(drawn, demand, counts, tried, waiting)
+    if drawn is not rows and (costs[0] or not costs[1]):
+        costs = _costs(_some(rows, demand, tried), demand, counts, tried, waiting)
+        if not costs[1]:
+            costs = _costs(rows, demand, counts, tried, waiting)
+    return costs
 
 
 def _some(rows: Sequence[Row[C]], demand: Demand, tried: Collection[str]) -> list[Row[C]]:
