@@ -30,7 +30,10 @@ class LimitsForm(forms.Form):
         choices=tuple(LIMIT_LABELS.items()),
         widget=forms.CheckboxSelectMultiple,
         required=False,
-        help_text=gettext_lazy("Over the others a request is refused."),
+        help_text=gettext_lazy(
+            "Over the others a request is refused. Bulk requests wait or are refused at 80 % already, so that "
+            "interactive ones find room."
+        ),
     )
 
 

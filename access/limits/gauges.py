@@ -11,6 +11,7 @@ from access.limits.reading import Subject, read_limits
 from access.limits.tables import LEVEL_LABELS, LIMIT_LABELS, PERIOD_LABELS, UNIT_LABELS
 from access.models import ApiKey
 from endpoints.fields import number_of
+from gateway.base.queue_class import part_for_bulk
 from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, USER_LEVEL, Budget, LimitFacts
 
@@ -48,6 +49,7 @@ class LimitGauge:
     used: int
     most: int
     waits: bool  # over this limit requests wait; over others they are refused
+    for_bulk: int  # up to which bulk requests are let in
 
     @property
     def percent(self) -> int:
@@ -110,10 +112,15 @@ def spent_amounts(subjects: Collection[Subject], spent: Spent) -> SpentAmounts:
     return {(it.level, it.subject_id, it.unit, it.period): it.spent for it in spent(subjects)}
 
 
-def panel_of(subject: Subject, facts: LimitFacts, use: Use, spent: SpentAmounts) -> LimitPanel:
-    """Return the limits of a subject with their present use."""
+def panel_of(
+    subject: Subject, facts: LimitFacts, use: Use, spent: SpentAmounts, *, has_bulk_only: bool = False
+) -> LimitPanel:
+    """Return the limits of a subject with their present use.
+
+    `has_bulk_only`: all requests of this API key are bulk requests, so that they may use the whole.
+    """
     budgets = [BudgetLine(budget, spent.get((*subject, budget.unit, budget.period))) for budget in facts.budgets]
-    return LimitPanel(subject[0], list(_gauges(facts, use(*subject))), budgets)
+    return LimitPanel(subject[0], list(_gauges(facts, use(*subject), has_bulk_only=has_bulk_only)), budgets)
 
 
 def panels_of_key(key: ApiKey, use: Use, spent: Spent) -> list[LimitPanel]:
@@ -121,11 +128,16 @@ def panels_of_key(key: ApiKey, use: Use, spent: Spent) -> list[LimitPanel]:
     subjects = [(KEY_LEVEL, str(key.pk)), (USER_LEVEL, str(key.created_by_id)), (EVERYONE_LEVEL, "")]
     found = read_limits(subjects)
     amounts = spent_amounts(list(found), spent)
-    return [panel_of(subject, found[subject], use, amounts) for subject in subjects if subject in found]
+    return [
+        panel_of(subject, found[subject], use, amounts, has_bulk_only=subject[0] == KEY_LEVEL and bool(key.bulk))
+        for subject in subjects
+        if subject in found
+    ]
 
 
-def _gauges(facts: LimitFacts, used: LimitUse) -> Iterator[LimitGauge]:
+def _gauges(facts: LimitFacts, used: LimitUse, *, has_bulk_only: bool) -> Iterator[LimitGauge]:
     for name, label in LIMIT_LABELS.items():
         most = number_of(getattr(facts, name))
         if most is not None:
-            yield LimitGauge(str(label), getattr(used, name), most, name in facts.waiting)
+            for_bulk = most if has_bulk_only else part_for_bulk(most)
+            yield LimitGauge(str(label), getattr(used, name), most, name in facts.waiting, for_bulk)

@@ -13,8 +13,14 @@ CLASSES = (INTERACTIVE, BULK)
 CLASS_HEADER = b"x-routerdash-class"
 FLEX = "flex"  # OpenAI's `service_tier` of requests that may take longer; other values are left to the endpoint
 BULK_SECONDS = 60.0  # after so many, a waiting bulk request is treated as an interactive one
+BULK_PERCENT = 80  # of a limit that both classes share: bulk requests are let in only up to there
 
 _NAMES = {name.encode(): name for name in CLASSES}
+
+
+def part_for_bulk(amount: int) -> int:
+    """Return the part of a limit up to which bulk requests are let in. Of a limit of one, it is the whole."""
+    return max(amount * BULK_PERCENT // 100, min(amount, 1))
 
 
 def read_class(headers: Mapping[bytes, bytes], *, is_flex: bool, default: str = INTERACTIVE) -> str:

@@ -6,6 +6,7 @@ everyone. They are compiled when a key is first used, and again after one of the
 
 from msgspec import Struct, structs
 
+from gateway.base.queue_class import part_for_bulk
 from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
 from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.places import NoPlace
@@ -35,12 +36,19 @@ OF_A_MINUTE = ((REQUESTS, 1), (TOKENS, 2))  # and the place of each among the th
 class LevelLimits:
     """The limits of one level: those of a subject."""
 
-    __slots__ = ("facts", "level", "subject")
+    __slots__ = ("facts", "level", "subject", "whole")
 
-    def __init__(self, level: str, facts: LimitFacts, subject: Subject) -> None:
+    def __init__(self, level: str, facts: LimitFacts, subject: Subject, whole: LimitFacts | None = None) -> None:
+        """`whole`: the limits of which `facts` are the part for bulk requests; None: `facts` are the whole."""
         self.level = level
         self.facts = facts
         self.subject = subject
+        self.whole = facts if whole is None else whole
+
+    @property
+    def is_part(self) -> bool:
+        """True for the part of the limits that bulk requests may use."""
+        return self.whole is not self.facts
 
     def amount(self, limit: str) -> int | None:
         """Return the highest value of a limit; None: there is none."""
@@ -51,8 +59,9 @@ class CompiledLimits:
     """The limits of one API key, of its owner and of everyone."""
 
     __slots__ = (
-        "budgets", "cheap", "has_hard", "has_money", "has_tokens", "has_two_lines", "has_user", "header_parts",
-        "levels", "minutes", "other_waits", "owner_id", "plan", "reserved_budgets", "version", "with_instead",
+        "_counters", "_for_bulk", "budgets", "cheap", "gives_way", "has_hard", "has_money", "has_tokens",
+        "has_two_lines", "has_user", "header_parts", "levels", "minutes", "other_waits", "owner_id", "plan",
+        "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -62,8 +71,15 @@ class CompiledLimits:
         levels: list[LevelLimits],
         counters: LimitCounters,
         budgets: tuple[Demand, ...] = (),
+        other_waits: OtherWaits | None = None,
     ) -> None:
-        """`version`: RegistryReader.limits_version of the levels. `budgets`: those of all levels."""
+        """`version`: RegistryReader.limits_version of the levels. `budgets`: those of all levels.
+
+        `other_waits`: for the part of bulk requests, those of the whole; None: this is the whole.
+        """
+        self._counters = counters
+        self._for_bulk: tuple[bool, CompiledLimits] | None = None
+        self.gives_way = other_waits is not None
         self.budgets = budgets
         # A budget with another model refuses nothing: it counts, and sends requests there once it is spent.
         self.reserved_budgets = [
@@ -77,8 +93,9 @@ class CompiledLimits:
         self.levels = levels
         self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
         self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
-        self.plan = counters.plan(*[(it.subject, _allowance(it.facts)) for it in levels])
-        self.other_waits = OtherWaits(self.plan, counters.waker)
+        self.plan = counters.plan(*[(it.subject, _allowance(it)) for it in levels])
+        # What bulk requests give back may be of use to others only, so they pass it on as those do.
+        self.other_waits = OtherWaits(self.plan, counters.waker) if other_waits is None else other_waits
         # For requests that need no slot: they are counted, and neither wait nor have tokens.
         of_requests = [
             (it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests) is not None
@@ -103,6 +120,21 @@ class CompiledLimits:
         """Return True if these are its limits and budgets."""
         same = self.owner_id == owner_id and _facts(self.levels) == _facts(levels)
         return same and self.budgets == tuple(budgets)
+
+    def for_bulk(self, *, has_bulk_only: bool) -> "CompiledLimits":
+        """Return the part of the limits that bulk requests of the key may use. Budgets are the same for them.
+
+        `has_bulk_only`: all requests of the key are bulk requests, so that they may use the whole of its own limits.
+        """
+        if self.gives_way or not self.levels:
+            return self
+        if self._for_bulk is None or self._for_bulk[0] != has_bulk_only:
+            levels = [it if has_bulk_only and it.level == KEY_LEVEL else _part_for_bulk(it) for it in self.levels]
+            made = CompiledLimits(self.owner_id, self.version, levels, self._counters, self.budgets, self.other_waits)
+            self._for_bulk = has_bulk_only, made
+        made = self._for_bulk[1]
+        made.version = self.version
+        return made
 
     def level_of(self, excess: Excess) -> LevelLimits:
         """Return the level whose limit a request would exceed."""
@@ -160,7 +192,7 @@ class KeyLimits:
             if facts is None:
                 continue
             budgets += [(level, subject_id, budget) for budget in facts.budgets]
-            if (facts.concurrency, facts.requests, facts.tokens) != (None, None, None):
+            if _amounts(facts) != (None, None, None):
                 levels.append(LevelLimits(level, facts, self._subject(level, subject_id)))
         if before is not None and before.is_equal(owner_id, levels, budgets):
             before.version = version  # only limits of others have changed
@@ -186,8 +218,25 @@ def _facts(levels: list[LevelLimits]) -> list[tuple[str, LimitFacts]]:
     return [(it.level, it.facts) for it in levels]
 
 
-def _allowance(facts: LimitFacts) -> Allowance:
-    return Allowance(concurrency=facts.concurrency, requests=facts.requests, tokens=facts.tokens)
+def _part_for_bulk(level: LevelLimits) -> LevelLimits:
+    whole = level.facts
+    concurrency, requests, tokens = (None if it is None else part_for_bulk(it) for it in _amounts(whole))
+    facts = structs.replace(whole, concurrency=concurrency, requests=requests, tokens=tokens)
+    return LevelLimits(level.level, facts, level.subject, whole)
+
+
+def _allowance(level: LevelLimits) -> Allowance:
+    concurrency, requests, tokens = amounts = _amounts(level.facts)
+    kept = (0, 0, 0)
+    # Bulk requests may use the whole of a key's limits if it has no others: this is not known here.
+    if level.level != KEY_LEVEL and not level.is_part:
+        of_concurrency, of_requests, of_tokens = (0 if it is None else it - part_for_bulk(it) for it in amounts)
+        kept = of_concurrency, of_requests, of_tokens
+    return Allowance(concurrency=concurrency, requests=requests, tokens=tokens, kept=kept)
+
+
+def _amounts(facts: LimitFacts) -> tuple[int | None, int | None, int | None]:
+    return facts.concurrency, facts.requests, facts.tokens
 
 
 class LimitedRequest(Struct, gc=False, eq=False):
@@ -215,16 +264,17 @@ class LimitedRequest(Struct, gc=False, eq=False):
         """The tokens that were expected of the prompt; 0: nothing limits them."""
         return 0 if self.expected is None else self.expected[0]
 
-    def take(self, arrived: float, *, gives_way: bool = False) -> bool:
+    def take(self, arrived: float) -> bool:
         """Take the request, which has arrived at this time, from all limits and budgets.
 
-        Return False if it would exceed one, or lets an older one of another process go first. Raises NoPlace.
-        `gives_way`: to requests of other processes that do not.
+        Return False if it would exceed one, or lets another one go first. Raises NoPlace.
         """
         compiled, plan = self.compiled, self.compiled.plan
+        if compiled.gives_way and self.yields and self._lets_own_go_first():
+            return False
         if plan.elsewhere:
-            older = plan.older_wait(arrived, gives_way=gives_way)
-            if older is not None and self.yields and self._lets_go_first(arrived, gives_way=gives_way):
+            older = plan.older_wait(arrived, gives_way=compiled.gives_way)
+            if older is not None and self.yields and self._lets_go_first(arrived):
                 return False
         if compiled.budgets and not self._hold():
             return False
@@ -277,13 +327,21 @@ class LimitedRequest(Struct, gc=False, eq=False):
         subjects = [level.subject for level in self.compiled.levels if level.subject is not but_for]
         return any([subject.wait_no_more(arrived) for subject in subjects])
 
-    def _lets_go_first(self, arrived: float, *, gives_way: bool) -> bool:
-        """Return True if the request has no room, or lets an older one of another process go first. Raises NoPlace."""
+    def _lets_own_go_first(self) -> bool:
+        """Return True if the bulk request lets an interactive one of this process go first, which needs more tokens."""
+        for level in self.compiled.levels:
+            if level.facts.waiting and level.subject.has_interactive_wait():
+                self.excess = Excess(level.subject, level.facts.waiting[0])
+                return True
+        return False
+
+    def _lets_go_first(self, arrived: float) -> bool:
+        """Return True if the request has no room, or lets another one of another process go first. Raises NoPlace."""
         compiled = self.compiled
         if (excess := compiled.plan.look(self.reserved or 0)) is not None:
             self.excess = excess
             return True
-        subject = compiled.other_waits.first_before(arrived, gives_way=gives_way)
+        subject = compiled.other_waits.first_before(arrived, gives_way=compiled.gives_way)
         if subject is None:
             return False
         waiting = next(it.facts.waiting for it in compiled.levels if it.subject is subject)

@@ -7,10 +7,11 @@ from functools import lru_cache
 
 from gateway.base import errors
 from gateway.base.errors import Refusal, error_body
+from gateway.base.queue_class import BULK_PERCENT
 from gateway.ipc.counters.counter_file import CELL_SECONDS, CELLS
 from gateway.ipc.counters.limit_counters import Excess
 from gateway.limits.compiled import CompiledLimits, LevelLimits, LimitedRequest
-from gateway.registry.limits import CONCURRENCY, EVERYONE_LEVEL, KEY_LEVEL, REQUESTS, TOKENS, USER_LEVEL
+from gateway.registry.limits import CONCURRENCY, EVERYONE_LEVEL, KEY_LEVEL, REQUESTS, TOKENS, USER_LEVEL, LimitFacts
 
 WINDOW_SECONDS = CELLS * CELL_SECONDS  # after which nothing of a request is left in the limits a minute
 NO_RETRY = (b"x-should-retry", b"false")  # SDKs of OpenAI and Anthropic obey it
@@ -58,9 +59,9 @@ def name_of(level: LevelLimits, limit: str) -> str:
     return f"{level.level}:{limit}"
 
 
-def can_never_fit(level: LevelLimits, excess: Excess, tokens: int) -> bool:
-    """Return True if the request is larger than the whole limit, so that no retry can help."""
-    amount = level.amount(excess.limit)
+def can_never_fit(facts: LimitFacts, excess: Excess, tokens: int) -> bool:
+    """Return True if the request is larger than the limit in `facts` that it exceeds, so that no retry can help."""
+    amount = getattr(facts, excess.limit)
     return amount is not None and (tokens if excess.limit == TOKENS else 1) > amount
 
 
@@ -69,13 +70,17 @@ def refusal(limited: LimitedRequest, excess: Excess) -> LimitRefusal:
     compiled, limit = limited.compiled, excess.limit
     level = compiled.level_of(excess)
     whose, name, amount = SUBJECTS[level.level], _LIMITS[limit], level.amount(limit) or 0
+    if level.is_part:
+        name += f", of which bulk requests may use {BULK_PERCENT} %"
     requested = (limited.reserved or 0) if limit == TOKENS else 1
     now = compiled.plan.clock()
     headers: list[tuple[bytes, bytes]] = [(b"x-routerdash-limit", f"{level.level}; {limit}".encode())]
-    if can_never_fit(level, excess, requested):
+    if can_never_fit(level.facts, excess, requested):
         message = f"Request too large for {whose} on {name}: Limit {amount}, Requested {requested}. "
         if limit == TOKENS:
             message += "Send a shorter prompt or a lower max_tokens, or have an administrator raise the limit."
+            if level.is_part:
+                message += " An interactive request may use the whole."
         else:
             message += "Have an administrator raise the limit."
         headers.append(NO_RETRY)

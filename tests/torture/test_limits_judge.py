@@ -54,6 +54,50 @@ def test_tokens_of_any_minute_are_counted_when_a_request_has_ended() -> None:
     assert not found(made, history(Limits(tokens=19)), excess=1).wrong
 
 
+def bulk(*times: tuple[float, float], sent: float | None = None, tokens: int = 10) -> list[Visit]:
+    """Return visits of bulk requests. `sent`: when all were sent; None: when they arrived."""
+    return [
+        Visit(0, arrived, left, tokens, (SUBJECT,), arrived if sent is None else sent, True) for arrived, left in times
+    ]
+
+
+def test_a_bulk_request_beyond_its_part_is_noticed() -> None:
+    limits = history(Limits(concurrency=5))
+    running = visits((1, 9), (1, 9), (1, 9))
+    assert not found(running + bulk((2, 9)), limits).wrong
+    assert not found(running + bulk((2, 9)) + visits((3, 9)), limits).wrong, "interactive requests use the whole"
+    verdict = found([*running, *visits((1, 9)), *bulk((2, 9))], limits)
+    assert verdict.wrong == ["concurrency of key a: 5, but 4 are for bulk requests, at most 0 more"]
+    assert not found([*running, *visits((1, 2)), *bulk((2, 9))], limits).wrong, "one has left"
+
+
+def test_a_bulk_request_may_have_been_let_in_before_those_that_arrived_while_it_came() -> None:
+    limits = history(Limits(concurrency=5))
+    running = visits((1, 9), (1, 9), (1, 9), (2.5, 9))
+    assert not found(running + bulk((3, 9), sent=2), limits).wrong
+    assert found(running + bulk((3, 9), sent=2.6), limits).wrong
+
+
+def test_bulk_requests_together_are_within_their_part() -> None:
+    limits = history(Limits(concurrency=5))
+    together = [(at, 9.0) for at in (1.0, 1.1, 1.2, 1.3)]
+    assert not found(bulk(*together, sent=0.9), limits).wrong
+    assert found(bulk(*together, (1.4, 9.0), sent=0.9), limits).wrong
+
+
+def test_a_bulk_request_that_has_aged_may_use_the_whole() -> None:
+    running = visits(*[(60, 70)] * 4)
+    assert not found(running + bulk((61, 70), sent=0), history(Limits(concurrency=5))).wrong
+
+
+def test_the_minute_of_bulk_requests_is_judged() -> None:
+    earlier = visits(*[(at, at + 0.1) for at in range(8)])
+    for limits in (Limits(requests=10), Limits(tokens=100)):
+        assert found(earlier + bulk((20, 21)), history(limits)).wrong
+        assert not found(earlier[1:] + bulk((20, 21)), history(limits)).wrong
+        assert not found(earlier + bulk((60.5, 61)), history(limits)).wrong, "the first one is older than a minute"
+
+
 def test_a_limit_that_was_reached_is_noted() -> None:
     assert found(visits((1, 2), (1.5, 3)), history(Limits(concurrency=2))).full["key:concurrency"] == 1
 

@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import COUNT_TOKENS, MESSAGES
 from gateway.inference.limiting.budgeting import cost_of
-from gateway.inference.request import InferenceRequest
+from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.ipc import record
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
@@ -49,11 +49,10 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     version = request.services.roster.reader.limits_version
     if limited.compiled.version != version and not _follow(request, limited):
         return None
+    if request.stay is not NO_STAY and not _follow_class(request, limited):
+        return None
     try:
-        if request.api.kind.needs_slot:
-            taken = limited.take(request.exchange.arrived, gives_way=request.stay.gives_way)
-        else:
-            taken = limited.count()
+        taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()
     except NoPlace:
         limited.excess = limited.exceeded = None
         return OVER
@@ -75,13 +74,26 @@ def _follow(request: InferenceRequest, limited: LimitedRequest) -> bool:
     return True
 
 
+def _follow_class(request: InferenceRequest, limited: LimitedRequest) -> bool:
+    """Use the part of the limits that the class of a request allows; return False if there are none any more.
+
+    A bulk request that has aged may use the whole.
+    """
+    if request.stay.gives_way:
+        key = request.exchange.api_key
+        limited.compiled = limited.compiled.for_bulk(has_bulk_only=key is not None and key.bulk)
+    elif limited.compiled.gives_way:
+        return _follow(request, limited)
+    return True
+
+
 def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
     """Return HELD if a request waits for the limit that it has exceeded, or OVER."""
     excess = limited.excess
     assert excess is not None
     level = limited.compiled.level_of(excess)
     may_wait = request.api.kind.needs_slot and excess.limit in level.facts.waiting
-    if not may_wait or replies.can_never_fit(level, excess, limited.reserved or 0):
+    if not may_wait or replies.can_never_fit(level.whole, excess, limited.reserved or 0):
         return OVER
     limited.waited_for = replies.name_of(level, excess.limit)
     limited.wait_no_more(request.exchange.arrived, but_for=excess.subject)
@@ -95,6 +107,8 @@ def must_wait(request: InferenceRequest, limited: LimitedRequest) -> bool:
     Raises Refusal if it exceeds a limit for which it does not wait: it need not wait for an endpoint first.
     """
     if limited.left is not None or not limited.compiled.levels:
+        return False
+    if not _follow_class(request, limited):
         return False
     try:
         limited.excess = limited.compiled.plan.look(limited.reserved or 0)

@@ -61,12 +61,21 @@ _load_counts = struct.Struct("5Q").unpack_from
 class Allowance:
     """The limits of one subject, over all processes; None is no limit."""
 
-    __slots__ = ("concurrency", "counted", "requests", "tokens")
+    __slots__ = ("concurrency", "counted", "kept", "requests", "tokens")
 
     def __init__(
-        self, *, concurrency: int | None = None, requests: int | None = None, tokens: int | None = None
+        self,
+        *,
+        concurrency: int | None = None,
+        requests: int | None = None,
+        tokens: int | None = None,
+        kept: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
-        """`concurrency` limits requests in flight, `requests` and `tokens` those of any 60 seconds."""
+        """`concurrency` limits requests in flight, `requests` and `tokens` those of any 60 seconds.
+
+        `kept`: the part of each that is kept from requests that give way.
+        """
+        self.kept = kept
         self.concurrency = concurrency
         self.requests = requests
         self.tokens = tokens
@@ -214,10 +223,14 @@ class Plan:
                     return subject
         return None
 
-    def with_room(self) -> list[Subject]:
-        """Return the subjects that have room for a request. Raises NoPlace."""
-        left = self.left()
-        return [subject for number, (subject, _) in enumerate(self._demands) if min(left[3 * number : 3 * number + 3])]
+    def with_room(self) -> dict[Subject, bool]:
+        """Return the subjects that have room for a request; True: one that gives way may use it. Raises NoPlace."""
+        left, found = self.left(), {}
+        for number, (subject, allowance) in enumerate(self._demands):
+            rest = left[3 * number : 3 * number + 3]
+            if min(rest):
+                found[subject] = all(have > kept for have, kept in zip(rest, allowance.kept, strict=True))
+        return found
 
     def left(self) -> list[int]:
         """Return the unused part of each limit now, at least 0. Raises NoPlace.

@@ -2,8 +2,9 @@
 
 The request that waits longest goes first, in whichever process it is; those of the class bulk go last. So a process
 that finds room for a request lets an older one of another process go first, and wakes that process. It does so for a
-while only: that process may be stopped, or the older request may wait for an endpoint, too. A process that gives back
-what it has taken wakes the next one likewise.
+while only: that process may be stopped, or the older request may wait for an endpoint, too. A bulk request lets an
+interactive one go first for as long as that one waits. A process that gives back what it has taken wakes the next one
+likewise. That is the first one that may use the room: a part of each limit is kept from bulk requests.
 """
 
 from typing import NamedTuple
@@ -48,6 +49,9 @@ class OtherWaits:
                 break
             if wait.gives_way and not gives_way:
                 break
+            if gives_way and not wait.gives_way:
+                self._wake(wait)
+                return wait.subject
             before, until = self._let_go_first.get(wait.at, (0, 0))
             if before != wait.since:
                 until = now + PATIENCE
@@ -58,21 +62,29 @@ class OtherWaits:
         return None
 
     def pass_on(self) -> None:
-        """Wake, for each subject that has room, the process whose request goes first.
+        """Wake, for each subject that has room, the process whose request goes first of those that may use it.
 
-        It does so itself while requests of its own wait for the subject: some of these may go first.
+        None is woken while requests of its own wait for the subject: some of these may go first, and wake others in
+        their turn. Its own bulk requests go after the interactive ones of all others.
         """
         words, now = self._file.words, self._now()
         if words[WAITS_UNTIL] < now:  # another process may store a later time just now: then it waits for its tick
             words[WAITS_UNTIL] = 0
             return
         try:
-            left = {subject for subject in self._plan.with_room() if not self._is_fresh(subject.place + WAITING, now)}
+            room = self._plan.with_room()
         except NoPlace:
             return
-        for wait in self._waits(now) if left else []:
-            if wait.subject in left:
-                left.remove(wait.subject)
+        for subject in list(room):
+            at = subject.place + WAITING
+            if self._is_fresh(at, now):
+                if not words[at] & GIVES_WAY:
+                    del room[subject]
+                else:
+                    room[subject] = False
+        for wait in self._waits(now) if room else []:
+            if wait.subject in room and (room[wait.subject] or not wait.gives_way):
+                del room[wait.subject]
                 self._wake(wait)
 
     def _waits(self, now: int) -> list[Wait]:

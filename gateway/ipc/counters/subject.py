@@ -85,6 +85,14 @@ class Subject:
         words[at] = 0
         return True
 
+    def has_interactive_wait(self) -> bool:
+        """Return True if a request of this process waits that gives way to none."""
+        words = self._file.words
+        word = words[self.place + WAITING] if words[self.place] == self.tag else 0
+        if not word or word & GIVES_WAY:
+            return False
+        return int(self._file.clock() * 1000) - (word >> 32) & MASK <= FRESH
+
     def find_own_place(self, number: int, kept: Sequence[int]) -> None:
         """Find the place in the own row, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
         self.place = self._own_places.get(self.tag, number, kept)

@@ -47,7 +47,7 @@ def sent(*budgets: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def test_a_gauge_is_full_at_its_limit() -> None:
-    gauges = [LimitGauge("x", used, 4, waits=True) for used in (0, 1, 4, 9)]
+    gauges = [LimitGauge("x", used, 4, waits=True, for_bulk=3) for used in (0, 1, 4, 9)]
     assert [(it.percent, it.is_full) for it in gauges] == [(0, False), (25, False), (100, True), (100, True)]
 
 
@@ -66,6 +66,19 @@ def test_the_page_of_a_key_has_all_limits_of_its_requests(
     assert outputs == [3, 59, 998, 5999]
     assert "25.5 USD" in page
     assert "limits/key" not in page  # viewers change nothing
+
+
+def test_the_page_of_a_key_has_the_part_of_its_limits_for_bulk_requests(as_viewer: Api, viewer: User) -> None:
+    key = key_of(viewer)
+    limit(key, concurrency=1, requests=60)
+    limit(("user", str(viewer.pk)), tokens=1000)
+
+    def parts() -> list[str]:
+        return re.findall(r"for bulk requests ([\d,]+)", as_viewer.get(f"/keys/{key[1]}").content.decode())
+
+    assert parts() == ["48", "800"]
+    ApiKey.objects.filter(pk=key[1]).update(bulk=True)
+    assert parts() == ["800"], "the key has no other requests"
 
 
 def test_without_limits_the_page_says_so(as_admin: Api, admin: User) -> None:

@@ -24,6 +24,7 @@ from tests.torture.limits.subjects import LONG, OUTPUT
 TIMEOUT_SECONDS = 90.0
 MAX_OPEN = 60  # of one key
 LEAVE_RATE = 0.03  # of streams that the client does not read to the end
+BULK_RATE = 0.4  # of requests that are bulk requests
 
 OK = "ok"
 LEFT = "left"  # this client closed the connection in the middle of the response
@@ -49,6 +50,7 @@ class Ended:
     retry_after: str = ""
     tokens: int = 0
     detail: str = ""
+    bulk: bool = False
 
 
 class Client:
@@ -86,7 +88,7 @@ class Client:
             emit({"paused": True})
 
     async def _one(self, number: int, key: int, secret: str, model: str) -> None:
-        ended = Ended(number, key, model, time.monotonic(), 0.0, BROKEN)
+        ended = Ended(number, key, model, time.monotonic(), 0.0, BROKEN, bulk=self._rng.random() < BULK_RATE)
         try:
             await self._send(ended, secret)
         except aiohttp.ClientConnectorError as error:
@@ -100,7 +102,10 @@ class Client:
         streamed = ended.model == LONG
         body = request_body(ended.number, ended.model, streamed=streamed)
         leaves = streamed and self._rng.random() < LEAVE_RATE
-        async with self._session.post(self._url, json=body, headers={"Authorization": f"Bearer {secret}"}) as response:
+        headers = {"Authorization": f"Bearer {secret}"}
+        if ended.bulk:
+            headers["x-routerdash-class"] = "bulk"
+        async with self._session.post(self._url, json=body, headers=headers) as response:
             ended.status = response.status
             if leaves and response.status == 200:
                 await response.content.readany()

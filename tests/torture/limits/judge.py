@@ -2,6 +2,10 @@
 
 A request holds its place from its arrival at a server until the server has sent the response. This is within the time
 for which RouterDash counts it, so an excess here is one in truth. All times are those of the machine's monotonic clock.
+
+A bulk request is let in only while all requests together, and it, are within the part for bulk requests. It is judged
+with those that were certainly counted when it was let in, and with the other bulk requests: of these, the last one saw
+all others. One that has waited for so long that it aged may use the whole.
 """
 
 import heapq
@@ -10,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.base.queue_class import BULK_SECONDS, part_for_bulk
 from tests.torture.limits.subjects import CONCURRENCY, REQUESTS, TOKENS, Limits, Subject
 
 # A request may reach a server this much later than it was admitted: RouterDash and the servers share few processors.
@@ -17,6 +22,7 @@ WAY_SECONDS = 5.0
 WINDOW_SECONDS = 60.0
 COUNTED_SECONDS = 63.0  # RouterDash counts whole cells, which cover a minute
 NO_LIMIT = 1 << 60
+FOR_BULK = "for bulk requests"
 
 
 @dataclass(slots=True)
@@ -29,11 +35,17 @@ class Visit:
     tokens: int  # that RouterDash was told, 0 if the response broke off
     subjects: tuple[Subject, ...]
     sent: float = 0.0  # by the client
+    bulk: bool = False
 
     @property
     def admitted(self) -> float:
         """The earliest time at which it was admitted."""
         return max(self.sent, self.arrived - WAY_SECONDS)
+
+    @property
+    def uses_part(self) -> bool:
+        """True if it was let in as a bulk request for certain: one that has waited for long may have aged."""
+        return self.bulk and self.arrived - self.sent < BULK_SECONDS
 
 
 @dataclass(slots=True)
@@ -79,10 +91,10 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
     full: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def note(self, subject: Subject, name: str, count: int, most: int, slack: int = 0) -> None:
-        self.full[f"{subject[0]}:{name}"] += count >= most
+    def note(self, subject: Subject, name: str, count: int, most: int, slack: int = 0, of: str = "allowed") -> None:
+        self.full[f"{subject[0]}:{name}{'' if of == 'allowed' else f', {of}'}"] += count >= most
         if count > most + slack:
-            self.wrong.append(f"{name} of {' '.join(subject)}: {count}, but {most} are allowed, at most {slack} more")
+            self.wrong.append(f"{name} of {' '.join(subject)}: {count}, but {most} are {of}, at most {slack} more")
 
 
 def judge(visits: Iterable[Visit], history: History, *, excess: int) -> Verdict:
@@ -114,6 +126,26 @@ def _judge(subject: Subject, visits: list[Visit], history: History, excess: int,
         if (most := history.most(subject, TOKENS, visit)) < NO_LIMIT:
             used = sum(it.tokens for it in recent if it.left <= at or it is visit)
             verdict.note(subject, TOKENS, used, most, excess * len(recent))
+        if visit.uses_part:
+            before = visits[bisect_right(arrivals, begin) : number]
+            _judge_bulk(subject, visit, before, history, excess, verdict)
+
+
+def _judge_bulk(
+    subject: Subject, visit: Visit, before: list[Visit], history: History, excess: int, verdict: Verdict
+) -> None:
+    """Judge a bulk request by those that reached a server before it."""
+    # With each, those that were counted when the bulk request was let in, whenever exactly that was.
+    counted = [it for it in before if it.arrived <= visit.admitted or it.uses_part]
+    if (most := history.most(subject, CONCURRENCY, visit)) < NO_LIMIT:
+        running = sum(it.left > visit.arrived for it in counted)
+        verdict.note(subject, CONCURRENCY, running + 1, part_for_bulk(most), of=FOR_BULK)
+    recent = [it for it in counted if it.admitted > visit.arrived - WINDOW_SECONDS]
+    if (most := history.most(subject, REQUESTS, visit)) < NO_LIMIT:
+        verdict.note(subject, REQUESTS, len(recent) + 1, part_for_bulk(most), of=FOR_BULK)
+    if (most := history.most(subject, TOKENS, visit)) < NO_LIMIT:
+        used = visit.tokens + sum(it.tokens for it in recent if it.left <= visit.admitted)
+        verdict.note(subject, TOKENS, used, part_for_bulk(most), excess * (len(recent) + 1), of=FOR_BULK)
 
 
 def least_counted(

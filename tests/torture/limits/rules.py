@@ -92,6 +92,12 @@ def keep_old_limits() -> None:
     KeyLimits._compile = compile_once  # type: ignore[method-assign, assignment]
 
 
+def let_bulk_requests_use_the_whole() -> None:
+    from gateway.limits import compiled
+
+    compiled.part_for_bulk = lambda amount: amount  # type: ignore[attr-defined]
+
+
 RULES: dict[str, Callable[[], None]] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
@@ -104,5 +110,6 @@ RULES: dict[str, Callable[[], None]] = {
         charge_refused_requests,
         give_back_all_tokens,
         keep_old_limits,
+        let_bulk_requests_use_the_whole,
     )
 }

@@ -274,7 +274,7 @@ class LimitsRun:
             left = max(self._left(it, line) for it in found)
             tokens = line["tokens"] if line["end"] == OK else 0
             arrived, subjects = min(it.arrived for it in found), self.keys.subjects_of(line["key"])
-            yield Visit(line["key"], arrived, left, tokens, subjects, line["sent"])
+            yield Visit(line["key"], arrived, left, tokens, subjects, line["sent"], line["bulk"])
 
     def _left(self, arrival: upstream.Arrival, line: dict[str, Any]) -> float:
         """Return when a request gave back its place at the earliest.
@@ -355,7 +355,9 @@ class LimitsRun:
             if kind.edited:
                 continue
             lines = [line for line in self.sender.lines if line["key"] == number]
-            refused = [(it["sent"], it["ended"]) for it in lines if it["by"].partition(";")[0] == KEY]
+            refused = [
+                (it["sent"], it["ended"]) for it in lines if it["by"].partition(";")[0] == KEY and not it["bulk"]
+            ]
             broken = [(it["sent"], it["ended"]) for it in lines if it["end"] in (BROKEN, LEFT)]
             allowed = kind.limits.requests or (kind.limits.tokens or 0) // (USED + EXCESS)
             least = least_counted(refused, [visit for visit in visits if visit.key == number], broken)

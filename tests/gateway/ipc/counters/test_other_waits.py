@@ -24,7 +24,7 @@ class Process:
         self.pipe = WakePipe(self.row.wake_path)
         self.counters = LimitCounters(page, self.row)
         self.subject = self.counters.subject("key", "a")
-        self.plan = self.counters.plan((self.subject, Allowance(concurrency=concurrency)))
+        self.plan = self.counters.plan((self.subject, Allowance(concurrency=concurrency, kept=(1, 0, 0))))
         self.others = OtherWaits(self.plan, self.counters.waker)
         self.plan.look()
 
@@ -149,6 +149,37 @@ def test_bulk_requests_go_last(world: World) -> None:
     third.subject.wait_no_more(world.now - 1)
     assert not first.first_before(world.now)
     assert first.first_before(world.now, gives_way=True)
+
+
+def test_room_that_is_kept_from_bulk_requests_goes_to_an_interactive_one(world: World) -> None:
+    first, second, third = world.processes
+    charges = [first.take(), first.take()]
+    first.waits(world.now - 8, gives_way=True)
+    second.waits(world.now - 9, gives_way=True)
+    charges[0].settle()
+    first.others.pass_on()
+    assert world.called() == [], "one of two is kept"
+    third.waits(world.now - 1)
+    first.others.pass_on()
+    assert world.called() == [2], "although the process has a bulk request of its own"
+    third.subject.wait_no_more(world.now - 1)
+    first.subject.wait_no_more(world.now - 8)
+    charges[1].settle()
+    first.others.pass_on()
+    assert world.called() == [1]
+
+
+def test_a_bulk_request_lets_an_interactive_one_go_first_for_as_long_as_that_waits(world: World) -> None:
+    first, second, _ = world.processes
+    second.waits(world.now - 2)
+    for _ in range(3):
+        assert first.first_before(world.now - 9, gives_way=True)
+        world.now += PATIENCE / 1000
+    assert second.subject.has_interactive_wait()
+    assert not first.subject.has_interactive_wait()
+    world.now += FRESH / 1000
+    assert not first.first_before(world.now - 9, gives_way=True)
+    assert not second.subject.has_interactive_wait()
 
 
 def test_only_the_published_wait_is_withdrawn(world: World) -> None:
