@@ -328,8 +328,12 @@ class Plan:
             self._renew(now)
 
     def _has_lost_a_place(self) -> bool:
-        """Return True if one of the subjects has lost its own place, after some subject has."""
-        if any(self._words[subject.place] != subject.tag for subject, _ in self._demands):
+        """Return True if one of the subjects has lost its own place, after some subject has.
+
+        It may have another one by now, which a plan with the same subject has found.
+        """
+        tags = [subject.tag for subject, _ in self._demands]
+        if any(self._words[at - IN_FLIGHT] != tag for at, tag in zip(self._in_flight, tags, strict=True)):
             return True
         self._given_up = self._own_places.given_up
         return False

@@ -295,3 +295,24 @@ def test_tags_have_63_bits_and_a_secret(tmp_path):
 
 def test_a_table_has_room_for_all_subjects():
     assert BUCKETS * BUCKET_SIZE > 1.8 * MAX_SUBJECTS
+
+
+def test_each_plan_of_a_subject_notices_that_the_subject_has_another_place(world):
+    """The second plan counted at the former place, so that more requests were in flight than allowed."""
+    counters = world.start()
+    subject = counters.subject("key", "a")
+    first, second = (counters.plan((subject, ONE)) for _ in range(2))
+    for plan in (first, second):
+        taken_once = plan.take()
+        assert isinstance(taken_once, Charge)
+        taken_once.settle()
+    place = subject.place
+    taken(counters, ONE, subject="b").settle()  # it looks for idle places, and "a" loses its own
+    taken(counters, ONE, subject="c")  # it gets the place of "a", or another one
+    charge = first.take()
+    assert isinstance(charge, Charge)
+    assert subject.place != place
+    assert not isinstance(second.take(), Charge)
+    charge.settle()
+    assert isinstance(second.take(), Charge)
+    assert not isinstance(first.take(), Charge)
