@@ -15,6 +15,7 @@ from gateway.base.request_kinds import (
     CAN_SPEAK,
     CAN_TRANSCRIBE,
     CAPABILITIES,
+    THINKING,
     TOOLS,
     VISION,
 )
@@ -33,7 +34,7 @@ LABELS: Mapping[str, str | Promise] = {
 }
 STORED = tuple(CHAT_COMPLETION if word == CAN_CHAT else word for word in CAPABILITIES)
 
-# Other words that servers report. Further ones (vision, tools, thinking, …) do not affect routing.
+# Other words that servers report. Those of features are below.
 _WORDS = {word: word for word in CAPABILITIES} | {
     CHAT_COMPLETION: CAN_CHAT,
     "completion": CAN_CHAT,
@@ -54,12 +55,24 @@ def normalise(words: object) -> tuple[str, ...]:
 
 
 # What a request may need of a model beside a capability. Models of which nothing is reported may have them.
-FEATURES = (TOOLS, VISION)
+NEEDS = (TOOLS, VISION)
+FEATURES = (*NEEDS, THINKING)
+_FEATURE_WORDS = {word: word for word in FEATURES} | {
+    "tool_use": TOOLS,
+    "trained_for_tool_use": TOOLS,
+    "function_calling": TOOLS,
+    "image_input": VISION,
+    "vlm": VISION,
+    "reasoning": THINKING,
+}
 
 
-def known_features(words: object) -> tuple[str, ...]:
+def features(words: object) -> tuple[str, ...]:
     """Return the features among these words, in a fixed order; none if `words` is no list."""
-    return tuple(word for word in FEATURES if word in words) if isinstance(words, list | tuple) else ()
+    if not isinstance(words, list | tuple):
+        return ()
+    found = {_FEATURE_WORDS.get(word) for word in words if isinstance(word, str)}
+    return tuple(word for word in FEATURES if word in found)
 
 
 def label(word: str) -> str:

@@ -7,14 +7,14 @@ data stays.
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from endpoints import capabilities
 from endpoints.models import Kind
 from endpoints.probe import Probe, ProbeResponse, Unreachable
-from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
+from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK, TOOLS, VISION
 
 AT_ONCE = 8
 QUERY_SECONDS = 60.0  # timeout of all requests about a server's models; models without one then stay NO_RESPONSE
@@ -29,6 +29,8 @@ class ModelDetails:
     max_tokens: int | None = None
     capabilities: tuple[str, ...] = ()
     responded: bool = True
+    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.NEEDS
+    features: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ async def _post(probe: Probe, path: str, body: object) -> ProbeResponse:
 def _details(response: ProbeResponse, length: int | None, words: object) -> ModelDetails:
     """Return the data; NO_DETAILS if the API does not exist, NO_RESPONSE after any other failure, which may pass."""
     if response.ok:
-        return ModelDetails(length, capabilities.normalise(words))
+        return ModelDetails(length, capabilities.normalise(words), features=capabilities.features(words))
     return NO_DETAILS if response.status in (404, 405, 501) else NO_RESPONSE
 
 
@@ -122,7 +124,11 @@ async def _xllm(probe: Probe, model: str) -> ModelDetails:
 
 async def _ollama(probe: Probe, model: str) -> ModelDetails:
     response = await _post(probe, "/api/show", {"model": model})
-    return _details(response, _ollama_length(_object(response)), _object(response).get("capabilities"))
+    words = _object(response).get("capabilities")
+    found = _details(response, _ollama_length(_object(response)), words)
+    if CAN_CHAT in found.capabilities and TOOLS not in found.features:
+        return replace(found, lacks=(TOOLS,))  # an Ollama refuses tools then
+    return found
 
 
 def _ollama_length(body: Mapping[str, Any]) -> int | None:
@@ -147,12 +153,21 @@ async def _lm_studio(probe: Probe, models: list[str]) -> dict[str, ModelDetails]
         response = await _get(probe, "/api/v0/models")
     items = _lm_studio_items(_object(response))
     details = {
-        model: _details(response, _length(items.get(model, {})), [items.get(model, {}).get("type")]) for model in models
+        model: _details(response, _length(items.get(model, {})), _lm_studio_words(items.get(model, {})))
+        for model in models
     }
     without_length = [model for model in models if details[model].responded and details[model].max_tokens is None]
     for model, extra in (await _query_each(probe, _lm_studio_model, without_length)).items():
-        details[model] = ModelDetails(extra.max_tokens, details[model].capabilities, details[model].responded)
+        details[model] = replace(details[model], max_tokens=extra.max_tokens)
     return details
+
+
+def _lm_studio_words(item: Mapping[str, Any]) -> list[object]:
+    """Return the type of a model and its features, which are a list of words, or flags in releases since 0.4."""
+    able = item.get("capabilities")
+    if isinstance(able, dict):
+        able = [word for word, value in able.items() if value is True or isinstance(value, dict)]
+    return [item.get("type"), *(able if isinstance(able, list) else ())]
 
 
 def _lm_studio_items(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -200,11 +215,19 @@ async def _llamacpp(probe: Probe, models: list[str]) -> ServerDetails:
     started_for = await _started_for(probe)
     return ServerDetails(
         {
-            model: NO_RESPONSE if started_for is None else ModelDetails(capabilities=_narrowed(started_for, model))
+            model: NO_RESPONSE
+            if started_for is None
+            else ModelDetails(capabilities=_narrowed(started_for, model), features=_llamacpp_features(props))
             for model in models
         },
         slots,
     )
+
+
+def _llamacpp_features(props: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return whether the model reads images. Any model may have tools: the server has a format for all others."""
+    able = props.get("modalities")
+    return (VISION,) if isinstance(able, dict) and able.get("vision") is True else ()
 
 
 def _is_slots(value: object) -> bool:

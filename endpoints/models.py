@@ -327,9 +327,10 @@ class EndpointModel(models.Model):
     supported_apis = SharedJSONField(null=True, db_default=models.Value('["chat_completions"]'))
     max_tokens = SharedIntegerField(null=True)  # of the context
     canonical_name = SharedLineField(null=True)
-    # Of a cloud's list. Columns of our own.
-    max_output_tokens = models.IntegerField(null=True)
-    lacks = models.JSONField(null=True)  # of endpoints.capabilities.FEATURES; null: not reported
+    # Columns of our own.
+    max_output_tokens = models.IntegerField(null=True)  # of a cloud's list
+    lacks = models.JSONField(null=True)  # of endpoints.capabilities.NEEDS; null: not reported
+    features = models.JSONField(null=True)  # of endpoints.capabilities.FEATURES; null: not reported
 
     class Meta:
         db_table = "endpoint_models"

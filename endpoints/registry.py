@@ -19,7 +19,7 @@ from typing import Any
 from django.db import Error
 from django.utils import timezone
 
-from endpoints.capabilities import known_features
+from endpoints.capabilities import features as known_features
 from endpoints.checks.result import Check
 from endpoints.clouds.kinds import CLOUDS
 from endpoints.endpoint_fields import FIELDS, words
@@ -47,7 +47,8 @@ class ModelEntry:
     max_tokens: int | None = None
     last_checked: datetime | None = None
     max_output_tokens: int | None = None
-    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
+    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.NEEDS
+    features: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
 
 
 class Models(tuple[ModelEntry, ...]):
@@ -339,7 +340,7 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
 
 _MODEL_COLUMNS = (
     *("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked"),
-    *("max_output_tokens", "lacks"),
+    *("max_output_tokens", "lacks", "features"),
 )
 
 
@@ -350,8 +351,14 @@ def _model(
     max_tokens: int | None,
     last_checked: datetime | None,
     max_output_tokens: int | None,
-    lacks: object,
+    *reported: object,
 ) -> ModelEntry:
     return ModelEntry(
-        model_id, canonical, words(capabilities), max_tokens, last_checked, max_output_tokens, known_features(lacks)
+        model_id,
+        canonical,
+        words(capabilities),
+        max_tokens,
+        last_checked,
+        max_output_tokens,
+        *map(known_features, reported),  # what it lacks, and its features
     )

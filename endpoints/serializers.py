@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from endpoints import causes, clouds, sync, tags
-from endpoints.capabilities import FEATURES, STORED, to_store
+from endpoints.capabilities import FEATURES, NEEDS, STORED, to_store
 from endpoints.clouds import allowed_models
 from endpoints.clouds.kinds import CLOUD_CHOICES
 from endpoints.clouds.serializers import CloudSerializer
@@ -38,7 +38,10 @@ class ModelSerializer(serializers.Serializer[ModelEntry]):
     canonical_name = serializers.CharField(allow_null=True)
     max_output_tokens = serializers.IntegerField(allow_null=True, help_text="As a cloud lists it.")
     lacks = serializers.ListField(
-        child=serializers.ChoiceField(FEATURES), help_text="What the model cannot do, as a cloud lists it."
+        child=serializers.ChoiceField(NEEDS), help_text="What the model cannot do, as its server reports it."
+    )
+    features = serializers.ListField(
+        child=serializers.ChoiceField(FEATURES), help_text="What the model can do, as its server reports it."
     )
 
 

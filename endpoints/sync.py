@@ -69,6 +69,8 @@ def _complete(listed: ListedModel, details: engines.ModelDetails) -> ListedModel
         listed.max_tokens or details.max_tokens,
         details.capabilities or listed.capabilities,
         details.responded,
+        lacks=details.lacks,
+        features=details.features or listed.features,
     )
 
 
@@ -153,12 +155,14 @@ def _store_models(
     new: list[EndpointModel] = []
     for model in listed:
         row = stored.get(model.id)
+        lacks, features = _features(model, row)
         values = {
             "capabilities": list(_capabilities(model, row)),
             "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
             "canonical_name": model_aliases.canonical_name(model.id, endpoint.kind),
             "max_output_tokens": model.max_output_tokens,
-            "lacks": list(model.lacks) or None,
+            "lacks": lacks,
+            "features": features,
         }
         if row is None:
             new.append(EndpointModel(endpoint=endpoint, model_id=model.id, last_checked=now, **values))
@@ -166,6 +170,13 @@ def _store_models(
             EndpointModel.objects.filter(endpoint=endpoint, model_id=model.id).update(**values)
     EndpointModel.objects.bulk_create(new, batch_size=STATEMENT)
     return len(new)
+
+
+def _features(listed: ListedModel, row: EndpointModel | None) -> tuple[list[str] | None, list[str] | None]:
+    """Return the features that a model lacks, and those it has; the stored ones if the server did not respond."""
+    if row is not None and not listed.responded:
+        return row.lacks, row.features
+    return list(listed.lacks) or None, list(listed.features) or None
 
 
 def _capabilities(listed: ListedModel, row: EndpointModel | None) -> tuple[str, ...]:

@@ -56,7 +56,10 @@ WATCHED = (
         "endpoint_models",
         ENDPOINT,
         "endpoint_id",
-        ("endpoint_id", "model_id", "capabilities", "max_tokens", "canonical_name", "max_output_tokens", "lacks"),
+        (
+            *("endpoint_id", "model_id", "capabilities", "max_tokens", "canonical_name", "max_output_tokens", "lacks"),
+            "features",
+        ),
     ),
     WatchedTable(
         "api_keys",

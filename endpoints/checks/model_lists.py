@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from endpoints import engines
-from endpoints.capabilities import FEATURES, normalise
+from endpoints.capabilities import FEATURES, NEEDS, features, normalise
 from endpoints.clouds import allowed_models
 from endpoints.models import BAD_MODEL_NAMES, MAX_MODEL_NAME, MAX_MODELS, TOO_MANY_MODELS
 from endpoints.probe import ProbeResponse
-from gateway.base.request_kinds import TOOLS, VISION
+from gateway.base.request_kinds import THINKING, TOOLS, VISION
 
 MAX_PAGES = 20
 PREFIX = "models/"  # of Gemini's ids; requests take them without it
@@ -37,7 +37,8 @@ class ListedModel:
     capabilities: tuple[str, ...] = ()  # as the server reports them; empty: it reports none
     responded: bool = True  # False: the server's own API, which may report more, did not respond
     max_output_tokens: int | None = None
-    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
+    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.NEEDS
+    features: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
 
 
 def parse(response: ProbeResponse) -> list[ListedModel]:
@@ -100,8 +101,11 @@ def _unique(
 def _model(name: str, item: Mapping[str, Any], is_cloud: bool) -> ListedModel:
     listed = ListedModel(name, _length_in(item), _capabilities_in(item, is_cloud))
     if is_cloud:
-        return replace(listed, max_output_tokens=_output_in(item), lacks=_lacks_in(item))
-    return listed
+        has = _flags_in(item)
+        lacks = tuple(word for word in NEEDS if False in has[word] and True not in has[word])
+        able = tuple(word for word in FEATURES if True in has[word])
+        return replace(listed, max_output_tokens=_output_in(item), lacks=lacks, features=able)
+    return replace(listed, features=features(item.get("capabilities")))
 
 
 def _output_in(item: Mapping[str, Any]) -> int | None:
@@ -115,8 +119,8 @@ def _output_in(item: Mapping[str, Any]) -> int | None:
     return next((value for value in candidates if engines.is_length(value)), None)
 
 
-def _lacks_in(item: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the features that a cloud's model lacks for certain."""
+def _flags_in(item: Mapping[str, Any]) -> dict[str, list[bool | None]]:
+    """Return the flags of each feature that a cloud reports; None: it does not."""
     able, architecture = item.get("capabilities"), item.get("architecture")
     able, architecture = (it if isinstance(it, dict) else {} for it in (able, architecture))
     inputs = item.get("input_modalities", architecture.get("input_modalities"))
@@ -124,12 +128,14 @@ def _lacks_in(item: Mapping[str, Any]) -> tuple[str, ...]:
     has = {
         TOOLS: [_is_supported(able.get("function_calling"))],
         VISION: [_is_supported(able.get("vision")), _is_supported(able.get("image_input"))],
+        THINKING: [_is_supported(able.get("thinking")), _is_supported(able.get("reasoning"))],
     }
     if isinstance(parameters, list) and parameters:
         has[TOOLS].append("tools" in parameters)
+        has[THINKING].append("reasoning" in parameters)
     if isinstance(inputs, list) and inputs:
         has[VISION].append("image" in inputs)
-    return tuple(feature for feature in FEATURES if False in has[feature] and True not in has[feature])
+    return has
 
 
 def _is_supported(value: object) -> bool | None:

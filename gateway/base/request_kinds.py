@@ -14,6 +14,7 @@ OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = "ollama_chat", "ollama_generate", "
 # Capabilities of models, named as in the endpoints' table if it has them.
 CAN_CHAT, CAN_EMBED = "chat", "embeddings"
 TOOLS, VISION = "tools", "vision"  # what a request may need of a model for chat besides
+THINKING = "thinking"
 CAN_TRANSCRIBE, CAN_SPEAK, CAN_DRAW = "audio_transcription", "audio_speech", "image_generation"
 CAN_RERANK, CAN_MODERATE = "rerank", "moderation"
 CAPABILITIES = (CAN_CHAT, CAN_EMBED, CAN_TRANSCRIBE, CAN_SPEAK, CAN_DRAW, CAN_RERANK, CAN_MODERATE)

@@ -60,6 +60,7 @@ class Model(msgspec.Struct, frozen=True, array_like=True):
     # Fields of later releases. They need a default, because rows of older releases lack them.
     max_output_tokens: int | None = None
     lacks: tuple[str, ...] = ()  # gateway.base.request_kinds.TOOLS and VISION, if it certainly cannot have them
+    features: tuple[str, ...] = ()  # TOOLS, VISION and THINKING, if its server reports that it has them
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):

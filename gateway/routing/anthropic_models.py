@@ -48,7 +48,7 @@ class AnthropicList(BuiltList[Listed]):
 
 def listing(roster: Roster, use: AllowedUse | None = None) -> Slices[Listed]:
     """Encode the models and model names that take Messages and that an API key may use."""
-    found = yield from entries_of(roster, _encoded, use)
+    found = yield from entries_of(roster, lambda model, serving: _encoded(model), use)
     pairs = [pair for pair in found if pair is not None]
     return Listed([name for name, _ in pairs], [entry for _, entry in pairs])
 

@@ -90,11 +90,16 @@ class ModelList(BuiltList[bytes]):
 
 def listing(roster: Roster, use: AllowedUse | None = None) -> Slices[bytes]:
     """Encode the list of models that an API key may use."""
-    return b'{"object":"list","data":[%b]}' % b",".join((yield from entries_of(roster, msgspec.json.encode, use)))
+    entries = yield from entries_of(roster, lambda entry, serving: msgspec.json.encode(entry), use)
+    return b'{"object":"list","data":[%b]}' % b",".join(entries)
 
 
-def entries_of(roster: Roster, encode: Callable[[ModelPayload], T], use: AllowedUse | None = None) -> Slices[list[T]]:
+def entries_of(
+    roster: Roster, encode: Callable[[ModelPayload, Sequence[Route]], T], use: AllowedUse | None = None
+) -> Slices[list[T]]:
     """Encode every model that an enabled endpoint can serve, one entry per canonical name, sorted by it.
+
+    `encode` receives an entry, and where the model is.
 
     A model name is listed if an enabled endpoint can serve one of its targets. A pattern is not, because its names are
     unknown. A name wins over a model of this id, so the model is left out. `use`: restrictions of the API key.
@@ -121,7 +126,7 @@ def entries_of(roster: Roster, encode: Callable[[ModelPayload], T], use: Allowed
         if serving := _serving(found):
             named = exact.get(name)
             entry = _entry(name, serving) if named is None else _name_entry(name, named, serving)
-            entries.append(encode(entry))
+            entries.append(encode(entry, serving))
             routes += len(serving) + 1
         if routes > SLICE_ROUTES:
             routes = 0
@@ -134,17 +139,23 @@ def get_model(roster: Roster, name: str, use: AllowedUse | None = None) -> Model
 
     One that the API key may not use does not exist for it.
     """
+    return find_model(roster, name, use)[0]
+
+
+def find_model(roster: Roster, name: str, use: AllowedUse | None) -> tuple[ModelPayload, Sequence[Route]]:
+    """Return the same as `get_model`, and where the model is."""
     if use is not None and not use.allows_name(name):
         raise _no_such_model(name)
     names: ModelNames | None = roster.names
     if names is not None and (named := names.find(name)) is not None:
-        return _name_entry(name, named, _routes_of(roster, names.plan(name), use))
+        found = _routes_of(roster, names.plan(name), use)
+        return _name_entry(name, named, found), found
     routes = roster.routes(name)
     if use is not None:
         routes = routes.allowed(use, through_name=False)
     if not routes:
         raise _no_such_model(name)
-    return {**_entry(name, routes), "id": name}
+    return {**_entry(name, routes), "id": name}, routes
 
 
 def _no_such_model(name: str) -> Refusal:

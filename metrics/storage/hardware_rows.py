@@ -119,7 +119,7 @@ def read_totals(cursor: Any) -> HardwareCosts:
 
 
 def changed_totals(lines: Sequence[tuple[tuple[Any, ...], HardwareSums, int]]) -> HardwareCosts:
-    """Return what the lines of `add_to_days` change in the costs of all days."""
+    """Return the changes of `read_totals` by the lines of `add_to_days`."""
     found = HardwareCosts()
     for (_, endpoint_id, _, kind, _, _, _, currency), sums, sign in lines:
         found[endpoint_id, currency, kind == IDLE] += sign * sums.cost

@@ -79,7 +79,7 @@ def estimated_costs(row: Mapping[str, Any]) -> SafeString:
 
 @register.simple_tag
 def hardware_costs(row: Mapping[str, Any]) -> SafeString:
-    """Return what own hardware cost, idle time below; a dash if there is none."""
+    """Return the costs of own hardware, idle time below; a dash if there are none."""
     lines = (
         (money(each["cost"], each["currency"]), _idle(each["idle_cost"], each["currency"]))
         for each in row["hardware_costs"]

@@ -64,6 +64,7 @@ def _model_entry(model: Model) -> ModelEntry:
         model.max_tokens,
         max_output_tokens=model.max_output_tokens,
         lacks=model.lacks,
+        features=model.features,
     )
 
 
@@ -86,4 +87,5 @@ def _model(model: ModelEntry, added: tuple[str, ...]) -> Model:
         max_tokens=model.max_tokens,
         max_output_tokens=model.max_output_tokens,
         lacks=model.lacks,
+        features=model.features,
     )

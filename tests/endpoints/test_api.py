@@ -819,7 +819,7 @@ def test_synced_models_are_objects_as_in_llmlb(manager: Api, sim: Simulator) -> 
     (model,) = manager.call("POST", path_of(endpoint, "/sync")).json()["synced_models"]
     assert model.keys() == {
         *("model_id", "capabilities", "max_tokens", "last_checked", "canonical_name"),
-        *("max_output_tokens", "lacks"),
+        *("max_output_tokens", "lacks", "features"),
     }
     assert (model["model_id"], model["capabilities"], model["max_tokens"]) == ("nomic-embed-text", ["embeddings"], 4096)
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from endpoints.capabilities import STORED, added, combined, guess, normalise, to_store
+from endpoints.capabilities import STORED, added, combined, features, guess, normalise, to_store
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,23 @@ def test_an_audio_chat_model_has_both_capabilities() -> None:
 )
 def test_names_of_servers_are_normalised(names: Any, found: tuple[str, ...]) -> None:
     assert normalise(names) == found
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["completion", "vision", "tools", "insert"], ("tools", "vision")),
+        (["thinking", "completion"], ("thinking",)),
+        (["tool_use"], ("tools",)),
+        (["vlm", "trained_for_tool_use", "reasoning"], ("tools", "vision", "thinking")),
+        ([], ()),
+        ("tools", ()),
+        ({"tools": True}, ()),
+        ([None, 7, ["vision"]], ()),
+    ],
+)
+def test_features_among_the_names_of_servers(names: Any, found: tuple[str, ...]) -> None:
+    assert features(names) == found
 
 
 def test_stored_names_survive_a_round_trip() -> None:

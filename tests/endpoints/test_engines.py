@@ -50,18 +50,22 @@ def test_a_missing_api_gives_no_details(serve: Serve, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "can"),
+    ("names", "can", "lacks", "features"),
     [
-        (["completion", "tools"], ("chat",)),
-        (["embedding"], ("embeddings",)),
-        (["completion", "vision"], ("chat",)),
-        (["image"], ("image_generation",)),
-        ([], ()),
-        (None, ()),
+        (["completion", "tools"], ("chat",), (), ("tools",)),
+        (["embedding"], ("embeddings",), (), ()),
+        (["completion", "vision"], ("chat",), ("tools",), ("vision",)),
+        (["completion", "tools", "thinking"], ("chat",), (), ("tools", "thinking")),
+        (["image"], ("image_generation",), (), ()),
+        ([], (), (), ()),
+        (None, (), (), ()),
     ],
 )
-def test_ollama_reports_capabilities_by_show(serve: Serve, names: Any, can: tuple[str, ...]) -> None:
-    assert of(serve({"/api/show": {"capabilities": names}}).url, Kind.OLLAMA) == ModelDetails(None, can)
+def test_ollama_reports_capabilities_by_show(
+    serve: Serve, names: Any, can: tuple[str, ...], lacks: tuple[str, ...], features: tuple[str, ...]
+) -> None:
+    found = of(serve({"/api/show": {"capabilities": names}}).url, Kind.OLLAMA)
+    assert found == ModelDetails(None, can, lacks=lacks, features=features)
 
 
 @pytest.mark.parametrize("response", [500, 503, 401, break_off])
@@ -78,8 +82,26 @@ def test_a_failed_query_is_no_response(serve: Serve, response: Any) -> None:
 @pytest.mark.parametrize("name", [{"key": "a"}, {"id": "a"}, {"key": "b", "loaded_instances": [{"id": "a"}]}])
 def test_lm_studio_reports_the_type_in_its_own_list(serve: Serve, name: Any, kind: str, can: str) -> None:
     server = serve({"/api/v1/models": {"models": [{"type": kind, "max_context_length": 8192, **name}]}})
-    assert of(server.url, Kind.LM_STUDIO) == ModelDetails(8192, (can,))
+    features = ("vision",) if kind == "vlm" else ()
+    assert of(server.url, Kind.LM_STUDIO) == ModelDetails(8192, (can,), features=features)
     assert server.paths() == ["/api/v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("able", "features"),
+    [
+        ({"vision": True, "trained_for_tool_use": True}, ("tools", "vision")),
+        ({"vision": False, "reasoning": {"default": "low"}}, ("thinking",)),
+        ({"vision": False, "trained_for_tool_use": False}, ()),
+        (["tool_use"], ("tools",)),
+        ("tool_use", ()),
+    ],
+)
+def test_lm_studio_reports_features(serve: Serve, able: Any, features: tuple[str, ...]) -> None:
+    """A model that was not trained for tools may have them all the same."""
+    server = serve({"/api/v1/models": {"models": [{"key": "a", "type": "llm", "capabilities": able}]}})
+    found = of(server.url, Kind.LM_STUDIO)
+    assert (found.features, found.lacks) == (features, ())
 
 
 def test_older_lm_studios_have_the_list_at_another_path(serve: Serve) -> None:
@@ -170,6 +192,16 @@ def test_missing_slots_differ_from_no_response(serve: Serve, response: Any, slot
 @pytest.mark.parametrize("value", [None, "4", 0, -1, True, 4.5, 10_001])
 def test_malformed_slots_are_not_learned(serve: Serve, value: Any) -> None:
     assert query(serve(llamacpp({"total_slots": value})).url, Kind.LLAMACPP).slots == 0
+
+
+@pytest.mark.parametrize(
+    ("modalities", "features"), [({"vision": True, "audio": False}, ("vision",)), ({"vision": False}, ()), (None, ())]
+)
+def test_llamacpp_reports_whether_its_model_reads_images(
+    serve: Serve, modalities: Any, features: tuple[str, ...]
+) -> None:
+    server = serve(llamacpp({"total_slots": 1, "modalities": modalities}, chat=400))
+    assert of(server.url, Kind.LLAMACPP).features == features
 
 
 def test_a_llamacpp_router_is_not_made_to_load_a_model(serve: Serve) -> None:

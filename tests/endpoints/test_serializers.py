@@ -84,6 +84,7 @@ def test_a_model_is_serialized_with_the_field_names_of_llmlb() -> None:
             "canonical_name": "org/a",
             "max_output_tokens": None,
             "lacks": [],
+            "features": [],
         }
     ]
 

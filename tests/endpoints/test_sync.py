@@ -222,7 +222,9 @@ def test_an_engine_without_lengths_gives_no_length(serve: Serve, kind: Kind, pat
 
 
 def test_capabilities_in_the_list_are_read() -> None:
-    assert parsed(listing("a", capabilities=["embeddings", "vision"])) == [ListedModel("a", None, ("embeddings",))]
+    assert parsed(listing("a", capabilities=["embeddings", "vision"])) == [
+        ListedModel("a", None, ("embeddings",), features=("vision",))
+    ]
 
 
 def test_capabilities_of_the_engine_take_precedence_over_the_list(serve: Serve) -> None:

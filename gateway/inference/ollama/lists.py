@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.base import errors
 from gateway.base.errors import Refusal
-from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
+from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, THINKING, TOOLS, VISION
 from gateway.dialects.ollama.requests import names_of, tagged
 from gateway.dialects.openai_requests import MAX_MODEL_NAME
 from gateway.http.exchange import JSON, Exchange, HttpRoute
@@ -21,8 +21,9 @@ from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import Model, ref
 from gateway.routing.balancer import OPEN
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.model_list import BuiltList, ModelPayload, get_model, listing, may_ask
+from gateway.routing.model_list import BuiltList, ModelPayload, entries_of, find_model, may_ask
 from gateway.routing.roster import Roster
+from gateway.routing.routes import Route
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
 VERSION = "0.33.0"  # of Ollama, whose API this is
@@ -35,24 +36,12 @@ MAX_SHOWN_BYTES = 1 << 20
 NEVER = "9999-12-31T23:59:59Z"
 # Types of servers that load a model when it is needed. All others have theirs in memory while they are online.
 _LOADING = frozenset((OLLAMA, "lm_studio"))
-_CAPABILITIES = {CAN_CHAT: ("completion", "tools"), CAN_EMBED: ("embedding",)}
 _ARCHITECTURE = "routerdash"  # stands for the unknown one of a model
 _FORBIDDEN = (
     "Models are not pulled, created, copied, pushed or deleted through RouterDash. Do that on the server itself; "
     "RouterDash then finds the model at the next sync."
 )
 _MANAGED = (b"pull", b"push", b"create", b"copy", b"delete")
-
-
-class _Listed(msgspec.Struct):
-    id: str
-    created: int
-    capabilities: list[str]
-    max_tokens: int | None = None
-
-
-class _List(msgspec.Struct):
-    data: list[_Listed]
 
 
 class _Shown(msgspec.Struct):
@@ -63,7 +52,6 @@ class _Shown(msgspec.Struct):
 
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_list = msgspec.json.Decoder(_List).decode
 _decode_shown = msgspec.json.Decoder(_Shown).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -120,11 +108,11 @@ class OllamaLists:
             raise Refusal(400, errors.INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.")
         return self._reply(exchange, *_find(self._roster, name, use_of(exchange)))
 
-    async def _reply(self, exchange: Exchange, known: str, model: ModelPayload) -> None:
+    async def _reply(self, exchange: Exchange, known: str, model: ModelPayload, routes: Sequence[Route]) -> None:
         """Send what an Ollama says about its model; without one, what RouterDash knows."""
         endpoint_model = self._at_ollama(known, use_of(exchange))
         shown = None if endpoint_model is None else await _shown_by(*endpoint_model)
-        exchange.reply(200, (JSON, PRIVATE), _encode(_details_of(model)) if shown is None else shown)
+        exchange.reply(200, (JSON, PRIVATE), _encode(_details_of(model, routes)) if shown is None else shown)
 
     def _at_ollama(self, name: str, use: AllowedUse | None) -> tuple[Endpoint, str] | None:
         """Return an Ollama that has the model, and its own name of it. External ones are not asked."""
@@ -149,9 +137,12 @@ class _TagList(BuiltList[bytes]):
 
 def _listing_tags(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
     """Encode the models of GET /v1/models as Ollama lists them."""
-    listed = _decode_list((yield from listing(roster, use))).data
-    yield
-    return _encode({"models": [_entry(it.id, it.created, it.capabilities, it.max_tokens) for it in listed]})
+
+    def encode(model: ModelPayload, routes: Sequence[Route]) -> bytes:
+        entry = _entry(model["id"], model["created"], model["max_tokens"])
+        return _encode({**entry, "capabilities": _words(model["capabilities"], routes)})
+
+    return b'{"models":[%b]}' % b",".join((yield from entries_of(roster, encode, use)))
 
 
 def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
@@ -171,7 +162,7 @@ def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
         yield
     entries = []
     for name, (model, _) in sorted(found.items()):
-        entry = _entry(name, 0, model.capabilities, model.max_tokens)
+        entry = _entry(name, 0, model.max_tokens)
         kept = {key: entry[key] for key in ("name", "model", "size", "digest", "details")}
         context = {"context_length": model.max_tokens} if model.max_tokens else {}
         entries.append({**kept, "expires_at": NEVER, "size_vram": 0, **context})
@@ -207,19 +198,22 @@ async def _shown_by(endpoint: Endpoint, model: str) -> bytes | None:
     return _encode({**fields, "modelfile": ""})
 
 
-def _find(roster: Roster, name: str, use: AllowedUse | None) -> tuple[str, ModelPayload]:
-    """Return a model by its name, with `:latest` or without, and the name that is known. Raises Refusal (404)."""
+def _find(roster: Roster, name: str, use: AllowedUse | None) -> tuple[str, ModelPayload, Sequence[Route]]:
+    """Return a model by its name, with `:latest` or without: the name that is known, the model, and where it is.
+
+    Raises Refusal (404).
+    """
     for known in names_of(name):
         try:
-            return known, get_model(roster, known, use)
+            return known, *find_model(roster, known, use)
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
     raise Refusal(404, errors.MODEL_NOT_FOUND, f"model {name!r} not found", param="model")
 
 
-def _entry(name: str, created: int, capabilities: Sequence[str], context: int | None) -> Mapping[str, Any]:
-    """Return a model of the list. Its size is not known; the digest is one of its name."""
+def _entry(name: str, created: int, context: int | None) -> Mapping[str, Any]:
+    """Return a model of the list, without its capabilities. Its size is not known; the digest is one of its name."""
     return {
         "name": tagged(name),
         "model": tagged(name),
@@ -227,7 +221,6 @@ def _entry(name: str, created: int, capabilities: Sequence[str], context: int | 
         "size": 0,
         "digest": hashlib.sha256(name.encode()).hexdigest(),
         "details": _details(context),
-        "capabilities": _words(capabilities),
     }
 
 
@@ -244,12 +237,25 @@ def _details(context: int | None) -> Mapping[str, Any]:
     }
 
 
-def _words(capabilities: Sequence[str]) -> list[str]:
-    """Return capabilities in Ollama's words. Those of a model without any are unknown: it may well chat."""
-    return [word for capability in capabilities or (CAN_CHAT,) for word in _CAPABILITIES.get(capability, ())]
+def _words(capabilities: Sequence[str], routes: Sequence[Route]) -> list[str]:
+    """Return capabilities in Ollama's words. Those of a model without any are unknown: it may well chat.
+
+    Clients only offer tools to a model with that word. So it is left out where the model lacks them for certain; where
+    that is unknown, the server decides. Images and thinking are stated where a server reports them.
+    """
+    words = []
+    if CAN_CHAT in capabilities or not capabilities:
+        models = [route.model for route in routes]
+        words.append("completion")
+        if not all(TOOLS in model.lacks for model in models):
+            words.append(TOOLS)
+        words += [word for word in (VISION, THINKING) if any(word in model.features for model in models)]
+    if CAN_EMBED in capabilities:
+        words.append("embedding")
+    return words
 
 
-def _details_of(model: ModelPayload) -> Mapping[str, Any]:
+def _details_of(model: ModelPayload, routes: Sequence[Route]) -> Mapping[str, Any]:
     """Return what /api/show says about a model."""
     context = model["max_tokens"]
     info: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.basename": model["id"]}
@@ -263,7 +269,7 @@ def _details_of(model: ModelPayload) -> Mapping[str, Any]:
         "system": "",
         "details": _details(context),
         "model_info": info,
-        "capabilities": _words(model["capabilities"]),
+        "capabilities": _words(model["capabilities"], routes),
         "modified_at": _time(model["created"]),
     }
 

@@ -136,6 +136,7 @@ def test_models() -> None:
         {"canonical_name": "org/a"},
         {"max_output_tokens": 5},
         {"lacks": ["tools"]},
+        {"features": ["vision"]},
     ):
         of_endpoint.update(**values)
         assert changes() == of(endpoint), values

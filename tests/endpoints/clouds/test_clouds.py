@@ -211,13 +211,41 @@ def test_the_most_output_and_what_a_model_lacks_are_read(
 
 def test_what_a_list_tells_is_stored_and_follows_the_list(manager: Api, cloud: Callable[..., Cloud]) -> None:
     endpoint = add_endpoint(cloud(Kind.OPENROUTER), Kind.OPENROUTER)
-    for listed in (ListedModel("m", max_output_tokens=9, lacks=("tools",)), ListedModel("m")):
+    for listed in (
+        ListedModel("m", max_output_tokens=9, lacks=("tools",), features=("vision", "thinking")),
+        ListedModel("m"),
+    ):
         store(endpoint, [listed])
         registry.reload()
         (model,) = manager.call("GET", f"/api/endpoints/{endpoint.pk}/models").json()["models"]
         assert (model["max_output_tokens"], model["lacks"]) == (listed.max_output_tokens, list(listed.lacks))
+        assert model["features"] == list(listed.features)
         (published,) = endpoint_models(registry.all()[0])
         assert (published.max_output_tokens, published.lacks) == (listed.max_output_tokens, listed.lacks)
+        assert published.features == listed.features
+
+
+@pytest.mark.parametrize(
+    ("listed", "features"),
+    [
+        ({"capabilities": {"function_calling": True, "vision": True, "reasoning": False}}, ("tools", "vision")),
+        ({"capabilities": {"image_input": {"supported": True}}}, ("vision",)),  # Anthropic
+        ({"capabilities": {"thinking": {"supported": True}}}, ("thinking",)),
+        ({"supported_parameters": ["tools", "reasoning"], "input_modalities": ["text"]}, ("tools", "thinking")),
+        ({}, ()),
+    ],
+)
+def test_what_a_model_can_do_is_read(listed: dict[str, Any], features: tuple[str, ...]) -> None:
+    ((model,), _) = model_lists.read([ProbeResponse(200, {"data": [{"id": "m", **listed}]})], is_cloud=True)
+    assert model.features == features
+
+
+def test_what_a_server_reported_stays_while_it_does_not_respond() -> None:
+    endpoint = make_endpoint()
+    store(endpoint, [ListedModel("m", lacks=("tools",), features=("vision",))])
+    store(endpoint, [ListedModel("m", responded=False)])
+    row = EndpointModel.objects.get(endpoint=endpoint)
+    assert (row.lacks, row.features) == (["tools"], ["vision"])
 
 
 def test_only_allowed_models_are_stored(cloud: Callable[..., Cloud]) -> None:

@@ -245,6 +245,34 @@ def test_models_are_listed_with_tags_and_shown_whole(gateway):
         assert (refused.status, len(refused.body) < 300) == (status, True)
 
 
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([{}], ["completion", "tools"]),  # nothing is known: the server decides
+        ([{"features": ("vision", "thinking")}], ["completion", "tools", "vision", "thinking"]),
+        ([{"lacks": ("tools",), "features": ("vision",)}], ["completion", "vision"]),
+        ([{"lacks": ("tools",)}, {"features": ("tools",)}], ["completion", "tools"]),  # one server has them
+        ([{"capabilities": ("chat", "embeddings"), "lacks": ("tools",)}], ["completion", "embedding"]),
+        ([{"capabilities": ("embeddings",)}], ["embedding"]),
+        ([{"capabilities": ("rerank",)}], []),
+    ],
+)
+def test_capabilities_are_those_that_are_known(gateway, models, words):
+    server = type("Server", (), {"url": "http://127.0.0.1:1"})
+    model = gateway.add(*[server] * len(models))
+    for facts, fields in zip(gateway.endpoints_of(model), models, strict=True):
+        known = schema.Model(model, **{"capabilities": ("chat",), **fields})
+        gateway.endpoints[facts.id] = facts.facts().with_models([known])
+    gateway.publish()
+
+    def stated():
+        listed = [it for it in gateway.get("/ollama/api/tags").json()["models"] if it["model"] == f"{model}:latest"]
+        return listed[0]["capabilities"] if listed else None
+
+    assert until(lambda: stated() == words)
+    assert gateway.post("/ollama/api/show", {"name": model}).json()["capabilities"] == words
+
+
 def test_an_ollama_shows_its_model_itself(gateway):
     own = {"capabilities": ["completion", "vision"], "modelfile": "FROM /home/ana/x", "template": "{{ .Prompt }}"}
     with upstream(always(http_response(json.dumps(own).encode()))) as server:

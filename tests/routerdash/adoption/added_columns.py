@@ -4,6 +4,7 @@ ADDED = {
     "endpoint_models": {
         "lacks": 'text NULL CHECK ((JSON_VALID("lacks") OR "lacks" IS NULL))',
         "max_output_tokens": "integer NULL",
+        "features": 'text NULL CHECK ((JSON_VALID("features") OR "features" IS NULL))',
     },
     "users": {"view_bodies": "bool NULL"},
     "api_keys": {
