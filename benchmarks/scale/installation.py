@@ -82,11 +82,11 @@ def port_of(server: filled.Server) -> int:
 
 
 @contextmanager
-def simulated(servers: Sequence[filled.Server]) -> Iterator[int]:
-    """Run the servers in one process, and return the port of its control API."""
+def simulated(servers: Sequence[filled.Server], first: int = 0) -> Iterator[int]:
+    """Run the servers in one process, and return the port of its control API. `first`: index of the first of them."""
     control = free_port()
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(control)]
-    for at, server in enumerate(servers):
+    for at, server in enumerate(servers, first):
         behaviour: dict[str, Any] = {"port": port_of(server), "models": server.models}
         if at == STREAMING:
             behaviour |= {"tokens": TOKENS, "tokens_per_second": TOKENS_PER_SECOND}

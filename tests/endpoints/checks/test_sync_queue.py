@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django_q.models import OrmQ
 
 from endpoints.checks import sync_queue
-from endpoints.checks.sync_queue import SyncQueue
+from endpoints.checks.sync_queue import AT_ONCE, SyncQueue
 from tests.endpoints.conftest import sql
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -32,6 +32,12 @@ class Later(Executor):
             job()
 
 
+class Clock:
+    """A clock that stands still between the checks of a test."""
+
+    now = 0.0
+
+
 @pytest.fixture
 def later() -> Later:
     return Later()
@@ -41,6 +47,25 @@ def queued() -> list[tuple[str, bool]]:
     return [task.task["args"] for task in OrmQ.objects.order_by("id")]
 
 
+def passed(queue: SyncQueue, later: Later, clock: Clock, checks: dict[int, bool]) -> list[tuple[int, bool]]:
+    """Pass checks of one endpoint at these times; return when a sync was queued, and whether with a detection."""
+    times: list[tuple[int, bool]] = []
+    for at, recovered in checks.items():
+        clock.now = at
+        before = len(queued())
+        queue.passed_check("a", recovered)
+        later.run()
+        times += [(at, detect) for _, detect in queued()[before:]]
+    return times
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sync_queue, "monotonic", lambda: clock.now)
+    return clock
+
+
 def test_syncs_that_wait_are_queued_in_one_transaction(later: Later) -> None:
     queue = SyncQueue(later)
     for name in "abc":
@@ -48,23 +73,80 @@ def test_syncs_that_wait_are_queued_in_one_transaction(later: Later) -> None:
     assert len(later.jobs) == 1
     with CaptureQueriesContext(connection) as queries:
         later.run()
-    assert queued() == [("a", False), ("b", True), ("c", False)]
+    assert queued() == [("b", True), ("a", False), ("c", False)]  # a recovery comes first
     assert [query["sql"][:6] for query in queries].count("COMMIT") <= 1
     queue.passed_check("d", False)
     later.run()
     assert queued()[3:] == [("d", False)]
 
 
-def test_only_a_recovery_is_queued_again_within_15_minutes(later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_recovery_15_minutes_pass(later: Later, clock: Clock) -> None:
     queue = SyncQueue(later)
-    for recovered in (False, False, True, False):
-        queue.passed_check("a", recovered)
-        later.run()
-    assert queued() == [("a", False), ("a", True)]
-    monkeypatch.setattr(sync_queue, "SYNC_SECONDS", 0.0)
-    queue.passed_check("a", False)
+    times = passed(queue, later, clock, dict.fromkeys(range(0, 2000, 100), False))
+    assert times == [(0, False), (900, False), (1800, False)]
+
+
+def test_the_first_recovery_is_queued_at_once(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    assert passed(queue, later, clock, {0: False, 1: True, 2: False}) == [(0, False), (1, True)]
+
+
+def test_pauses_grow_while_an_endpoint_comes_and_goes(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    times = passed(queue, later, clock, dict.fromkeys(range(0, 4000, 10), True))
+    assert times == [(at, True) for at in (0, 60, 180, 420, 900, 1800, 2700, 3600)]
+
+
+def test_a_recovery_soon_after_another_waits_for_a_later_check(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    times = passed(queue, later, clock, {0: True, 10: True, 59: False, 60: False, 70: False})
+    assert times == [(0, True), (60, True)]
+
+
+def test_an_endpoint_that_stays_online_is_synced_at_once_after_its_next_recovery(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    times = passed(queue, later, clock, {0: True, 60: True, 960: False, 961: True, 1021: True})
+    assert times == [(0, True), (60, True), (960, False), (961, True), (1021, True)]
+
+
+def test_the_syncs_of_many_endpoints_are_spread(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    many = range(round(AT_ONCE) + 50)
+    for number in many:
+        queue.passed_check(str(number), False)
     later.run()
-    assert queued()[2:] == [("a", False)]
+    assert queued() == [(str(number), False) for number in many[:20]]
+    queue.passed_check("0", False)
+    assert not later.jobs  # no thread looks in vain
+    clock.now += 2
+    queue.passed_check("new", True)
+    later.run()
+    assert queued()[20:] == [("new", True), ("20", False), ("21", False), ("22", False)]
+
+
+def test_all_syncs_of_a_large_installation_take_half_of_the_15_minutes(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    for number in range(1800):
+        queue.passed_check(str(number), False)
+    later.run()
+    for _ in range(100):
+        clock.now += 4.5
+        queue.passed_check("0", False)
+        later.run()
+    assert len(queued()) == 1800
+
+
+def test_an_endpoint_waits_once(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    for number in range(round(AT_ONCE)):
+        queue.passed_check(str(number), False)
+    later.run()
+    queue.passed_check("last", False)
+    queue.passed_check("last", True)
+    clock.now += 60
+    queue.unknown_model("last")
+    later.run()
+    assert queued()[20:] == [("last", True)]
 
 
 def test_an_unknown_model_is_a_reason_once_a_minute(later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
