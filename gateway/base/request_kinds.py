@@ -32,6 +32,7 @@ class Kind:
     binary: bool = False  # responds with sound or images
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens per second are a speed
+    anthropic: bool = False  # its clients use Anthropic's API, otherwise OpenAI's or Ollama's
     needs_slot: bool = True  # False: it generates nothing, so that it neither waits for a slot nor takes one
     target: bytes = field(init=False)  # the path on the endpoint
 
@@ -52,8 +53,8 @@ KINDS = (
     Kind(EMBEDDINGS, "/v1/embeddings", CAN_EMBED),
     Kind(RESPONSES, "/v1/responses", CAN_CHAT, generates=True),
     Kind(COMPACTIONS, "/v1/responses/compact", CAN_CHAT),
-    Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True, query=_BETA),
-    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT, query=_BETA, needs_slot=False),
+    Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True, query=_BETA, anthropic=True),
+    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT, query=_BETA, needs_slot=False, anthropic=True),
     Kind(TRANSCRIPTIONS, "/v1/audio/transcriptions", CAN_TRANSCRIBE, multipart=True),
     Kind(TRANSLATIONS, "/v1/audio/translations", CAN_TRANSCRIBE, multipart=True),
     Kind(SPEECH, "/v1/audio/speech", CAN_SPEAK, binary=True),

@@ -13,7 +13,7 @@ from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
-from gateway.inference.limiting.budgeting import reserve_budgets
+from gateway.inference.limiting.budgeting import expected_tokens, reserve_budgets
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -26,7 +26,6 @@ from gateway.inference.steps.targets import (
     model_refusal,
     use_of,
 )
-from gateway.limits.compiled import LimitedRequest
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand
@@ -229,11 +228,11 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
         endpoint.enter()
     elif not _take(request, endpoint):
         return FULL
-    if request.limited is not None:
-        reserve(request, request.limited)
-        if request.limited.compiled.budgets:
-            reserve_budgets(request, request.limited, route)
-        if (over := admit(request, request.limited)) is not None:
+    limited = request.limited
+    if limited is not None:
+        if limited.compiled.budgets:
+            reserve_budgets(request, limited, route)
+        if (over := admit(request, limited)) is not None:
             endpoint.leave()
             return over
     trial = endpoint.breaker.due is not None
@@ -318,34 +317,6 @@ def _is_free(request: InferenceRequest, only: Endpoint) -> bool:
     if request.stay.gives_way or only.rank >= OPEN:
         return False
     return only.slots is None or request.services.roster.load(only) < only.slots
-
-
-def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
-    """Return the tokens that a request is expected to need: of its prompt, by the size of its body; of its output, by
-    the mean of the requests before it; and of the output of an average request for its model.
-    """
-    parsed, exchange, chain = request.parsed, request.exchange, request.chain
-    learned, key = request.services.learned, exchange.api_key
-    key_id = None if key is None else key.id
-    if chain is None or chain.leaf is None:
-        of = parsed.model, key_id
-        # An index of a dict with `__missing__` takes three times as long.
-        output, bytes_per_token, typical = learned.lengths.get(of) or learned.lengths[of]
-    else:
-        output, bytes_per_token, typical = learned.lengths_through(chain.requested, chain.leaf.model, key_id)
-    most = parsed.max_tokens
-    if not request.api.kind.generates:
-        output = typical = 0.0
-    elif most is not None and most < output:
-        output = most
-    return int((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
-
-
-def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
-    """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
-    if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
-        limited.expected = expected = expected_tokens(request)
-        limited.reserved = expected[0] + int(expected[1]) * request.parsed.choices
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

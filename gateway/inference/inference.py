@@ -96,8 +96,9 @@ async def serve(request: InferenceRequest, body: Body) -> None:
     tried: list[str] = []
     failures: list[Failure] = []
     try:
-        if services.roster.reader.limits_version:
-            begin_limits(request)
+        version = services.roster.reader.limits_version
+        if version:
+            begin_limits(request, version)
         routes = find_routes(request, body)
         services.retries.balance += SHARE
         while True:
@@ -139,7 +140,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
 def _let_go(request: InferenceRequest) -> None:
     """Give back the slot and the part of limits that a request still holds."""
     limited = request.limited
-    if limited is not None and (limited.charge is not None or limited.held is not None):
+    if limited is not None and (limited.cell is not None or limited.held is not None):
         let_go(request, limited)
     if request.attempt is not None and request.attempt.active:
         request.leave_endpoint()

@@ -13,8 +13,9 @@ from gateway.base.errors import Refusal
 from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.base.queue_class import BULK, BULK_SECONDS, INTERACTIVE, read_class
 from gateway.inference.attempt import Attempt
-from gateway.inference.choosing import choose, current_routes, reserve
+from gateway.inference.choosing import choose, current_routes
 from gateway.inference.limiting.admission import admit, find_limits, must_wait, refusal_of, stop_waiting
+from gateway.inference.limiting.budgeting import reserve
 from gateway.inference.request import InferenceRequest, QueueStay
 from gateway.inference.services import QueuedRequest
 from gateway.inference.steps.targets import permits_of

@@ -7,7 +7,7 @@ everyone. They are compiled when a key is first used, and again after one of the
 from msgspec import Struct, structs
 
 from gateway.base.queue_class import part_for_bulk
-from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
+from gateway.ipc.counters.limit_counters import Allowance, Excess, LimitCounters
 from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.subject import Subject
@@ -60,8 +60,8 @@ class CompiledLimits:
 
     __slots__ = (
         "_counters", "_for_bulk", "budgets", "cheap", "gives_way", "has_hard", "has_money", "has_tokens",
-        "has_two_lines", "has_user", "header_parts", "levels", "minutes", "other_waits", "owner_id", "plan",
-        "reserved_budgets", "version", "with_instead",
+        "has_two_lines", "has_user", "header_parts", "is_empty", "is_simple", "levels", "minutes", "other_waits",
+        "owner_id", "plan", "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,8 @@ class CompiledLimits:
         self.owner_id = owner_id
         self.version = version
         self.levels = levels
+        self.is_empty = not levels and not budgets
+        self.is_simple = bool(levels) and not budgets
         self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
         self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
         self.plan = counters.plan(*[(it.subject, _allowance(it)) for it in levels])
@@ -111,9 +113,9 @@ class CompiledLimits:
             ]
             if found:
                 self.minutes.append((limit, found))
-        # OpenAI's header lines, if both are limited by one level each: the text before what is left of each, and the
-        # place of that. They are made when they are first needed (gateway.limits.replies).
-        self.header_parts: tuple[str, int, str, int] | None = None
+        # OpenAI's header lines, if both are limited by one level each: a format, and the places of what is left of
+        # each. They are made when they are first needed (gateway.limits.replies).
+        self.header_parts: tuple[bytes, int, int] | None = None
         self.has_two_lines = [len(found) for _, found in self.minutes] == [1, 1]
 
     def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:
@@ -168,7 +170,7 @@ class KeyLimits:
         self.waker = counters.waker
         self._reader = reader
         self._counters = counters
-        self._compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)
+        self.compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)  # may be of an earlier version
         self._subjects: BoundedCache[tuple[str, str], Subject] = BoundedCache(CACHED_SUBJECTS)
 
     def of(self, key: ApiKey | None) -> CompiledLimits | None:
@@ -176,10 +178,10 @@ class KeyLimits:
         key_id = owner_id = ""
         if key is not None:
             key_id, owner_id = key.id, key.owner_id
-        found = self._compiled.young.get(key_id) or self._compiled.get(key_id)
+        found = self.compiled.get(key_id)
         if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
             found = self._compile(key_id, owner_id, found)
-        return found if found.levels or found.budgets else None
+        return None if found.is_empty else found
 
     def _compile(self, key_id: str, owner_id: str, before: CompiledLimits | None) -> CompiledLimits:
         version = self._reader.limits_version
@@ -198,7 +200,7 @@ class KeyLimits:
             before.version = version  # only limits of others have changed
             return before
         compiled = CompiledLimits(owner_id, version, levels, self._counters, tuple(budgets))
-        self._compiled.put(key_id, compiled)
+        self.compiled.put(key_id, compiled)
         return compiled
 
     def _subject(self, level: str, subject_id: str) -> Subject:
@@ -245,12 +247,11 @@ class LimitedRequest(Struct, gc=False, eq=False):
     compiled: CompiledLimits
     budgets: Budgets
     anthropic: bool  # its client uses Anthropic's API, otherwise OpenAI's or Ollama's
-    charge: Charge | None = None  # of its limits, until it ends
-    left: list[int] | None = None  # of each limit (Charge.left), once it was taken from them
+    cell: int | None = None  # number of the cell in which its limits count it, until it ends
+    left: list[int] | None = None  # of each limit (Plan.enter), once it was taken from them
     # Tokens that were expected of the prompt, of the output, and of an average output; None: nothing limits them.
     expected: tuple[int, float, float] | None = None
     reserved: int | None = None  # tokens; None: nothing limits them
-    lines: bytes | None = None  # header lines, once they are needed
     excess: Excess | None = None  # the limit that it exceeded when it last tried
     waited_for: str | None = None  # that limit as records name it, if it had to wait for it
     yields: bool = True  # to older requests of other processes
@@ -282,15 +283,15 @@ class LimitedRequest(Struct, gc=False, eq=False):
             self.left = []
             return True
         try:
-            taken = plan.take(self.reserved or 0)
+            left = plan.enter(self.reserved or 0)
         except NoPlace:
             self.give_back()
             raise
-        if type(taken) is Excess:
-            self.excess = taken
+        if isinstance(left, Excess):
+            self.excess = left
             self.give_back()
             return False
-        self.charge, self.left, self.excess = taken, taken.left, None
+        self.cell, self.left, self.excess = plan.number, left, None
         if self.waited_for is not None:
             self.wait_no_more(arrived)
             compiled.other_waits.pass_on()
@@ -367,13 +368,14 @@ class LimitedRequest(Struct, gc=False, eq=False):
 
     def settle(self, tokens: int) -> None:
         """End the request, which has used so many tokens."""
-        charge, self.charge = self.charge, None
-        if charge is not None:
-            charge.settle(tokens)
+        cell = self.cell
+        if cell is not None:
+            self.cell = None
+            self.compiled.plan.leave(cell, 0, (self.reserved or 0) - tokens)
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""
         self.give_back()
-        if self.charge is not None:
-            self.charge.cancel()
-        self.charge = self.left = self.lines = None
+        if self.cell is not None:
+            self.compiled.plan.leave(self.cell, 1, self.reserved or 0)
+        self.cell = self.left = None

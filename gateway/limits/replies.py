@@ -129,36 +129,27 @@ def header_lines(limited: LimitedRequest) -> bytes:
 
     Its own part of them leaves them last, after a whole window.
     """
-    lines = limited.lines
-    if lines is None:
-        left, compiled = limited.left, limited.compiled
-        if left is None:
-            return b""
-        if compiled.has_two_lines and not limited.anthropic:
-            first, at, second, after = compiled.header_parts or _make_header_parts(compiled)
-            lines = f"{first}{left[at]}{second}{left[after]}\r\n".encode()
-        else:
-            lines = _lines(limited, left)
-        limited.lines = lines
-    return lines
-
-
-def _make_header_parts(compiled: CompiledLimits) -> tuple[str, int, str, int]:
-    (one, ((at, amount),)), (other, ((after, of_other),)) = compiled.minutes
-    first, second = (
-        _first_lines(limit, most, _FULL_WINDOW, False).decode() for limit, most in ((one, amount), (other, of_other))
-    )
-    compiled.header_parts = first, at, f"\r\n{second}", after
-    return compiled.header_parts
-
-
-def _lines(limited: LimitedRequest, left: list[int]) -> bytes:
-    anthropic = limited.anthropic
+    left, compiled, anthropic = limited.left, limited.compiled, limited.anthropic
+    if left is None:
+        return b""
+    if compiled.has_two_lines and not anthropic:
+        both, at, after = compiled.header_parts or _make_header_parts(compiled)
+        return both % (left[at], left[after])
     reset = _reset(WINDOW_SECONDS, anthropic=True) if anthropic else _FULL_WINDOW
     return b"".join(
         b"%b%d\r\n" % (_first_lines(limit, amount, reset, anthropic), rest)
         for limit, amount, rest in limited.compiled.least(left)
     )
+
+
+def _make_header_parts(compiled: CompiledLimits) -> tuple[bytes, int, int]:
+    (one, ((at, amount),)), (other, ((after, of_other),)) = compiled.minutes
+    both = b"%b%%d\r\n%b%%d\r\n" % (
+        _first_lines(one, amount, _FULL_WINDOW, False),
+        _first_lines(other, of_other, _FULL_WINDOW, False),
+    )
+    compiled.header_parts = both, at, after
+    return compiled.header_parts
 
 
 @lru_cache(1000)

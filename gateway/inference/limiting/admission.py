@@ -7,10 +7,10 @@ written. A request that reaches no endpoint is undone. The same holds for budget
 from msgspec.structs import force_setattr
 
 from gateway.base.errors import Refusal
-from gateway.base.request_kinds import COUNT_TOKENS, MESSAGES
-from gateway.inference.limiting.budgeting import cost_of
+from gateway.inference.limiting.budgeting import cost_of, expected_tokens, reserve
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.ipc import record
+from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
@@ -20,8 +20,6 @@ from gateway.limits.compiled import CompiledLimits, LimitedRequest
 from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
-
-OF_ANTHROPIC = frozenset((MESSAGES, COUNT_TOKENS))
 
 
 def find_limits(request: InferenceRequest) -> None:
@@ -35,7 +33,7 @@ def find_limits(request: InferenceRequest) -> None:
 
 def limited_by(request: InferenceRequest, compiled: CompiledLimits) -> LimitedRequest:
     """Return the part of a request that its limits concern."""
-    return LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.name in OF_ANTHROPIC)
+    return LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.anthropic)
 
 
 def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
@@ -46,11 +44,43 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     """
     if limited.left is not None:
         return None
-    version = request.services.roster.reader.limits_version
-    if limited.compiled.version != version and not _follow(request, limited):
+    compiled = limited.compiled
+    if (
+        not compiled.is_simple
+        or request.stay is not NO_STAY
+        or compiled.version != request.services.roster.reader.limits_version
+        or not request.api.kind.needs_slot
+    ):
+        return _admit_any(request, limited)
+    reserved = limited.reserved
+    if reserved is None and compiled.has_tokens:  # as `reserve`, without its call
+        limited.expected = expected = expected_tokens(request)
+        reserved = expected[0] + int(expected[1]) * request.parsed.choices
+        if reserved > MAX_TOKENS_IN_CELL:
+            reserved = MAX_TOKENS_IN_CELL
+        limited.reserved = reserved
+    plan = compiled.plan
+    if plan.elsewhere and plan.older_wait(request.exchange.arrived) is not None:
+        return _admit_any(request, limited)
+    try:
+        left = plan.enter(reserved or 0)
+    except NoPlace:
+        limited.excess = limited.exceeded = None
+        return OVER
+    if type(left) is list:
+        limited.left, limited.cell = left, plan.number
+        return None
+    limited.excess = left  # type: ignore[assignment]  # isinstance would be dearer
+    return _held(request, limited)
+
+
+def _admit_any(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
+    """Do what `admit` does, also for a request that is not as most are."""
+    if limited.compiled.version != request.services.roster.reader.limits_version and not _follow(request, limited):
         return None
     if request.stay is not NO_STAY and not _follow_class(request, limited):
         return None
+    reserve(request, limited)
     try:
         taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()
     except NoPlace:
@@ -137,18 +167,19 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
 
     Of a response that broke off, or whose usage is estimated, the input counts as it was expected.
     """
+    compiled, reserved = limited.compiled, limited.reserved
     if made.attempts:
-        charge = limited.charge
-        if charge is not None:
+        cell = limited.cell
+        if cell is not None:
             tokens = made.output_tokens or 0
             if made.input_tokens is not None:
                 tokens += made.input_tokens
             elif made.estimated or made.outcome in (record.CANCELLED, record.TRUNCATED):
                 tokens += limited.prompt
-            limited.charge = None
-            charge.settle(tokens)
-        if limited.reserved is not None:
-            force_setattr(made, "reserved_tokens", limited.reserved)
+            limited.cell = None
+            compiled.plan.leave(cell, 0, (reserved or 0) - tokens)
+        if reserved is not None:
+            force_setattr(made, "reserved_tokens", reserved)
         if limited.held is not None:
             _settle_budgets(limited.held, made, cost_of(request, limited, made))
             limited.held = None
@@ -156,8 +187,8 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         limited.cancel()
     if limited.waited_for is not None:
         force_setattr(made, "limit", limited.waited_for)
-    if limited.compiled.has_user:
-        force_setattr(made, "user_id", limited.compiled.owner_id)
+    if compiled.has_user:
+        force_setattr(made, "user_id", compiled.owner_id)
     if request.services.limits.waits[0]:
         let_others_go_on(request, limited)
 

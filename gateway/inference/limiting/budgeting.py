@@ -4,6 +4,7 @@ import time
 
 from gateway.base.request_kinds import CAN_DRAW
 from gateway.inference.request import InferenceRequest
+from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
 from gateway.ipc.record import RequestRecord
 from gateway.limits.budgets import Reserve
 from gateway.limits.compiled import LimitedRequest
@@ -13,8 +14,37 @@ from gateway.routing.routes import Route
 MOST_OUTPUT = 131_072  # tokens, if neither the request nor the model limits them
 
 
+def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
+    """Return the tokens that a request is expected to need: of its prompt, by the size of its body; of its output, by
+    the mean of the requests before it; and of the output of an average request for its model.
+    """
+    parsed, exchange, chain = request.parsed, request.exchange, request.chain
+    learned, key = request.services.learned, exchange.api_key
+    key_id = None if key is None else key.id
+    if chain is None or chain.leaf is None:
+        of = parsed.model, key_id
+        # An index of a dict with `__missing__` takes three times as long.
+        output, bytes_per_token, typical = learned.lengths.get(of) or learned.lengths[of]
+    else:
+        output, bytes_per_token, typical = learned.lengths_through(chain.requested, chain.leaf.model, key_id)
+    most = parsed.max_tokens
+    if not request.api.kind.generates:
+        output = typical = 0.0
+    elif most is not None and most < output:
+        output = most
+    return int((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
+
+
+def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
+    if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
+        limited.expected = expected = expected_tokens(request)
+        limited.reserved = min(expected[0] + int(expected[1]) * request.parsed.choices, MAX_TOKENS_IN_CELL)
+
+
 def reserve_budgets(request: InferenceRequest, limited: LimitedRequest, route: Route) -> None:
-    """Set the use that a request reserves at an endpoint. Its tokens are expected already."""
+    """Set the use that a request reserves at an endpoint."""
+    reserve(request, limited)
     compiled = limited.compiled
     prompt, output = most_tokens(request, route) if compiled.has_hard else (0, 0)
     limited.most = prompt + output

@@ -1,6 +1,5 @@
 """Requests of which a budget is spent, and which go to another model name for that."""
 
-from gateway.inference.limiting.admission import limited_by
 from gateway.inference.request import InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.limits.compiled import LimitedRequest
@@ -9,16 +8,22 @@ from gateway.registry.reader import StoreUnreadable
 from gateway.routing.model_names import plan_of_list
 
 
-def begin_limits(request: InferenceRequest) -> None:
-    """Find the limits and budgets of a request, and the model that it uses by them. Raises Refusal (503)."""
-    try:  # as `find_limits` does, which would be a call more for each request
-        compiled = request.services.limits.of(request.exchange.api_key)
-    except StoreUnreadable:
-        raise unavailable() from None
-    if compiled is not None:
-        request.limited = limited_by(request, compiled)
+def begin_limits(request: InferenceRequest, version: int) -> None:
+    """Find the limits and budgets of a request, and the model that it uses by them. Raises Refusal (503).
+
+    `version`: RegistryReader.limits_version. It does what `find_limits` does, with few calls.
+    """
+    limits, key = request.services.limits, request.exchange.api_key
+    compiled = None if key is None else limits.compiled.young.get(key.id)
+    if compiled is None or compiled.version != version or key is None or compiled.owner_id != key.owner_id:
+        try:
+            compiled = limits.of(key)
+        except StoreUnreadable:
+            raise unavailable() from None
+    if compiled is not None and not compiled.is_empty:
+        limited = request.limited = LimitedRequest(compiled, limits.budgets, request.api.kind.anthropic)
         if compiled.with_instead:
-            _go_instead(request, request.limited)
+            _go_instead(request, limited)
 
 
 def _go_instead(request: InferenceRequest, limited: LimitedRequest) -> None:

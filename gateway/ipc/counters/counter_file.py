@@ -8,7 +8,7 @@ A section has
 
 - 256 buckets. The tag decides the bucket. A bucket has a generation, which changes with its set of places, and room for
   72 places: for each 16 bits of the tag, and the number of the place
-- 10,200 places. A place has the tag, the requests in flight, the request and tokens that are claimed, the requests and
+- 10,200 places. A place has the tag, the requests in flight, the claim of a request and its tokens, the requests and
   tokens that were ever counted, the wait for the subject's limits, and the counts of the last minute
 
 Before all sections there is a word that says whether requests of any process wait for limits, so that others need not
@@ -39,13 +39,14 @@ MAX_SUBJECTS = 10_200  # in one row: 10,000 API keys, and their users
 BUCKETS = 256
 BUCKET_SIZE = 72  # 40 places on average in a full table; more than 72 in one of 2,000 full tables
 
-# Words of a place. Its counts follow: CELLS requests of 16 bits, then CELLS tokens of 32 bits.
-TAG, IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, REQUESTS, TOKENS, NEWEST, WAITING = range(8)
-REQUEST_CELLS = 4 * (WAITING + 1)  # in 16-bit words
+# Words of a place. Its counts follow: CELLS requests of 16 bits, then CELLS tokens of 32 bits. CLAIM is 1 more than the
+# tokens that a request claims; 0: none does. The spare word keeps each place in as few lines of the cache as possible.
+TAG, IN_FLIGHT, CLAIM, REQUESTS, TOKENS, NEWEST, WAITING, _SPARE = range(8)
+REQUEST_CELLS = 4 * (_SPARE + 1)  # in 16-bit words
 TOKEN_CELLS = (REQUEST_CELLS + CELLS + 1) // 2  # in 32-bit words
 PLACE_WORDS = (TOKEN_CELLS + CELLS + 1) // 2
 
-_FORMAT = 0x02_73_74_69_6D_69_6C  # "limits", and the version of this layout
+_FORMAT = 0x03_73_74_69_6D_69_6C  # "limits", and the version of this layout
 _SALT, CHANGES = FIRST_WORDS, FIRST_WORDS + 2
 WAITS_UNTIL = CHANGES + 1  # time in ms until which a request waits, unless its process repeats it; 0: none
 LIVES = WAITS_UNTIL + 1  # of each row: UNUSED, ALIVE, or the number of the cell in which its process ended
@@ -116,7 +117,7 @@ class CounterFile:
         used = self.words[self._used + row]
         first = self.place(row, 0)
         zeros = memoryview(bytes(8 * used)).cast("Q")
-        for word in (IN_FLIGHT, CLAIMED_REQUESTS, CLAIMED_TOKENS, WAITING):
+        for word in (IN_FLIGHT, CLAIM, WAITING):
             self.words[first + word : first + word + used * PLACE_WORDS : PLACE_WORDS] = zeros
         self._set_life(row, max(self.cell_number(), ALIVE + 1))
 

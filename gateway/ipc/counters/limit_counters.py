@@ -17,6 +17,7 @@ The tokens of a request are reserved when it is taken, and corrected when it is 
 """
 
 import struct
+import threading
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import final
@@ -27,8 +28,7 @@ from gateway.ipc.counters.counter_file import (
     CELL_SECONDS,
     CELLS,
     CHANGES,
-    CLAIMED_REQUESTS,
-    CLAIMED_TOKENS,
+    CLAIM,
     IN_FLIGHT,
     MAX_REQUESTS_IN_CELL,
     MAX_TOKENS_IN_CELL,
@@ -52,10 +52,14 @@ TAKE_ATTEMPTS = 3  # to take the last of a limit, while other processes try the 
 HEAD_START = 10  # ms that a request may have waited less than one of another process, without letting it go first
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
 ENDLESS = 1 << 62  # in place of a limit that there is not
+NEVER = -1  # in place of a count that no word has
 
-# From IN_FLIGHT on: requests in flight, requests and tokens that are claimed, then those that were ever counted. Each
-# word is loaded at once, one after the other.
-_load_counts = struct.Struct("5Q").unpack_from
+# From IN_FLIGHT on: requests in flight, the claim, then the requests and tokens that were ever counted. Each word is
+# loaded at once, one after the other.
+_load_counts = struct.Struct("4Q").unpack_from
+
+_barrier = threading.Lock()  # of PlanOfOne, which saves the call of `memory_barrier`
+_acquire, _release = _barrier.acquire, _barrier.release
 
 
 class Allowance:
@@ -132,7 +136,6 @@ class Plan:
         "_in_flight",
         "_load_stamp",
         "_minutes",
-        "_number",
         "_own_places",
         "_pause",
         "_shorts",
@@ -142,6 +145,7 @@ class Plan:
         "clock",
         "elsewhere",
         "file",
+        "number",
     )
 
     def __init__(
@@ -158,27 +162,36 @@ class Plan:
         self._counted = [subject for subject, allowance in demands if allowance.counted]
         # Where other processes publish that requests wait, and for which subject.
         self.elsewhere: list[tuple[int, Subject]] = []
-        self._number = 0  # of the present cell
+        self.number = 0  # of the present cell
         self._until = 0.0  # time at which it ends
         self._in_flight: list[int] = []  # indexes of words of the own places
-        # For each subject that is counted: indexes of the words of a claim; those of the requests and of the tokens in
+        # For each subject that is counted: index of the word of a claim; those of the requests and of the tokens in
         # the present cell and in all, and of the claim; and those of the newest cell's number and of the first cells.
-        self._claims: list[tuple[int, int]] = []
-        self._cells: list[tuple[int, int, int, int, int, int]] = []
+        self._claims: list[int] = []
+        self._cells: list[tuple[int, int, int, int, int]] = []
         self._minutes: list[tuple[int, int, int]] = []
         self._load_stamp = itemgetter(CHANGES, CHANGES)
         self._stamp: tuple[int, ...] = ()  # while these words are so, all places are known
         # For each subject: the bytes at which its counts begin in all rows; and its limits, less `Subject.base_…`.
         self._checks: list[tuple[Subject, list[int], int, int, int]] = []
 
+    @final
     def take(self, tokens: int = 0) -> Charge | Excess:
         """Take one request, with a reservation of tokens, from the limits of all subjects, or from none.
 
-        Raises NoPlace if it cannot be counted. Of several processes that try to take the last one at once, all may give
-        back their claims. Then the one of the first row tries again first.
+        Raises NoPlace if it cannot be counted.
         """
-        if tokens > MAX_TOKENS_IN_CELL:
-            tokens = MAX_TOKENS_IN_CELL
+        tokens = min(tokens, MAX_TOKENS_IN_CELL)
+        left = self.enter(tokens)
+        return left if isinstance(left, Excess) else Charge(self, self.number, tokens, left)
+
+    def enter(self, tokens: int = 0) -> list[int] | Excess:
+        """Take a request as `take` does, but return what is left of each limit, as `left` does, instead of a Charge.
+
+        It is counted in the cell `number`, and to be ended by `leave`. `tokens`: at most MAX_TOKENS_IN_CELL. Of several
+        processes that try to take the last one at once, all may give back their claims. Then the one of the first row
+        tries again first.
+        """
         excess = None
         for _ in range(TAKE_ATTEMPTS):
             self._claim(tokens)
@@ -187,7 +200,7 @@ class Plan:
             if (excess := self._excess(left)) is None:
                 if self._cells:
                     self._count(tokens)
-                return Charge(self, self._number, tokens, left)
+                return left
             self._undo()
             if self._excess([], 1, tokens) is not None:
                 break
@@ -265,30 +278,27 @@ class Plan:
             self._renew(now)
         for at in self._in_flight:
             words[at] += 1
-        for claimed_requests, claimed_tokens in self._claims:
-            words[claimed_requests] = 1
-            words[claimed_tokens] = tokens
+        for claim in self._claims:
+            words[claim] = tokens + 1
 
     def _count(self, tokens: int) -> None:
         """Count the request of a claim that was checked, and end the claim. Raises NoPlace."""
         words, shorts, halves = self._words, self._shorts, self._halves
         try:
-            for request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens in self._cells:
+            for request_cell, requests, token_cell, all_tokens, claim in self._cells:
                 shorts[request_cell] += 1
                 words[requests] += 1
                 halves[token_cell] += tokens
                 words[all_tokens] += tokens
-                words[claimed_requests] = 0
-                words[claimed_tokens] = 0
+                words[claim] = 0
         except ValueError:
             self._undo()
             raise _full_cell() from None
 
     def _undo(self) -> None:
         words = self._words
-        for claimed_requests, claimed_tokens in self._claims:
-            words[claimed_requests] = 0
-            words[claimed_tokens] = 0
+        for claim in self._claims:
+            words[claim] = 0
         for at in self._in_flight:
             words[at] -= 1
 
@@ -307,10 +317,10 @@ class Plan:
                     in_flight -= words[place >> 3]
             else:
                 for place in places:
-                    flying, claims, claimed_tokens, counted_requests, counted_tokens = _load_counts(words, place)
+                    flying, claim, counted_requests, counted_tokens = _load_counts(words, place)
                     in_flight -= flying
-                    of_requests -= claims + counted_requests
-                    of_tokens -= claimed_tokens + counted_tokens
+                    of_requests -= counted_requests + (claim > 0)
+                    of_tokens -= counted_tokens + (claim and claim - 1)
             if stops:
                 if in_flight < requests:
                     return Excess(subject, CONCURRENCY)
@@ -340,7 +350,7 @@ class Plan:
 
     def _renew(self, now: float) -> None:
         """Follow the clock: find the own places, or get them, and begin their cells."""
-        self._number = number = int(now / CELL_SECONDS)
+        self.number = number = int(now / CELL_SECONDS)
         tags = [subject.tag for subject, _ in self._demands]
         for subject, _ in self._demands:
             subject.find_own_place(number, tags)
@@ -350,11 +360,11 @@ class Plan:
         for subject in self._counted:
             subject.begin_cell(number)
             place = subject.place
-            claim = place + CLAIMED_REQUESTS, place + CLAIMED_TOKENS
+            claim = place + CLAIM
             self._claims.append(claim)
             request_cells, token_cells = 4 * place + REQUEST_CELLS, 2 * place + TOKEN_CELLS
             cell = number % CELLS
-            self._cells.append((request_cells + cell, place + REQUESTS, token_cells + cell, place + TOKENS, *claim))
+            self._cells.append((request_cells + cell, place + REQUESTS, token_cells + cell, place + TOKENS, claim))
             self._minutes.append((place + NEWEST, request_cells, token_cells))
         self._until = (number + 1) * CELL_SECONDS
         self._stamp = ()
@@ -365,7 +375,7 @@ class Plan:
         stamp: list[int] = []
         self._checks = []
         for subject, allowance in self._demands:
-            subject.look(self._number)
+            subject.look(self.number)
             first = 1 if at else 0  # that of changes of rows is the same for all
             at += subject.stamp_at[first:]
             stamp += subject.stamp[first:]
@@ -391,53 +401,85 @@ class Plan:
 
 
 class PlanOfOne(Plan):
-    """The same for one subject that has a limit a minute, without loops over subjects."""
+    """The same for one subject that has a limit a minute, without loops over subjects.
 
-    __slots__ = ()
+    What the own place has counted is known by what is stored there, so that only the places of other rows are loaded.
+    """
 
-    def take(self, tokens: int = 0) -> Charge | Excess:
-        if self.clock() >= self._until or self._given_up != self._own_places.given_up or tokens > MAX_TOKENS_IN_CELL:
-            return super().take(tokens)
+    __slots__ = ("_changes", "_elsewhere", "_ends", "_most", "_own")
+
+    _own: tuple[int, int, int, int, int, int]  # indexes of words: that of the requests in flight, and those of `_cells`
+    _ends: tuple[int, int, int]  # indexes that the end of a request needs
+    _most: tuple[int, int, int]  # limits as of `_checks`
+    _elsewhere: list[int]  # bytes at which the counts of other rows begin
+    _changes: int  # of rows; while they are so, no other row counts
+
+    def enter(self, tokens: int = 0) -> list[int] | Excess:
+        clock = self.clock
+        if clock() >= self._until:  # until then the subject keeps its place
+            return super().enter(tokens)
         words = self._words
-        (in_flight,) = self._in_flight
-        ((request_cell, requests, token_cell, all_tokens, claimed_requests, claimed_tokens),) = self._cells
-        words[in_flight] += 1
-        words[claimed_requests] = 1
-        words[claimed_tokens] = tokens
-        memory_barrier()
-        if self._load_stamp(words) != self._stamp:
+        in_flight, request_cell, all_requests, token_cell, all_tokens, claim = self._own
+        words[in_flight] = flying = words[in_flight] + 1
+        words[claim] = tokens + 1
+        _acquire()
+        _release()
+        requests, of_tokens = words[all_requests] + 1, words[all_tokens] + tokens
+        most = self._most if words[CHANGES] == self._changes else self._most_beside_others()
+        most_flying, most_requests, most_tokens = most
+        if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
             self._undo()
-            return super().take(tokens)
-        ((_, places, flying, of_requests, of_tokens),) = self._checks
-        for place in places:
-            counts = _load_counts(words, place)
-            flying -= counts[0]
-            of_requests -= counts[1] + counts[3]
-            of_tokens -= counts[2] + counts[4]
-        if flying < 0 or of_requests < 0 or of_tokens < 0:
-            self._undo()
-            return super().take(tokens)
+            return super().enter(tokens)
         try:
             self._shorts[request_cell] += 1
-            words[requests] += 1
+            words[all_requests] = requests
             self._halves[token_cell] += tokens
-            words[all_tokens] += tokens
+            words[all_tokens] = of_tokens
         except ValueError:
             self._undo()
             raise _full_cell() from None
-        words[claimed_requests] = 0
-        words[claimed_tokens] = 0
-        return Charge(self, self._number, tokens, [flying, of_requests, of_tokens])
+        words[claim] = 0
+        return [most_flying - flying, most_requests - requests, most_tokens - of_tokens]
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
         if requests or tokens < 0:
             super().leave(number, requests, tokens)
             return
         words = self._words
-        ((newest, _, token_cells),) = self._minutes
+        in_flight, newest, token_cells = self._ends
         if words[newest] - number < CELLS:
             self._halves[token_cells + number % CELLS] -= tokens
-        words[self._in_flight[0]] -= 1
+        words[in_flight] -= 1
+
+    def _renew(self, now: float) -> None:
+        super()._renew(now)
+        (in_flight,), (cells,), ((newest, _, token_cells),) = self._in_flight, self._cells, self._minutes
+        self._own = in_flight, *cells
+        self._ends = in_flight, newest, token_cells
+
+    def _most_beside_others(self) -> tuple[int, int, int]:
+        """Return up to which counts of the own place the limits hold, beside those of other rows now."""
+        words = self._words
+        if self._load_stamp(words) != self._stamp:
+            return NEVER, NEVER, NEVER
+        in_flight, requests, tokens = self._most
+        for place in self._elsewhere:
+            others_flying, claim, others_requests, others_tokens = _load_counts(words, place)
+            in_flight -= others_flying
+            requests -= others_requests
+            tokens -= others_tokens
+            if claim:
+                requests -= 1
+                tokens -= claim - 1
+        return in_flight, requests, tokens
+
+    def _look(self) -> None:
+        super()._look()
+        ((subject, places, in_flight, requests, tokens),) = self._checks
+        self._most = in_flight, requests, tokens
+        own = 8 * (subject.place + IN_FLIGHT)
+        self._elsewhere = [place for place in places if place != own]
+        self._changes = subject.stamp[0] if subject.is_alone else NEVER
 
 
 class LimitCounters:

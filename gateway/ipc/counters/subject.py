@@ -124,6 +124,11 @@ class Subject:
             tokens += more_tokens
         self.base_requests, self.base_tokens = requests, tokens
 
+    @property
+    def is_alone(self) -> bool:
+        """True if only the own row counts, as of the last `look`: of the words in `stamp`, others change one."""
+        return len(self.stamp_at) == 2 and self.places == [self.place]
+
     def in_flight(self) -> int:
         """Return the requests in flight, over all rows, as of the last `look`."""
         return sum(self._file.words[place + IN_FLIGHT] for place in self.places)

@@ -54,7 +54,7 @@ class Gateway:
         )
         compiled = self.limits.of(key)
         assert compiled is not None
-        made.limited = LimitedRequest(compiled, UNUSED, False)
+        made.limited = LimitedRequest(compiled, UNUSED, False, reserved=0)
         return made, made.limited
 
 

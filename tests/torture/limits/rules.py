@@ -36,9 +36,10 @@ def keep_the_claims_of_refused_requests() -> None:
 
 
 def never_settle() -> None:
-    from gateway.ipc.counters.limit_counters import Charge
+    from gateway.ipc.counters.limit_counters import Plan, PlanOfOne
 
-    Charge.settle = lambda charge, tokens=0: None  # type: ignore[method-assign, assignment]
+    for kind in (Plan, PlanOfOne):
+        kind.leave = lambda plan, number, requests, tokens: None  # type: ignore[method-assign, assignment]
 
 
 def keep_the_places_of_the_dead() -> None:
@@ -59,22 +60,28 @@ def count_half_a_minute() -> None:
 def charge_refused_requests() -> None:
     from gateway.ipc.counters.limit_counters import Excess, Plan
 
-    take = Plan.take
+    enter = Plan.enter
 
-    def take_anyway(plan: Plan, tokens: int = 0) -> Any:
-        taken = take(plan, tokens)
-        if isinstance(taken, Excess) and plan._cells:
+    def enter_anyway(plan: Plan, tokens: int = 0) -> Any:
+        left = enter(plan, tokens)
+        if isinstance(left, Excess) and plan._cells:
             plan._count(tokens)
-        return taken
+        return left
 
-    Plan.take = take_anyway  # type: ignore[method-assign, assignment]
+    Plan.enter = enter_anyway  # type: ignore[method-assign, assignment]
 
 
 def give_back_all_tokens() -> None:
-    from gateway.ipc.counters.limit_counters import Charge
+    """A request gives back its whole reservation, whatever it has used."""
+    from gateway.inference import recording
+    from gateway.inference.limiting.admission import settle
 
-    settle = Charge.settle
-    Charge.settle = lambda charge, tokens=0: settle(charge, 0)  # type: ignore[method-assign, assignment]
+    def settle_without_tokens(request: Any, limited: Any, made: Any) -> None:
+        if made.attempts:
+            limited.settle(0)
+        settle(request, limited, made)
+
+    recording.settle = settle_without_tokens  # type: ignore[attr-defined]
 
 
 def keep_old_limits() -> None:

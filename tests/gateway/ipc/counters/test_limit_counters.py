@@ -313,3 +313,83 @@ def test_of_two_that_collide_one_wins(two, monkeypatch):
     monkeypatch.setattr(limit_counters.Plan, "_undo", undo_both)
     taken(first, ONE)
     assert collisions == ["claimed", "undone"]
+
+
+ALL_THREE = Allowance(concurrency=6, requests=30, tokens=300)
+
+
+def kept_plan(counters, allowance=ALL_THREE):
+    """Return a plan that has found its places, so that it takes in the short way."""
+    plan = counters.plan((counters.subject("key", "a"), allowance))
+    plan.take().cancel()
+    return plan
+
+
+def test_the_short_way_leaves_what_the_long_one_leaves(world):
+    """One process alone, then beside another one that counts, too."""
+    plan = kept_plan(world.start())
+    world.clock.now += 63.0  # what was cancelled counts until cells are added up
+    charges = [plan.take(7) for _ in range(3)]
+    assert [charge.left for charge in charges] == [[5, 29, 293], [4, 28, 286], [3, 27, 279]]
+    other = kept_plan(world.start())
+    assert other.take(20).left == [2, 25, 259]
+    assert plan.take(7).left == [1, 25, 252]
+    charges[0].settle(7)
+    assert plan.take(1).left == [1, 24, 251]
+    assert plan.left() == [1, 24, 251]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(
+    ("allowance", "tokens", "limit"),
+    [
+        (Allowance(concurrency=4, requests=100), 0, CONCURRENCY),
+        (Allowance(requests=4), 0, REQUESTS_PER_MINUTE),
+        (Allowance(tokens=40), 10, TOKENS_PER_MINUTE),
+    ],
+)
+def test_plans_that_know_their_places_take_all_and_no_more(world, alone, allowance, tokens, limit):
+    plans = [kept_plan(world.start(), allowance) for _ in range(1 if alone else 2)]
+    world.clock.now += 63.0
+    for turn in range(4):
+        assert isinstance(plans[turn % len(plans)].take(tokens), Charge)
+    assert [plan.take(tokens).limit for plan in plans] == [limit] * len(plans)
+
+
+def test_a_process_that_begins_to_count_in_the_middle_of_a_taking_is_seen(world, monkeypatch):
+    """It has taken the last one before the barrier of a process that has been alone so far."""
+    one_a_minute = Allowance(requests=1)
+    plan = kept_plan(world.start(), one_a_minute)
+    world.clock.now += 63.0
+    plan.look()
+    acquire = limit_counters._acquire
+
+    def another_takes():
+        monkeypatch.setattr(limit_counters, "_acquire", acquire)
+        plan._undo()  # the claim is not stored yet as others see it
+        taken(world.start(), one_a_minute).settle()
+        plan._claim(0)
+        acquire()
+
+    monkeypatch.setattr(limit_counters, "_acquire", another_takes)
+    assert plan.take().limit == REQUESTS_PER_MINUTE
+    assert most(world.start(), Allowance(concurrency=2)) == 2  # nothing is in flight
+
+
+def test_of_two_that_collide_in_the_short_way_one_wins(two, world, monkeypatch):
+    first, second = two
+    last = Allowance(requests=1)
+    plan, other = kept_plan(first, last), kept_plan(second, last)
+    world.clock.now += 63.0
+    assert plan.look() is None
+    assert other.look() is None
+    acquire, found = limit_counters._acquire, []
+
+    def collide():
+        monkeypatch.setattr(limit_counters, "_acquire", acquire)
+        found.append(other.take())  # it sees the claim of the first
+        acquire()
+
+    monkeypatch.setattr(limit_counters, "_acquire", collide)
+    found.append(plan.take())
+    assert [isinstance(it, Charge) for it in found].count(True) == 1
