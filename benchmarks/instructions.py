@@ -59,8 +59,8 @@ switch = ctypes.CDLL(os.environ["CALLGRIND_SWITCH"])
 states = os.environ["STATES"].split(",")
 if len(states) > 1:  # else the checkout may have no limits
     # A request costs more if it is the first of its key in a cell. Under callgrind, many would be.
-    from gateway.ipc.counters import counter_file, limit_counters
-    counter_file.CELL_SECONDS = limit_counters.CELL_SECONDS = 3600.0
+    from gateway.ipc.counters import counter_file, plan as plans
+    counter_file.CELL_SECONDS = plans.CELL_SECONDS = 3600.0
 
 def apply(state):
     from gateway.registry.limits import LimitFacts

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.live_page import LivePage
 
 KEYS = 20

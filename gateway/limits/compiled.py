@@ -7,9 +7,10 @@ everyone. They are compiled when a key is first used, and again after one of the
 from msgspec import Struct, structs
 
 from gateway.base.queue_class import part_for_bulk
-from gateway.ipc.counters.limit_counters import Allowance, Excess, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.counters.plan import Allowance, Excess
 from gateway.ipc.counters.subject import Subject
 from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
 from gateway.prices.published import PublishedPrices
@@ -60,7 +61,7 @@ class CompiledLimits:
 
     __slots__ = (
         "_counters", "_for_bulk", "budgets", "cheap", "gives_way", "has_hard", "has_money", "has_tokens",
-        "has_two_lines", "has_user", "header_parts", "is_empty", "is_simple", "levels", "minutes", "other_waits",
+        "has_two_lines", "has_user", "header_parts", "is_simple", "levels", "minutes", "other_waits",
         "owner_id", "plan", "reserved_budgets", "version", "with_instead",
     )  # fmt: skip
 
@@ -91,7 +92,6 @@ class CompiledLimits:
         self.owner_id = owner_id
         self.version = version
         self.levels = levels
-        self.is_empty = not levels and not budgets
         self.is_simple = bool(levels) and not budgets
         self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
         self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
@@ -113,8 +113,8 @@ class CompiledLimits:
             ]
             if found:
                 self.minutes.append((limit, found))
-        # OpenAI's header lines, if both are limited by one level each: a format, and the places of what is left of
-        # each. They are made when they are first needed (gateway.limits.replies).
+        # OpenAI's header lines, if both are limited by one level each: a format, and the places of both in `left`.
+        # They are made when they are first needed (gateway.limits.replies).
         self.header_parts: tuple[bytes, int, int] | None = None
         self.has_two_lines = [len(found) for _, found in self.minutes] == [1, 1]
 
@@ -181,7 +181,7 @@ class KeyLimits:
         found = self.compiled.get(key_id)
         if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
             found = self._compile(key_id, owner_id, found)
-        return None if found.is_empty else found
+        return found if found.is_simple or found.budgets else None
 
     def _compile(self, key_id: str, owner_id: str, before: CompiledLimits | None) -> CompiledLimits:
         version = self._reader.limits_version

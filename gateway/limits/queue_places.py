@@ -2,8 +2,9 @@
 
 from gateway.base.config import Config
 from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.routing.roster import Roster
 
 

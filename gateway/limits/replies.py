@@ -9,7 +9,7 @@ from gateway.base import errors
 from gateway.base.errors import Refusal, error_body
 from gateway.base.queue_class import BULK_PERCENT
 from gateway.ipc.counters.counter_file import CELL_SECONDS, CELLS
-from gateway.ipc.counters.limit_counters import Excess
+from gateway.ipc.counters.plan import Excess
 from gateway.limits.compiled import CompiledLimits, LevelLimits, LimitedRequest
 from gateway.registry.limits import CONCURRENCY, EVERYONE_LEVEL, KEY_LEVEL, REQUESTS, TOKENS, USER_LEVEL, LimitFacts
 

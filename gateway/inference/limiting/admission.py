@@ -75,7 +75,7 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
 
 
 def _admit_any(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
-    """Do what `admit` does, also for a request that is not as most are."""
+    """Do the same for any request, not only for one as most are."""
     if limited.compiled.version != request.services.roster.reader.limits_version and not _follow(request, limited):
         return None
     if request.stay is not NO_STAY and not _follow_class(request, limited):

@@ -11,7 +11,7 @@ from gateway.routing.model_names import plan_of_list
 def begin_limits(request: InferenceRequest, version: int) -> None:
     """Find the limits and budgets of a request, and the model that it uses by them. Raises Refusal (503).
 
-    `version`: RegistryReader.limits_version. It does what `find_limits` does, with few calls.
+    `version`: RegistryReader.limits_version. As `find_limits`, with fewer calls.
     """
     limits, key = request.services.limits, request.exchange.api_key
     compiled = None if key is None else limits.compiled.young.get(key.id)
@@ -20,7 +20,7 @@ def begin_limits(request: InferenceRequest, version: int) -> None:
             compiled = limits.of(key)
         except StoreUnreadable:
             raise unavailable() from None
-    if compiled is not None and not compiled.is_empty:
+    if compiled is not None and (compiled.is_simple or compiled.budgets):
         limited = request.limited = LimitedRequest(compiled, limits.budgets, request.api.kind.anthropic)
         if compiled.with_instead:
             _go_instead(request, limited)

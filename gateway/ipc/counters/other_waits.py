@@ -10,8 +10,8 @@ likewise. That is the first one that may use the room: a part of each limit is k
 from typing import NamedTuple
 
 from gateway.ipc.counters.counter_file import WAITING, WAITS_UNTIL
-from gateway.ipc.counters.limit_counters import HEAD_START, Plan
 from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.counters.plan import HEAD_START, Plan
 from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
 from gateway.ipc.wake import Waker
 

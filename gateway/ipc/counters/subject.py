@@ -1,4 +1,4 @@
-"""One limited subject: where its places are, and its last minute. gateway.ipc.counters.limit_counters has the rules."""
+"""One limited subject: where its places are, and its last minute. gateway.ipc.counters.plan has the rules."""
 
 from collections.abc import Sequence
 
@@ -126,7 +126,7 @@ class Subject:
 
     @property
     def is_alone(self) -> bool:
-        """True if only the own row counts, as of the last `look`: of the words in `stamp`, others change one."""
+        """True if only the own row counts, as of the last `look`: others change one of the words in `stamp`."""
         return len(self.stamp_at) == 2 and self.places == [self.place]
 
     def in_flight(self) -> int:

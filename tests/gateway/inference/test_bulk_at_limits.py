@@ -6,8 +6,9 @@ import threading
 import msgspec
 import pytest
 
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.other_waits import OtherWaits
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.wake import BY_GATEWAY, WakePipe
 from gateway.registry.limits import CONCURRENCY, EVERYONE_LEVEL, TOKENS, USER_LEVEL
 from tests.gateway.inference.helpers import CHAT, error_of

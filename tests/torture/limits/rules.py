@@ -5,7 +5,7 @@ from typing import Any
 
 
 def check_nothing() -> None:
-    from gateway.ipc.counters.limit_counters import Plan
+    from gateway.ipc.counters.plan import Plan
 
     original = Plan._excess
 
@@ -30,13 +30,14 @@ def see_the_own_row_only() -> None:
 
 
 def keep_the_claims_of_refused_requests() -> None:
-    from gateway.ipc.counters.limit_counters import Plan
+    from gateway.ipc.counters.plan import Plan
 
     Plan._undo = lambda plan: None  # type: ignore[method-assign, assignment]
 
 
 def never_settle() -> None:
-    from gateway.ipc.counters.limit_counters import Plan, PlanOfOne
+    from gateway.ipc.counters.plan import Plan
+    from gateway.ipc.counters.plan_of_one import PlanOfOne
 
     for kind in (Plan, PlanOfOne):
         kind.leave = lambda plan, number, requests, tokens: None  # type: ignore[method-assign, assignment]
@@ -58,7 +59,7 @@ def count_half_a_minute() -> None:
 
 
 def charge_refused_requests() -> None:
-    from gateway.ipc.counters.limit_counters import Excess, Plan
+    from gateway.ipc.counters.plan import Excess, Plan
 
     enter = Plan.enter
 

@@ -1,6 +1,7 @@
 import pytest
 
-from gateway.ipc.counters.limit_counters import Allowance, Charge, Excess, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance, Charge, Excess
 from gateway.ipc.live_page import LivePage
 
 

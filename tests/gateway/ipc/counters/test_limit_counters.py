@@ -2,17 +2,11 @@
 
 import pytest
 
-from gateway.ipc.counters import limit_counters, places
+from gateway.ipc.counters import places, plan_of_one
+from gateway.ipc.counters import plan as plans
 from gateway.ipc.counters.counter_file import CELL_SECONDS, MAX_REQUESTS_IN_CELL, REQUEST_CELLS
-from gateway.ipc.counters.limit_counters import (
-    CONCURRENCY,
-    REQUESTS_PER_MINUTE,
-    TOKENS_PER_MINUTE,
-    Allowance,
-    Charge,
-    Excess,
-)
 from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.counters.plan import CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, Allowance, Charge, Excess
 from gateway.ipc.live_page import memory_barrier
 from tests.gateway.ipc.counters.conftest import most, take, taken
 
@@ -295,7 +289,7 @@ def test_of_two_that_collide_one_wins(two, monkeypatch):
     other = second.plan((second.subject("key", "a"), ONE))
     other.take().settle()
     collisions: list[str] = []
-    undo = limit_counters.Plan._undo
+    undo = plans.Plan._undo
 
     def collide():
         if not collisions:  # the other one claims too, between the own claim and the check
@@ -309,8 +303,8 @@ def test_of_two_that_collide_one_wins(two, monkeypatch):
             collisions.append("undone")
         undo(plan)
 
-    monkeypatch.setattr(limit_counters, "memory_barrier", collide)
-    monkeypatch.setattr(limit_counters.Plan, "_undo", undo_both)
+    monkeypatch.setattr(plans, "memory_barrier", collide)
+    monkeypatch.setattr(plans.Plan, "_undo", undo_both)
     taken(first, ONE)
     assert collisions == ["claimed", "undone"]
 
@@ -362,16 +356,16 @@ def test_a_process_that_begins_to_count_in_the_middle_of_a_taking_is_seen(world,
     plan = kept_plan(world.start(), one_a_minute)
     world.clock.now += 63.0
     plan.look()
-    acquire = limit_counters._acquire
+    acquire = plan_of_one._acquire
 
     def another_takes():
-        monkeypatch.setattr(limit_counters, "_acquire", acquire)
+        monkeypatch.setattr(plan_of_one, "_acquire", acquire)
         plan._undo()  # the claim is not stored yet as others see it
         taken(world.start(), one_a_minute).settle()
         plan._claim(0)
         acquire()
 
-    monkeypatch.setattr(limit_counters, "_acquire", another_takes)
+    monkeypatch.setattr(plan_of_one, "_acquire", another_takes)
     assert plan.take().limit == REQUESTS_PER_MINUTE
     assert most(world.start(), Allowance(concurrency=2)) == 2  # nothing is in flight
 
@@ -383,13 +377,13 @@ def test_of_two_that_collide_in_the_short_way_one_wins(two, world, monkeypatch):
     world.clock.now += 63.0
     assert plan.look() is None
     assert other.look() is None
-    acquire, found = limit_counters._acquire, []
+    acquire, found = plan_of_one._acquire, []
 
     def collide():
-        monkeypatch.setattr(limit_counters, "_acquire", acquire)
+        monkeypatch.setattr(plan_of_one, "_acquire", acquire)
         found.append(other.take())  # it sees the claim of the first
         acquire()
 
-    monkeypatch.setattr(limit_counters, "_acquire", collide)
+    monkeypatch.setattr(plan_of_one, "_acquire", collide)
     found.append(plan.take())
     assert [isinstance(it, Charge) for it in found].count(True) == 1

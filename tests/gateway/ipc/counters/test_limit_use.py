@@ -1,8 +1,8 @@
 """The use of limits, as a process that counts nothing itself reads it."""
 
 from gateway.ipc.counters.counter_file import CELL_SECONDS
-from gateway.ipc.counters.limit_counters import Allowance
 from gateway.ipc.counters.limit_use import LimitUse, limit_use
+from gateway.ipc.counters.plan import Allowance
 from tests.gateway.ipc.counters.conftest import taken
 
 MANY = Allowance(concurrency=100, requests=1000, tokens=10_000)

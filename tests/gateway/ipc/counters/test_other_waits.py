@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.ipc.counters.counter_file import WAITS_UNTIL
-from gateway.ipc.counters.limit_counters import HEAD_START, Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.other_waits import PATIENCE, OtherWaits
+from gateway.ipc.counters.plan import HEAD_START, Allowance, Charge
 from gateway.ipc.counters.subject import FRESH
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import BY_GATEWAY, WakePipe

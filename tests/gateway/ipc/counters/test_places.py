@@ -7,8 +7,8 @@ import pytest
 
 from gateway.ipc.counters import counter_file, mapped_file, places
 from gateway.ipc.counters.counter_file import BUCKET_SIZE, BUCKETS, MAX_SUBJECTS, SECTION_BYTES, CounterFile
-from gateway.ipc.counters.limit_counters import CONCURRENCY, REQUESTS_PER_MINUTE, Allowance, Charge
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
+from gateway.ipc.counters.plan import CONCURRENCY, REQUESTS_PER_MINUTE, Allowance, Charge
 from gateway.ipc.live_page import MAX_ROWS, MAX_WORKERS
 from tests.gateway.ipc.counters.conftest import most, take, taken
 

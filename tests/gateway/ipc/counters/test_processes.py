@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from gateway.ipc.counters.limit_counters import Allowance, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance
 from gateway.ipc.live_page import LivePage
 from tests.gateway.ipc.counters.conftest import most
 from tests.router import ROOT
@@ -14,7 +15,8 @@ from tests.router import ROOT
 ONE_AT_A_TIME = """
 import sys, time
 from pathlib import Path
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.live_page import LivePage, memory_barrier
 page = LivePage(Path(sys.argv[1]))
 row = page.claim_row()
@@ -43,7 +45,8 @@ REQUESTS = 60
 REQUESTS_A_MINUTE = """
 import os, sys, struct, time
 from pathlib import Path
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.live_page import LivePage
 path, log, faster, requests = sys.argv[1:]
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ipc.counters.limit_counters import Allowance, LimitCounters, Plan
+from gateway.ipc.counters.limit_counters import LimitCounters
+from gateway.ipc.counters.plan import Allowance, Plan
 from gateway.ipc.counters.subject import Subject
 from gateway.ipc.live_page import LivePage
 

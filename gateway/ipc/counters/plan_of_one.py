@@ -1,0 +1,88 @@
+"""The limits of one subject, taken with few steps: those of most requests that have limits."""
+
+import threading
+
+from gateway.ipc.counters.counter_file import CELLS, CHANGES, IN_FLIGHT
+from gateway.ipc.counters.plan import NEVER, Excess, Plan, full_cell, load_counts
+
+_barrier = threading.Lock()  # as that of `memory_barrier`, whose call is saved
+_acquire, _release = _barrier.acquire, _barrier.release
+
+
+class PlanOfOne(Plan):
+    """The same for one subject that has a limit a minute, without loops over subjects.
+
+    The counts of the own place are known when they are stored, so that only the places of other rows are loaded.
+    """
+
+    __slots__ = ("_most", "_own")
+
+    _own: tuple[int, int, int, int, int, int]  # indexes of words: that of the requests in flight, and those of `_cells`
+    # The word CHANGES, while no other row counts; and the limits as of `_checks`.
+    _most: tuple[int, int, int, int]
+
+    def enter(self, tokens: int = 0) -> list[int] | Excess:
+        clock = self.clock
+        if clock() >= self._until:  # until then the subject keeps its place
+            return super().enter(tokens)
+        words = self._words
+        in_flight, request_cell, all_requests, token_cell, all_tokens, claim = self._own
+        words[in_flight] = flying = words[in_flight] + 1
+        words[claim] = tokens + 1
+        _acquire()
+        _release()
+        requests, of_tokens = words[all_requests] + 1, words[all_tokens] + tokens
+        changes, most_flying, most_requests, most_tokens = self._most
+        if words[CHANGES] != changes:
+            most_flying, most_requests, most_tokens = self._most_beside_others()
+        if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
+            self._undo()
+            return super().enter(tokens)
+        try:
+            self._shorts[request_cell] += 1
+            words[all_requests] = requests
+            self._halves[token_cell] += tokens
+            words[all_tokens] = of_tokens
+        except ValueError:
+            self._undo()
+            raise full_cell() from None
+        words[claim] = 0
+        return [most_flying - flying, most_requests - requests, most_tokens - of_tokens]
+
+    def leave(self, number: int, requests: int, tokens: int) -> None:
+        if requests or tokens < 0:
+            super().leave(number, requests, tokens)
+            return
+        words = self._words
+        (in_flight,), ((newest, _, token_cells),) = self._in_flight, self._minutes
+        if words[newest] - number < CELLS:
+            self._halves[token_cells + number % CELLS] -= tokens
+        words[in_flight] -= 1
+
+    def _renew(self, now: float) -> None:
+        super()._renew(now)
+        (in_flight,), (cells,) = self._in_flight, self._cells
+        self._own = in_flight, *cells
+
+    def _most_beside_others(self) -> tuple[int, int, int]:
+        """Return up to which counts of the own place the limits hold, beside those of other rows now."""
+        words = self._words
+        if self._load_stamp(words) != self._stamp:
+            return NEVER, NEVER, NEVER
+        ((subject, places, in_flight, requests, tokens),) = self._checks
+        for place in places:
+            if place >> 3 == subject.place + IN_FLIGHT:
+                continue
+            others_flying, claim, others_requests, others_tokens = load_counts(words, place)
+            in_flight -= others_flying
+            requests -= others_requests
+            tokens -= others_tokens
+            if claim:
+                requests -= 1
+                tokens -= claim - 1
+        return in_flight, requests, tokens
+
+    def _look(self) -> None:
+        super()._look()
+        ((subject, _, in_flight, requests, tokens),) = self._checks
+        self._most = subject.stamp[0] if subject.is_alone else NEVER, in_flight, requests, tokens
