@@ -64,7 +64,7 @@ def usage(it: Shown) -> Reported:
         **_changes(total, before),
         **token_details("details", total),
         **cost_facts("costs", reported),
-        **_months(it, parameters),
+        **(_months(it, parameters) if by == "month" else {}),
         **({} if in_time else _course(it, parameters)),
         **table("rows", reported["rows"], CALLED[by], columns | against),
         **table("rows", [last] if reported["rows"] else [], lambda _: "Total", columns | against),

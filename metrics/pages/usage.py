@@ -24,7 +24,7 @@ from metrics.queries.costs.sums import CostsPayload
 from metrics.queries.figures import Moment
 from metrics.queries.hardware.costs import HardwareCostPayload, hardware_months
 from metrics.queries.stored import flushed
-from metrics.queries.usage import UsagePayload, UsageRow
+from metrics.queries.usage import UsageRow
 from metrics.queries.usage_periods import Period
 
 BY = {
@@ -155,8 +155,7 @@ def page(request: HttpRequest) -> HttpResponse:
     query = parse_usage_query(request.GET.dict(), now)
     payload = usage_with_costs(query.by, query.period, query.only, compare=True)
     is_by_time = query.by in usage.TIME_GROUPS
-    hardware = hardware_months(last_months(now), query.only)
-    months = with_costs(usage.usage("month", last_months(now), query.only), last_months(now), query.only)
+    hardware, months = _cost_months(query, now) if query.by == "month" else ({}, [])
     by_day = payload if is_by_time else usage.usage("day", query.period, query.only)
     context = {
         "usage_query": query,
@@ -170,7 +169,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "by_label": BY[query.by],
         "series": series(by_day["rows"], query, now),
         "behind": behind,
-        "months": _cost_months(months, hardware),
+        "months": months,
         "hardware": hardware,
         "currency": settings.ROUTERDASH.currency,
         "choices": {"by": BY.items(), "range": RANGES.items(), "measure": MEASURES.items()},
@@ -180,10 +179,17 @@ def page(request: HttpRequest) -> HttpResponse:
     return render(request, "usage/page.html", context)
 
 
-def _cost_months(months: UsagePayload, hardware: Mapping[str, HardwareCostPayload]) -> list[CostMonth]:
-    """Return the rows of the table of costs, latest first, also of months in which own hardware was idle only."""
+def _cost_months(query: UsageQuery, now: date) -> tuple[dict[str, HardwareCostPayload], list[CostMonth]]:
+    """Return the costs of own hardware by month, and the rows of the table of costs, latest first.
+
+    They include months in which own hardware was idle only. Sums of costs are stored by day, so this reads a year of
+    days: several times as long as the rest of the page. So the table is on the page by month alone.
+    """
+    span = last_months(now)
+    hardware = hardware_months(span, query.only)
+    months = with_costs(usage.usage("month", span, query.only), span, query.only)
     if not months["costs"] and not hardware:
-        return []
+        return hardware, []
     rows: dict[str, CostMonth] = {
         month: {"month": month, "costs": [], "requests_without_cost": 0} for month in hardware
     }
@@ -193,7 +199,7 @@ def _cost_months(months: UsagePayload, hardware: Mapping[str, HardwareCostPayloa
             "costs": row["costs"],
             "requests_without_cost": row["requests_without_cost"],
         }
-    return [rows[month] for month in sorted(rows, reverse=True)]
+    return hardware, [rows[month] for month in sorted(rows, reverse=True)]
 
 
 def _measured(row: UsageRow, measure: str) -> int:

@@ -480,7 +480,7 @@ def test_number_of_queries_of_the_page_does_not_grow_with_rows(
         with CaptureQueriesContext(connection) as captured:
             assert as_viewer.get(f"/usage{query}").status_code == 200
         found.append(len(captured))
-    assert found[0] == found[1] <= 10
+    assert found[0] == found[1] <= 7
 
 
 def test_the_page_shows_the_rows_with_the_most_requests(as_viewer: Api, shown_world: World) -> None:
