@@ -104,3 +104,22 @@ class BudgetRow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.level} {self.subject_id} {self.unit} {self.period}"
+
+
+class DeletedKey(models.Model):
+    """A deleted API key and the user that it belonged to, so that its usage remains that of the user.
+
+    Triggers write it when a key is deleted, and delete it with the user (endpoints.changes).
+    """
+
+    id = TextUUIDField(primary_key=True, editable=False)
+    user_id = TextUUIDField(_("user"))
+
+    class Meta:
+        db_table = "deleted_keys"
+        verbose_name = _("deleted API key")
+        verbose_name_plural = _("deleted API keys")
+        indexes: ClassVar = [models.Index(fields=["user_id"], name="deleted_keys_user")]
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -32,7 +32,7 @@ BEGIN
  IF FOUND THEN
   PERFORM pg_notify('$channel', '');
  END IF;
-$limits RETURN NULL;
+$limits$keys RETURN NULL;
 END
 """)
 _LIMITS = Template(""" IF TG_OP = 'DELETE' THEN
@@ -41,6 +41,22 @@ _LIMITS = Template(""" IF TG_OP = 'DELETE' THEN
   DELETE FROM $schema.$table WHERE level = '$level';
  END IF;
 """)
+_KEYS = {  # by table: what becomes of the deleted API keys of users
+    "api_keys": Template(""" IF TG_OP = 'DELETE' THEN
+  INSERT INTO $schema.deleted_keys (id, user_id) SELECT id, created_by FROM changed_rows
+  WHERE created_by IN (SELECT id FROM $schema.users) ON CONFLICT (id) DO UPDATE SET user_id = EXCLUDED.user_id;
+ ELSIF TG_OP = 'TRUNCATE' THEN
+  INSERT INTO $schema.deleted_keys (id, user_id) SELECT id, created_by FROM $schema.api_keys
+  ON CONFLICT (id) DO UPDATE SET user_id = EXCLUDED.user_id;
+ END IF;
+"""),
+    "users": Template(""" IF TG_OP = 'DELETE' THEN
+  DELETE FROM $schema.deleted_keys WHERE user_id IN (SELECT id FROM changed_rows);
+ ELSIF TG_OP = 'TRUNCATE' THEN
+  DELETE FROM $schema.deleted_keys;
+ END IF;
+"""),
+}
 _CREATE_FUNCTION = Template(
     "CREATE OR REPLACE FUNCTION $schema.routerdash_$table() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
     "SET search_path = pg_catalog, pg_temp AS $$$$$body$$$$"
@@ -181,6 +197,7 @@ def _definitions(schema: str) -> Iterator[tuple[str, _Definition]]:
                 for name in LIMIT_TABLES
                 if table.limited_level
             ),
+            "keys": _KEYS[table.name].substitute(schema=schema) if table.name in _KEYS else "",
             "channel": CHANNEL,
             "columns": ", ".join(table.columns),
             "differs": " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in table.columns),

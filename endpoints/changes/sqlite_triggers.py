@@ -14,9 +14,16 @@ _INSERT = Template(
 )
 _DELETE = Template(
     "CREATE TRIGGER routerdash_${table}_delete AFTER DELETE ON $table BEGIN "
-    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($old_id AS TEXT), '')); ${limits}END"
+    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($old_id AS TEXT), '')); "
+    "${limits}${keys}END"
 )
 _LIMITS = Template("DELETE FROM $table WHERE level = '$level' AND subject_id = CAST(OLD.id AS TEXT); ")
+_KEYS = {  # by table: what becomes of the deleted API keys of users
+    "api_keys": "INSERT OR REPLACE INTO deleted_keys (id, user_id) SELECT CAST(OLD.id AS TEXT), "
+    "CAST(OLD.created_by AS TEXT) WHERE OLD.id IS NOT NULL "
+    "AND EXISTS (SELECT 1 FROM users WHERE id = OLD.created_by); ",
+    "users": "DELETE FROM deleted_keys WHERE user_id = CAST(OLD.id AS TEXT); ",
+}
 _UPDATE = Template(
     "CREATE TRIGGER routerdash_${table}_update AFTER UPDATE OF $columns ON $table WHEN $differs BEGIN "
     "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($new_id AS TEXT), '')); "
@@ -98,6 +105,7 @@ def _values(table: WatchedTable) -> dict[str, str]:
         "limits": "".join(
             _LIMITS.substitute(table=name, level=table.limited_level) for name in LIMIT_TABLES if table.limited_level
         ),
+        "keys": _KEYS.get(table.name, ""),
         "columns": ", ".join(table.columns),
         "differs": _any_differs(table.columns),
         "conflicts": " OR ".join(conflicts),

@@ -35,26 +35,51 @@ def stored_keys() -> QuerySet[Any]:
     return manager.all()  # type: ignore[no-any-return]
 
 
+def deleted_keys() -> QuerySet[Any]:
+    """Return the deleted API keys, with the users that they belonged to."""
+    manager: Any = apps.get_model("access", "DeletedKey")._default_manager
+    return manager.all()  # type: ignore[no-any-return]
+
+
 def key_names(ids: Iterable[str | None]) -> dict[str, str]:
     """Return the names of these API keys by id, without those that do not exist."""
     return {str(key): name for keys in _batches(ids) for key, name in keys.values_list("pk", "name")}
 
 
 def key_owners(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
-    """Return the owners of these API keys by the keys' ids."""
-    columns = ("pk", "created_by_id", "created_by__username")
-    return {
+    """Return the owners of these API keys by the keys' ids; of a deleted one, the user that it belonged to."""
+    columns, ids = ("pk", "created_by_id", "created_by__username"), list(ids)
+    found = {
         str(key): KeyOwner(str(owner), name)
         for keys in _batches(ids)
         for key, owner, name in keys.values_list(*columns)
     }
+    return found | _owners_of_deleted(key for key in ids if key not in found)
+
+
+def _owners_of_deleted(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
+    owners: dict[str, str] = {}
+    for batch in _parts(ids):
+        owners |= {
+            str(key): str(user) for key, user in deleted_keys().filter(pk__in=batch).values_list("pk", "user_id")
+        }
+    users: Any = apps.get_model("access", "User")._default_manager
+    names: dict[str, str] = {}
+    for batch in _parts(set(owners.values())):
+        names |= {str(user): name for user, name in users.filter(pk__in=batch).values_list("pk", "username")}
+    return {key: KeyOwner(user, names[user]) for key, user in owners.items() if user in names}
 
 
 def _batches(ids: Iterable[str | None]) -> Iterator[QuerySet[Any]]:
     """Yield one query for each BATCH of ids, and none without ids."""
+    return (stored_keys().filter(pk__in=batch) for batch in _parts(ids))
+
+
+def _parts(ids: Iterable[str | None]) -> Iterator[list[str | None]]:
+    """Yield these ids, each once, at most BATCH at a time."""
     distinct = iter(dict.fromkeys(name for name in ids if is_uuid(name)))
     while batch := list(islice(distinct, BATCH)):
-        yield stored_keys().filter(pk__in=batch)
+        yield batch
 
 
 def is_uuid(text: str | None) -> bool:

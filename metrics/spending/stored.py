@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import QuerySet
 
 from gateway.ipc.journal import Position
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, TOKENS, TOTAL, USER_LEVEL
 from metrics import sql
-from metrics.queries.api_keys import is_uuid, stored_keys
+from metrics.queries.api_keys import deleted_keys, is_uuid, stored_keys
 from metrics.spending.money import converted_sums
 from metrics.spending.subjects import Kind, Subject, Tag, tag_of
 
@@ -85,21 +86,24 @@ def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]
 
 
 def owners_of(keys: Iterable[str]) -> dict[str, str]:
-    """Return the ids of the users that API keys belong to, by the keys' ids."""
+    """Return the ids of the users that API keys belong to, or belonged to when they were deleted, by the keys' ids."""
     found: dict[str, str] = {}
     for part in parts_of(filter(is_uuid, keys)):
-        rows = stored_keys().filter(pk__in=part).values_list("pk", "created_by_id")
-        found |= {str(key): str(owner) for key, owner in rows}
+        found |= _owners(deleted_keys().filter(pk__in=part), stored_keys().filter(pk__in=part))
     return found
 
 
 def keys_of(users: Collection[str]) -> dict[str, str]:
-    """Return the owners of all API keys of these users, by the keys' ids."""
+    """Return the owners of all API keys of these users, the deleted ones too, by the keys' ids."""
     found: dict[str, str] = {}
     for part in parts_of(filter(is_uuid, users)):
-        rows = stored_keys().filter(created_by_id__in=part).values_list("pk", "created_by_id")
-        found |= {str(key): str(owner) for key, owner in rows}
+        found |= _owners(deleted_keys().filter(user_id__in=part), stored_keys().filter(created_by_id__in=part))
     return found
+
+
+def _owners(deleted: QuerySet[Any], stored: QuerySet[Any]) -> dict[str, str]:
+    rows = chain(deleted.values_list("pk", "user_id"), stored.values_list("pk", "created_by_id"))
+    return {str(key): str(owner) for key, owner in rows}
 
 
 def read_all(since: date) -> StoredSums:

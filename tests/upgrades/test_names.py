@@ -34,6 +34,7 @@ IN_MIGRATIONS = {"access.models", "endpoints.fields", "endpoints.models", "endpo
 TABLES = {
     "access.apikey": "api_keys",
     "access.budgetrow": "budgets",
+    "access.deletedkey": "deleted_keys",
     "access.limitrow": "limits",
     "access.user": "users",
     "endpoints.changecounter": "change_counters",

@@ -23,9 +23,14 @@ PAUSE_SECONDS = 1.5  # in which records of a moment get into the database
 
 _TOKENS = "SUM(used.input_tokens + used.output_tokens)"
 _OF_KEYS = "budgets JOIN rollup_days AS used ON used.api_key_id = budgets.subject_id"
+_OWNERS = (
+    "SELECT CAST(id AS text) AS api_key_id, CAST(created_by AS text) AS user_id FROM api_keys UNION ALL "
+    "SELECT CAST(id AS text), CAST(user_id AS text) FROM deleted_keys "
+    "WHERE NOT EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = deleted_keys.id)"
+)
 _OF_USERS = (
-    "budgets JOIN api_keys ON CAST(api_keys.created_by AS text) = budgets.subject_id "
-    "JOIN rollup_days AS used ON used.api_key_id = CAST(api_keys.id AS text)"
+    f"budgets JOIN ({_OWNERS}) AS owners ON owners.user_id = budgets.subject_id "
+    "JOIN rollup_days AS used ON used.api_key_id = owners.api_key_id"
 )
 _OF_EVERYONE = "budgets CROSS JOIN rollup_days AS used"
 _SOURCES = {KEY_LEVEL: _OF_KEYS, USER_LEVEL: _OF_USERS, EVERYONE_LEVEL: _OF_EVERYONE}

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from access.limits.tables import BudgetRow, LimitRow
+from access.limits.tables import BudgetRow, DeletedKey, LimitRow
 from access.models import ApiKey
 from endpoints.changes import log as change_log
 from tests.access.limits.made import EVERYONE, budget, limit
@@ -97,6 +97,38 @@ def test_other_programs_delete_the_limits_with_their_subject(statement: str, lef
     assert {(row.level, row.subject_id) for row in BudgetRow.objects.all()} == kept
     gone = {subject for name, subject in subjects.items() if name not in {*left, "other"}}
     assert {entry for entry in changes() if entry[0] == "limit"} == logged(*gone)
+
+
+def test_a_deleted_key_is_kept_with_its_user_until_the_user_is_deleted() -> None:
+    first, second = make_admin(), make_admin("second")
+    for user, name in ((first, "a"), (first, "b"), (second, "c")):
+        key_for(user, name=name)
+    a, _, c = (ApiKey.objects.get(name=name) for name in "abc")
+    sql("DELETE FROM api_keys WHERE name IN ('a', 'c')")
+    assert set(DeletedKey.objects.values_list("pk", "user_id")) == {(a.pk, first.pk), (c.pk, second.pk)}
+    first.delete()  # with the key "b"
+    assert list(DeletedKey.objects.values_list("pk", "user_id")) == [(c.pk, second.pk)]
+
+
+def test_a_key_that_is_created_and_deleted_again_has_its_last_user() -> None:
+    first, second = make_admin(), make_admin("second")
+    key_for(first, name="a")
+    key = ApiKey.objects.get()
+    sql("DELETE FROM api_keys")
+    key.created_by = second
+    key.save(force_insert=True)
+    sql("DELETE FROM api_keys")
+    assert list(DeletedKey.objects.values_list("pk", "user_id")) == [(key.pk, second.pk)]
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no TRUNCATE")
+def test_truncated_keys_are_kept_with_their_users() -> None:
+    user = make_admin()
+    key_for(user, name="a")
+    key = ApiKey.objects.get()
+    sql("SET CONSTRAINTS ALL IMMEDIATE")  # else the new key has a check pending
+    sql("TRUNCATE api_keys")
+    assert list(DeletedKey.objects.values_list("pk", "user_id")) == [(key.pk, user.pk)]
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no TRUNCATE")

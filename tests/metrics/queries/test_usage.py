@@ -17,6 +17,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey, User
+from endpoints.changes import triggers
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.base.config import load as config_of
@@ -214,6 +215,15 @@ def test_usage_by_user(script: Api, used: World) -> None:
     rows = get(script, f"{USAGE}?by=user&{WEEK}")["rows"]
     found = {(row["username"], row["user_id"] is None): (row["requests"], row["rejected_requests"]) for row in rows}
     assert found == {("ada", False): (2, 0), ("yuki", False): (1, 0), (None, True): (1, 1)}
+
+
+def test_usage_of_a_deleted_key_is_that_of_its_user(script: Api, used: World) -> None:
+    triggers.ensure()
+    before = get(script, f"{USAGE}?by=user&{WEEK}")["rows"]
+    ApiKey.objects.filter(created_by__username="yuki").delete()
+    assert get(script, f"{USAGE}?by=user&{WEEK}")["rows"] == before
+    User.objects.filter(username="yuki").delete()
+    assert [row["username"] for row in get(script, f"{USAGE}?by=user&{WEEK}")["rows"]] == [None, "ada"]
 
 
 def test_rejected_requests_have_no_model(script: Api, used: World) -> None:

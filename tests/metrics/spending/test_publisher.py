@@ -10,6 +10,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from access.models import ApiKey, User
+from endpoints.changes import triggers
 from gateway.ipc.counters.spending import SpendingReader, TagView
 from gateway.ipc.counters.spending_file import COVERED, UNCOVERED, SpendingFile
 from gateway.ipc.record import REJECTED, RequestRecord
@@ -143,6 +144,61 @@ def test_a_user_spends_by_all_keys(installed: Installation, past: Past) -> None:
     installed.write()
     past(9)
     assert installed.spent((USER_LEVEL, str(user.pk))) == 16
+
+
+@pytest.fixture
+def of_user(installed: Installation) -> tuple[str, str]:
+    """A user with a budget, whose key has the id KEY."""
+    triggers.ensure()
+    user = User.objects.create(username="one", password="x", role="viewer", created_at=NOW)
+    ApiKey.objects.create(id=KEY, key_hash="0" * 64, name="k", created_by=user, created_at=NOW)
+    subject = USER_LEVEL, str(user.pk)
+    for period in (DAY, TOTAL):
+        budget(subject, period=period)
+    return subject
+
+
+def test_a_deleted_key_lowers_nothing_of_its_user(
+    installed: Installation, past: Past, of_user: tuple[str, str], differences: Callable[[], list[str]]
+) -> None:
+    past(7)
+    past(20, days=100)
+    installed.restart()
+    installed.write()
+
+    def spent() -> list[int | None]:
+        return [installed.spent(of_user, period) for period in (DAY, TOTAL)]
+
+    assert spent() == [7, 27]
+    ApiKey.objects.filter(pk=KEY).delete()
+    assert spent() == [7, 27]
+    installed.restart()
+    installed.write()
+    assert spent() == [7, 27]
+    past(2)  # of a request that was running: no gateway has named its user
+    assert spent() == [9, 29]
+    assert differences() == []
+    budget(of_user, period=WEEK)
+    installed.publisher.cover([of_user])
+    installed.write()
+    assert installed.spent(of_user, WEEK) == 9
+    past(1, OTHER)
+    assert differences() == []
+    rows("UPDATE deleted_keys SET id = %s", OTHER)  # as if another key had been the user's
+    assert differences() == [f"the {period} budget of user {of_user[1]}" for period in (DAY, TOTAL, WEEK)]
+
+
+def test_a_key_of_another_user_that_was_deleted_does_not_count(
+    installed: Installation, past: Past, of_user: tuple[str, str]
+) -> None:
+    other = User.objects.create(username="two", password="x", role="viewer", created_at=NOW)
+    ApiKey.objects.create(id=OTHER, key_hash="1" * 64, name="k", created_by=other, created_at=NOW)
+    past(7)
+    past(50, OTHER)
+    ApiKey.objects.filter(pk=OTHER).delete()
+    installed.restart()
+    installed.write()
+    assert installed.spent(of_user) == 7
 
 
 def test_records_that_a_row_counts_are_published_once_their_epoch_is_over(installed: Installation) -> None:
