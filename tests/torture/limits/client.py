@@ -138,6 +138,8 @@ def judge_response(ended: Ended, text: bytes, headers: dict[str, str], *, stream
     lowered = {name.lower(): value for name, value in headers.items()}
     ended.by, ended.retry_after = lowered.get("x-routerdash-limit", ""), lowered.get("retry-after", "")
     try:
+        if ended.status == 200:  # it had waited for so long that its stream had begun
+            text = text.rsplit(b"data: ", 1)[-1]
         ended.code = str(json.loads(text)["error"]["code"])
         ended.end = REFUSED
     except (ValueError, KeyError, TypeError):

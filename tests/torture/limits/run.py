@@ -325,7 +325,8 @@ class LimitsRun:
             codes[line["code"]] += line["end"] == REFUSED
             if line["end"] == ODD or (line["end"] == REFUSED and line["code"] not in REFUSALS):
                 yield f"the client got something odd: {line}"
-            if line["code"] == "rate_limit_exceeded" and not (line["by"] and line["retry_after"]):
+            has_headers = line["status"] == 200 or (line["by"] and line["retry_after"])
+            if line["code"] == "rate_limit_exceeded" and not has_headers:
                 yield f"a refusal does not say by which limit, or when to try again: {line}"
         sql = (
             "SELECT api_key_id, COUNT(*), SUM(input_tokens + output_tokens) FROM request_history "
