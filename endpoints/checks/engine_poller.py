@@ -7,7 +7,7 @@ state counts as unknown. States are published together, at most once in TICK_SEC
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ REST_TICK_SECONDS = 2.0  # while no endpoint has requests or loads a model; and 
 MANY = 500
 BUSY_SECONDS = 1.0  # between two polls while requests of ours run there, or a model loads
 IDLE_SECONDS = 15.0
-ABSENT_SECONDS = 600.0  # of a server that reports nothing
+ABSENT_SECONDS = 600.0  # of a server that reports nothing, also if it was offline meanwhile
 TIMEOUT_SECONDS = 2.0
 MAX_FAILURES = 3  # in a row, after which the state is unknown
 MAX_POLLS = 64  # at a time
@@ -43,6 +43,7 @@ class _Polled:
     due: float = 0.0
     busy: bool = False  # requests of ours run there
     failures: int = 0
+    is_absent: bool = False  # the server reported nothing
     most_loaded: int = 1
     others: int = 0  # at the last poll, before the least of two is taken
     state: EngineState | None = None
@@ -59,14 +60,14 @@ class EnginePoller:
         self,
         registry: Registry,
         secret: Callable[[Entry], str | None],
-        in_flight: Callable[[], Mapping[str, int]],
+        in_flight: Callable[[str], int],
         publish: Callable[[States], None],
         generation: Callable[[], int],
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`in_flight()`: our requests at each endpoint. `generation()` of the registry store: all is published anew
+        """`in_flight(id)`: our requests at an endpoint. `generation()` of the registry store: all is published anew
         when it changes. `now`: seconds since 1970.
         """
         self._registry = registry
@@ -123,8 +124,8 @@ class EnginePoller:
             return
         entries = {entry.id: entry for entry in self._registry.all() if _is_polled(entry)}
         for gone in self._polled.keys() - entries.keys():
-            self._forget(gone)
-        in_flight, now = self._in_flight(), self._clock()
+            self._leave(gone)
+        now, delay = self._clock(), 0.0
         running = sum(polled.task is not None for polled in self._polled.values())
         for endpoint_id, entry in entries.items():
             settings = (entry.base_url, entry.kind, entry.sealed_api_key or entry.plain_api_key)
@@ -132,22 +133,34 @@ class EnginePoller:
             if polled is None or polled.settings != settings:
                 self._forget(endpoint_id)
                 polled = self._polled[endpoint_id] = _Polled(settings)
-            is_busy = in_flight.get(endpoint_id, 0) > 0
+            is_busy = self._in_flight(endpoint_id) > 0
             if is_busy and not polled.busy and polled.state is not None:
                 polled.due = min(polled.due, now)
             polled.busy = is_busy
             if polled.task is None and polled.due <= now and running < MAX_POLLS:
                 running += 1
-                polled.task = asyncio.create_task(self._poll(entry, polled), name=f"engine {endpoint_id}")
+                polled.task = asyncio.create_task(self._poll(entry, polled, delay), name=f"engine {endpoint_id}")
+                if len(entries) >= MANY:  # not all polls of a tick at once: they would keep a core busy
+                    delay += REST_TICK_SECONDS / MAX_POLLS
+
+    def _leave(self, endpoint_id: str) -> None:
+        """Forget an endpoint that is not polled now. One that comes and goes, and reports nothing, stays known."""
+        polled = self._polled[endpoint_id]
+        if polled.is_absent and self._registry.get(endpoint_id) is not None:
+            polled.busy = False
+        else:
+            self._forget(endpoint_id)
 
     def _forget(self, endpoint_id: str) -> None:
         polled = self._polled.pop(endpoint_id, None)
         if polled is not None and polled.task is not None:
             polled.task.cancel()
 
-    async def _poll(self, entry: Entry, polled: _Polled) -> None:
+    async def _poll(self, entry: Entry, polled: _Polled, delay: float) -> None:
         assert self._session is not None
-        began_at, before = self._now(), self._in_flight().get(entry.id, 0)
+        if delay:
+            await asyncio.sleep(delay)
+        began_at, before = self._now(), self._in_flight(entry.id)
         probe = Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS)
         try:
             report = await read_engine(probe, entry.kind)
@@ -158,13 +171,14 @@ class EnginePoller:
             report = None
         finally:
             polled.task = None
-        self.note(entry, polled, report, max(before, self._in_flight().get(entry.id, 0)), began_at)
+        self.note(entry, polled, report, max(before, self._in_flight(entry.id)), began_at)
 
     def note(self, entry: Entry, polled: _Polled, report: EngineReport | None, own: int, began_at: float) -> None:
         """Take a report; None: the poll failed. `own`: our requests there meanwhile, at most. `began_at`: when the poll
         began; a model may have been loaded since.
         """
         polled.failures = polled.failures + 1 if report is None else 0
+        polled.is_absent = report == NOTHING
         if report is None:
             polled.state = None if polled.failures >= MAX_FAILURES else polled.state
         elif report.is_empty:

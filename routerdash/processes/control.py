@@ -112,7 +112,7 @@ class Control:
         self.engines = EnginePoller(
             registry,
             self._secret,
-            self.publisher.live.in_flight,
+            self.publisher.live.in_flight_at,
             lambda states: self.publisher.publish_learned(Changes(engines=states)),
             lambda: page.registry_generation,
         )

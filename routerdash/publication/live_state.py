@@ -32,6 +32,11 @@ class LiveState:
         """Return the in-flight requests of each endpoint, over all workers."""
         return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self._slots.by_id.items()}
 
+    def in_flight_at(self, endpoint_id: str) -> int:
+        """Return the in-flight requests of one endpoint, over all workers."""
+        slot = self._slots.by_id.get(endpoint_id)
+        return 0 if slot is None else self._page.in_flight(slot)
+
     def pending(self) -> dict[str, int]:
         """Return the prompt tokens of each endpoint whose responses have not begun, over all workers."""
         return {endpoint_id: self._work.pending(slot) for endpoint_id, slot in self._slots.by_id.items()}

@@ -49,7 +49,7 @@ class World:
         self.poller = EnginePoller(
             self.registry,
             lambda entry: None,
-            lambda: self.own,
+            lambda endpoint_id: self.own.get(endpoint_id, 0),
             self.published.append,
             lambda: self.generation,
             clock=lambda: self.now,
@@ -200,6 +200,32 @@ def test_an_endpoint_that_gets_no_requests_is_not_polled(world: World, fields: d
     run(test)
 
 
+def test_a_server_that_comes_and_goes_and_reports_nothing_is_hardly_polled(world: World) -> None:
+    world.have(entry())
+    world.reports[A] = NOTHING
+    world.own[A] = 1
+
+    async def test() -> None:
+        assert await world.step() == {A: None}
+        for _ in range(3):
+            world.have(entry(status=Status.OFFLINE))
+            assert await world.step(100) == {}
+            assert world.poller.tick_seconds == REST_TICK_SECONDS
+            world.have(entry())
+            assert await world.step(99) == {}
+        assert len(world.polls) == 1
+        world.have(entry(status=Status.OFFLINE))
+        await world.step(100)
+        assert len(world.polls) == 1
+        world.have(entry(kind=Kind.VLLM))
+        await world.step()
+        assert len(world.polls) == 2
+        world.have()
+        assert await world.step() == {A: None}
+
+    run(test)
+
+
 def test_another_address_is_polled_at_once(world: World) -> None:
     world.have(entry())
     world.reports |= {A: loaded("m"), B: loaded("n")}
@@ -266,6 +292,24 @@ def test_polls_are_limited(world: World) -> None:
         await world.step()
         await world.step()
         assert len(world.polls) == len(names)
+
+    run(test)
+
+
+def test_the_polls_of_many_endpoints_are_spread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_poller, "MANY", 3)
+    monkeypatch.setattr(engine_poller, "REST_TICK_SECONDS", MAX_POLLS * 3600.0)  # an hour between two polls
+    world.have(*(entry(name, base_url=f"http://{name}.invalid") for name in "abc"))
+    world.reports |= dict.fromkeys("abc", loaded("m"))
+
+    async def test() -> None:
+        await world.step()
+        await world.step(1000)
+        assert world.polls == ["a"] * 2
+        assert {it.get_name() for it in asyncio.all_tasks()} > {"engine b", "engine c"}
+        world.have()
+        await world.step()
+        assert {it.get_name() for it in asyncio.all_tasks()}.isdisjoint({"engine b", "engine c"})
 
     run(test)
 

@@ -359,6 +359,7 @@ def test_requests_in_flight_are_read_by_endpoint(publisher: Publisher, page: Liv
     page.claim_row().cells(publisher.slots.by_id[A])[IN_FLIGHT] = 2
     page.claim_row().cells(publisher.slots.by_id[A])[IN_FLIGHT] = 1
     assert publisher.live.in_flight() == {A: 3, B: 0}
+    assert [publisher.live.in_flight_at(each) for each in (A, B, "unknown")] == [3, 0, 0]
 
 
 def test_breakers_that_are_not_closed_are_read_by_endpoint(publisher: Publisher, page: LivePage) -> None:
