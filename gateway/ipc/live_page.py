@@ -111,6 +111,11 @@ def _open_map(path: Path) -> mmap.mmap:
         os.close(descriptor)
 
 
+def _greatest(header: memoryview, words: memoryview, slot: int, cell: int) -> int:
+    """Return the greatest value of a cell of an endpoint over all rows."""
+    return max(words[_CELLS * slot + cell : header[_ROWS] * _ROW_WORDS : _ROW_WORDS], default=0)
+
+
 class LivePage:
     """Live page of one data directory. Each process opens it; it is created if missing."""
 
@@ -126,6 +131,7 @@ class LivePage:
         self._header = view[:_HEADER_BYTES].cast("Q")
         self._words = view[_HEADER_BYTES:].cast("I")
         self.notes = EndpointNotes(self._header[_NOTES:_LIMITS], MAX_ENDPOINTS)
+        self.breakers = BreakerCells(self)
 
     @property
     def version(self) -> int:
@@ -201,55 +207,13 @@ class LivePage:
     def cancels(self, value: int) -> None:
         self._header[_CANCELS] = value
 
-    @property
-    def resets(self) -> int:
-        """Number of resets of circuit breakers by operators. The same endpoint counts again each time."""
-        return self._header[_RESETS]
-
-    def last_reset(self, slot: int) -> int:
-        """Return the number, among `resets`, of this endpoint's last reset; 0 for none."""
-        return self._header[_LAST_RESETS + slot]
-
-    def reset_breaker(self, slot: int) -> None:
-        """Have every process close its circuit breaker for this endpoint. Only control calls it.
-
-        The processes' states of these breakers are cleared first: they are out of date, even if a process reads the
-        reset late.
-        """
-        for row in range(self.rows):
-            self._words[row * _ROW_WORDS + _CELLS * slot + _TRIAL_DUE] = 0
-        self.notes.clear_pause(slot)
-        number = self.resets + 1
-        self._header[_LAST_RESETS + slot] = number
-        self._header[_RESETS] = number
-
-    @property
-    def breaker_changes(self) -> int:
-        """Count of changes of circuit breakers in all rows. While it is equal, no breaker has changed its state."""
-        return sum(self._header[_BREAKER_CHANGES:_LAST_RESETS])
-
     def in_flight(self, slot: int) -> int:
         """Return the number of requests in flight at this endpoint, over all rows."""
         return sum(self._words[_CELLS * slot : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
 
     def last_byte(self, slot: int) -> int:
         """Return the second (since 1970) at which any process last received a byte of this endpoint; 0 for never."""
-        return self._greatest(slot, _LAST_BYTE)
-
-    def trial_due(self, slot: int) -> int:
-        """Return the second (since 1970) until which the circuit breaker for this endpoint is open in any process.
-
-        It is 0 if every process's circuit breaker is closed. A time in the past: it is half-open,
-        and a trial is due or running.
-        """
-        return self._greatest(slot, _TRIAL_DUE)
-
-    def closed_at(self, slot: int) -> int:
-        """Return the second at which a trial last closed a circuit breaker for this endpoint; 0 for never."""
-        return self._greatest(slot, _CLOSED_AT)
-
-    def _greatest(self, slot: int, cell: int) -> int:
-        return max(self._words[_CELLS * slot + cell : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS], default=0)
+        return _greatest(self._header, self._words, slot, _LAST_BYTE)
 
     # Limits
 
@@ -342,6 +306,56 @@ def _keep_read(header: memoryview, words: memoryview, number: int) -> None:
     for slot, tokens in enumerate(words[start + READ : start + _ROW_WORDS : _CELLS].tolist()):
         if tokens:
             header[_PAST_READ + slot] += tokens
+
+
+class BreakerCells:
+    """Circuit breakers of all processes, and their resets by operators."""
+
+    __slots__ = ("_header", "_notes", "_words")
+
+    def __init__(self, page: LivePage) -> None:
+        self._header = page._header
+        self._words = page._words
+        self._notes = page.notes
+
+    @property
+    def resets(self) -> int:
+        """Number of resets of circuit breakers by operators. The same endpoint counts again each time."""
+        return self._header[_RESETS]
+
+    def last_reset(self, slot: int) -> int:
+        """Return the number, among `resets`, of this endpoint's last reset; 0 for none."""
+        return self._header[_LAST_RESETS + slot]
+
+    def reset(self, slot: int) -> None:
+        """Have every process close its circuit breaker for this endpoint. Only control calls it.
+
+        The processes' states of these breakers are cleared first: they are out of date, even if a process reads the
+        reset late.
+        """
+        for row in range(self._header[_ROWS]):
+            self._words[row * _ROW_WORDS + _CELLS * slot + _TRIAL_DUE] = 0
+        self._notes.clear_pause(slot)
+        number = self.resets + 1
+        self._header[_LAST_RESETS + slot] = number
+        self._header[_RESETS] = number
+
+    @property
+    def changes(self) -> int:
+        """Count of changes of circuit breakers in all rows. While it is equal, no breaker has changed its state."""
+        return sum(self._header[_BREAKER_CHANGES:_LAST_RESETS])
+
+    def trial_due(self, slot: int) -> int:
+        """Return the second (since 1970) until which the circuit breaker for this endpoint is open in any process.
+
+        It is 0 if every process's circuit breaker is closed. A time in the past: it is half-open,
+        and a trial is due or running.
+        """
+        return _greatest(self._header, self._words, slot, _TRIAL_DUE)
+
+    def closed_at(self, slot: int) -> int:
+        """Return the second at which a trial last closed a circuit breaker for this endpoint; 0 for never."""
+        return _greatest(self._header, self._words, slot, _CLOSED_AT)
 
 
 class QueuedRequests:

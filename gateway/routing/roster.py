@@ -59,7 +59,7 @@ class Roster:
         self._sealer = sealer
         self.sweeper = sweeper
         self._draining: dict[bytes, Endpoint] = {}
-        self._resets = page.resets
+        self._resets = page.breakers.resets
         self.aside = SetAside(page.notes)
         self._routes: BoundedCache[str, Routes] = BoundedCache(CACHED_NAMES)
         self._changed_keys: dict[str, ApiKey | None] | None = {}
@@ -91,27 +91,27 @@ class Roster:
         """
         page = self.page
         self.load = self._current_load()
-        if self._resets != page.resets:
+        if self._resets != page.breakers.resets:
             self._reset_breakers()
         self.aside.follow(self.endpoints.values())
-        changes = page.breaker_changes
+        changes = page.breakers.changes
         if changes != self.aside.breaker_changes:
             self.aside.breaker_changes = changes
             self.aside.opened = [
                 endpoint
                 for endpoint in self.endpoints.values()
-                if endpoint.breaker.due is not None or page.trial_due(endpoint.facts.slot)
+                if endpoint.breaker.due is not None or page.breakers.trial_due(endpoint.facts.slot)
             ]
         for endpoint in self.aside.opened:
             slot = endpoint.facts.slot
-            opened_until = page.trial_due(slot)
+            opened_until = page.breakers.trial_due(slot)
             if opened_until or endpoint.breaker.due is not None:
-                endpoint.follow(opened_until, page.closed_at(slot))
+                endpoint.follow(opened_until, page.breakers.closed_at(slot))
 
     def _reset_breakers(self) -> None:
-        before, self._resets = self._resets, self.page.resets
+        before, self._resets = self._resets, self.page.breakers.resets
         for endpoint in self.endpoints.values():
-            if self.page.last_reset(endpoint.facts.slot) > before:
+            if self.page.breakers.last_reset(endpoint.facts.slot) > before:
                 endpoint.reset()
 
     def _current_load(self) -> Callable[[Endpoint], int]:

@@ -44,7 +44,7 @@ class InstallationState(Protocol):
         ...
 
     def trials(self) -> Mapping[str, int]:
-        """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
+        """Return BreakerCells.trial_due by endpoint id, for circuit breakers that are not closed."""
         ...
 
     def aside(self) -> Mapping[str, AsideNote]:

@@ -10,7 +10,7 @@ STATES = (CLOSED, OPEN, HALF_OPEN)
 
 
 def state(trial_due: int, now: float) -> str:
-    """Return one of STATES. After `trial_due`, one request is let through as a trial (see LivePage.trial_due)."""
+    """Return one of STATES. After `trial_due`, one request is let through as a trial (see BreakerCells.trial_due)."""
     if not trial_due:
         return CLOSED
     return OPEN if now < trial_due else HALF_OPEN

@@ -50,9 +50,9 @@ class LiveState:
             return None
 
     def trials(self) -> dict[str, int]:
-        """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
+        """Return BreakerCells.trial_due by endpoint id, for circuit breakers that are not closed."""
         slots = self._slots.by_id.items()
-        due = ((endpoint_id, self._page.trial_due(slot)) for endpoint_id, slot in slots)
+        due = ((endpoint_id, self._page.breakers.trial_due(slot)) for endpoint_id, slot in slots)
         return {endpoint_id: second for endpoint_id, second in due if second}
 
     def aside(self) -> dict[str, AsideNote]:
@@ -94,7 +94,7 @@ class LiveState:
         with self._lock:
             slot = self._slots.by_id.get(endpoint_id)
             if slot is not None:  # without a slot, no worker has the endpoint
-                self._page.reset_breaker(slot)
+                self._page.breakers.reset(slot)
 
     def _recent(self) -> tuple[Cancel, ...]:
         now = time.time()

@@ -112,7 +112,7 @@ class PreviewCandidate:
     model: Model
     kind: str
     in_flight: int
-    due: int  # see LivePage.trial_due
+    due: int  # see BreakerCells.trial_due
     now: float
     pending: int = 0  # prompt tokens whose responses have not begun
     paused: bool = False

@@ -297,7 +297,7 @@ def test_an_open_circuit_breaker_makes_a_step_unavailable(gateway, names, good):
         model = gateway.add(failing)
         name = names.add(Step((Target(model),), if_failed=False), good)
         (endpoint,) = gateway.endpoints_of(model)
-        while not gateway.page.trial_due(endpoint.slot):
+        while not gateway.page.breakers.trial_due(endpoint.slot):
             gateway.chat(model)
         gateway.records()
         assert served(gateway.chat(name)) == (200, good, "2")

@@ -17,9 +17,9 @@ def test_five_failures_in_a_row_open_the_breaker_on_the_live_page(gateway, sim):
     model = gateway.add(sim.add(fault="500"))
     for _ in range(4):
         gateway.chat(model)
-    assert gateway.page.trial_due(slot_of(gateway, model)) == 0
+    assert gateway.page.breakers.trial_due(slot_of(gateway, model)) == 0
     gateway.chat(model)
-    assert 1 <= gateway.page.trial_due(slot_of(gateway, model)) - time.time() <= 3.3
+    assert 1 <= gateway.page.breakers.trial_due(slot_of(gateway, model)) - time.time() <= 3.3
 
 
 def test_an_only_endpoint_is_used_even_with_an_open_breaker(gateway, sim):
@@ -29,7 +29,7 @@ def test_an_only_endpoint_is_used_even_with_an_open_breaker(gateway, sim):
         gateway.chat(model)
     simulated.set(fault="")
     assert gateway.chat(model).status == 200
-    assert gateway.page.trial_due(slot_of(gateway, model)) == 0
+    assert gateway.page.breakers.trial_due(slot_of(gateway, model)) == 0
     assert [record.attempts[0].reason for record in gateway.records()][-1] == "trial"
 
 
@@ -45,7 +45,7 @@ def test_a_refusal_caused_by_the_client_does_not_count_against_the_endpoint(gate
     model = gateway.add(sim.add(fault="400"))
     for _ in range(6):
         gateway.chat(model)
-    assert gateway.page.trial_due(slot_of(gateway, model)) == 0
+    assert gateway.page.breakers.trial_due(slot_of(gateway, model)) == 0
 
 
 def test_images_for_a_model_without_eyes_do_not_count_against_the_endpoint(gateway, sim):
@@ -55,7 +55,7 @@ def test_images_for_a_model_without_eyes_do_not_count_against_the_endpoint(gatew
         model = gateway.add(blind)
         for _ in range(6):
             given = gateway.chat(model)
-        assert (given.status, gateway.page.trial_due(slot_of(gateway, model))) == (400, 0)
+        assert (given.status, gateway.page.breakers.trial_due(slot_of(gateway, model))) == (400, 0)
         assert "image input is not supported" in given.json()["error"]["message"]
         assert gateway.records()[-1].outcome == "refused"
         assert gateway.chat(gateway.add(blind, sim.add())).status == 200
@@ -95,7 +95,7 @@ def chat_as(gateway, model, secret, **fields):
 
 
 def is_open(gateway, endpoint):
-    return gateway.page.trial_due(endpoint.slot) > 0
+    return gateway.page.breakers.trial_due(endpoint.slot) > 0
 
 
 MISTAKES = {

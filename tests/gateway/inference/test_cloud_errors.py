@@ -59,7 +59,7 @@ def test_a_provider_is_set_aside_and_another_endpoint_answers(gateway, response,
     assert (len(cloud.requests), len(server.requests)) == (1, 3)
     found, left = pause_of(gateway, model)
     assert (found, abs(left - seconds) <= 3) == (cause, True)
-    assert gateway.page.trial_due(gateway.endpoints_of(model)[0].slot) == 0
+    assert gateway.page.breakers.trial_due(gateway.endpoints_of(model)[0].slot) == 0
 
 
 def test_the_last_request_of_a_quota_sets_the_provider_aside(gateway):

@@ -47,7 +47,7 @@ def test_a_missing_kind_is_in_the_live_page_and_no_failure_of_the_endpoint(gatew
     assert kinds_of(gateway.page.notes.lacking(endpoint.slot, endpoint.id)[1]) == [
         "chat_completions", "responses", "messages",
     ]  # fmt: skip
-    assert gateway.page.trial_due(endpoint.slot) == 0
+    assert gateway.page.breakers.trial_due(endpoint.slot) == 0
     assert {(record.outcome, record.status) for record in gateway.records()} == {("refused", 404)}
 
 

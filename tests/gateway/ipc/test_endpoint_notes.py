@@ -56,7 +56,7 @@ def test_notes_stay_when_a_process_ends(tmp_path):
 def test_an_operators_reset_ends_a_pause(tmp_path):
     page = LivePage(tmp_path / "live")
     page.notes.set_pause(0, "a", 9, 1)
-    page.reset_breaker(0)
+    page.breakers.reset(0)
     assert page.notes.pause(0, "a") == (0, 0)
 
 

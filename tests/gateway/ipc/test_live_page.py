@@ -114,7 +114,8 @@ def test_the_latest_trial_of_any_process_counts(rows, same):
     rows[0].set_trial_due(5, 1_800_000_000)
     rows[1].set_trial_due(5, 1_800_000_009)
     rows[1].set_closed_at(5, 1_700_000_000)
-    assert (same.trial_due(5), same.closed_at(5), same.trial_due(4), same.last_byte(5)) == (
+    cells = same.breakers
+    assert (cells.trial_due(5), cells.closed_at(5), cells.trial_due(4), same.last_byte(5)) == (
         1_800_000_009,
         1_700_000_000,
         0,
@@ -126,23 +127,23 @@ def test_a_reset_clears_one_breaker_in_all_rows(rows, page, same):
     for row in rows:
         for slot in (4, 5):
             row.set_trial_due(slot, 1_800_000_000)
-    same.reset_breaker(5)
-    assert (page.trial_due(4), page.trial_due(5)) == (1_800_000_000, 0)
+    same.breakers.reset(5)
+    assert (page.breakers.trial_due(4), page.breakers.trial_due(5)) == (1_800_000_000, 0)
     assert (page.version, page.cancels, page.in_flight(5)) == (0, 0, 0)
 
 
 def test_resets_are_numbered(page, same):
     for slot in (5, LAST, 5):
-        page.reset_breaker(slot)
-    assert same.resets == 3
-    assert [same.last_reset(slot) for slot in (4, 5, LAST)] == [0, 3, 2]
+        page.breakers.reset(slot)
+    assert same.breakers.resets == 3
+    assert [same.breakers.last_reset(slot) for slot in (4, 5, LAST)] == [0, 3, 2]
 
 
 def test_changes_of_breakers_are_counted(rows, same):
-    counts = [same.breaker_changes]
+    counts = [same.breakers.changes]
     for change in (lambda: rows[1].set_trial_due(5, 1), lambda: rows[2].set_closed_at(LAST, 1), rows[1].release):
         change()
-        counts.append(same.breaker_changes)
+        counts.append(same.breakers.changes)
     assert sorted(set(counts)) == counts
 
 

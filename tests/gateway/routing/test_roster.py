@@ -7,7 +7,7 @@ import time_machine
 
 from gateway.base.errors import Refusal
 from gateway.base.sealing import Sealer
-from gateway.ipc.live_page import LivePage
+from gateway.ipc.live_page import BreakerCells, LivePage
 from gateway.registry import folders, schema
 from gateway.registry.schema import ApiKey, Model, ModelName, PublishedKey, Step, Target
 from gateway.registry.store import FILE
@@ -348,7 +348,7 @@ def test_a_successful_trial_of_one_worker_closes_the_breaker_of_all(two):
         two[0].endpoints["a"].record_success()
         two[1].follow()
     assert [roster.endpoints["a"].breaker.due for roster in two] == [None, None]
-    assert two[0].page.trial_due(7) == 0
+    assert two[0].page.breakers.trial_due(7) == 0
 
 
 def test_states_published_before_a_successful_trial_are_ignored(two):
@@ -387,7 +387,7 @@ def test_a_failure_after_the_trial_is_shared(two):
 def test_a_reset_closes_the_breakers_of_all_workers(two, control):
     break_it(two[0])
     two[1].follow()
-    control.page.reset_breaker(7)
+    control.page.breakers.reset(7)
     for roster in two:
         roster.follow()
     assert [(it.endpoints["a"].breaker.due, it.endpoints["a"].rank) for it in two] == [(None, 0), (None, 0)]
@@ -396,7 +396,7 @@ def test_a_reset_closes_the_breakers_of_all_workers(two, control):
 def test_a_reset_clears_the_counts(two, control):
     for _ in range(4):
         two[0].endpoints["a"].record_failure()
-    control.page.reset_breaker(7)
+    control.page.breakers.reset(7)
     two[0].follow()
     two[0].endpoints["a"].record_failure()
     assert two[0].endpoints["a"].breaker.due is None
@@ -406,7 +406,7 @@ def test_a_late_worker_does_not_undo_a_reset(two, control):
     with time_machine.travel(1000.5, tick=False) as clock:
         for roster in two:
             break_it(roster)
-        control.page.reset_breaker(7)
+        control.page.breakers.reset(7)
         two[0].follow()
         clock.shift(1.5)
         two[0].follow()
@@ -414,20 +414,20 @@ def test_a_late_worker_does_not_undo_a_reset(two, control):
 
 
 def test_failures_after_a_reset_open_the_breaker_again(two, control):
-    control.page.reset_breaker(7)
+    control.page.breakers.reset(7)
     for roster in two:
         roster.follow()
     break_it(two[1])
     two[1].follow()
     assert two[1].endpoints["a"].rank == OPEN
-    assert control.page.trial_due(7)
+    assert control.page.breakers.trial_due(7)
 
 
 def test_a_reset_affects_one_endpoint_once(two, control):
-    control.page.reset_breaker(7)
+    control.page.breakers.reset(7)
     two[0].follow()
     break_it(two[0])
-    control.page.reset_breaker(6)
+    control.page.breakers.reset(6)
     two[0].follow()
     assert two[0].endpoints["a"].rank == OPEN
 
@@ -478,7 +478,7 @@ def test_a_slot_that_another_process_gives_back_is_taken_at_once(two, control, m
 
 def test_following_reads_no_endpoint_while_no_breaker_changes(two, monkeypatch):
     two[0].follow()
-    monkeypatch.setattr(type(two[0].page), "trial_due", lambda page, slot: pytest.fail("an endpoint was read"))
+    monkeypatch.setattr(BreakerCells, "trial_due", lambda cells, slot: pytest.fail("an endpoint was read"))
     two[0].follow()
 
 

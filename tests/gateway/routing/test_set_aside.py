@@ -91,7 +91,7 @@ def test_after_missing_money_single_requests_show_whether_somebody_has_paid(two,
 def test_an_operators_reset_ends_a_pause(two, control):
     two[0].aside.pause(two[0].endpoints["c"], ErrorCause.MONEY, 600)
     assert ranks(two) == [EXCLUDED, EXCLUDED]
-    control.page.reset_breaker(1)
+    control.page.breakers.reset(1)
     assert ranks(two) == [0, 0]
 
 

@@ -438,12 +438,12 @@ def test_workers_are_notified_of_a_breaker_reset(publisher: Publisher, page: Liv
     page.claim_row().set_trial_due(publisher.slots.by_id[A], 1_800_000_000)
     publisher.live.reset_breaker(A)
     assert publisher.live.trials() == {}
-    assert page.last_reset(publisher.slots.by_id[A]) == page.resets == 1
+    assert page.breakers.last_reset(publisher.slots.by_id[A]) == page.breakers.resets == 1
 
 
 def test_a_breaker_of_an_unknown_endpoint_is_not_reset(publisher: Publisher, page: LivePage) -> None:
     publisher.live.reset_breaker(A)
-    assert page.resets == 0
+    assert page.breakers.resets == 0
 
 
 # Acknowledgement
