@@ -1,6 +1,7 @@
 """Policies to compare: the product's two, others' published rules, and oracles that know the servers."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from random import Random
@@ -23,20 +24,10 @@ NEW = Speeds(0.0, 0.0, 0.0, 0.0)
 
 
 class Simple:
-    """A policy without memory: the lowest score among those that are not full."""
+    """A policy that learns nothing from the requests that it has sent."""
 
     def __init__(self, seed: int = 1) -> None:
         self.random = Random(f"{seed} policy")
-
-    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
-        raise NotImplementedError
-
-    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
-        free = [it for it in views if it.rank < balancer.OPEN and (it.slots is None or it.in_flight < it.slots)]
-        if not free:
-            return None
-        draw = self.random.random
-        return min(free, key=lambda it: (self.score(request, it, views), draw()))
 
     def sent(self, request: Request, view: View, now: float) -> None:
         pass
@@ -51,6 +42,21 @@ class Simple:
         pass
 
 
+class Scored(Simple, ABC):
+    """The lowest score among the endpoints that are not full."""
+
+    @abstractmethod
+    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
+        """Return the score of an endpoint for a request, beside the others. The lowest one is the best."""
+
+    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
+        free = [it for it in views if it.rank < balancer.OPEN and (it.slots is None or it.in_flight < it.slots)]
+        if not free:
+            return None
+        draw = self.random.random
+        return min(free, key=lambda it: (self.score(request, it, views), draw()))
+
+
 class LeastInFlight(Simple):
     """RouterDash's `least_inflight`."""
 
@@ -62,7 +68,7 @@ class LeastInFlight(Simple):
         return views[int(decision.endpoint_id[1:])]
 
 
-class WeightedLeast(Simple):
+class WeightedLeast(Scored):
     """Requests in flight divided by the throughput of a full batch, as an operator would set the weights."""
 
     def score(self, request: Request, view: View, views: Sequence[View]) -> float:
@@ -71,7 +77,7 @@ class WeightedLeast(Simple):
         return (view.in_flight + 1) * (server.a + server.b * batch) / batch
 
 
-class LoadedFirst(Simple):
+class LoadedFirst(Scored):
     """The fewest requests in flight among those with the model in memory, then among the others."""
 
     def score(self, request: Request, view: View, views: Sequence[View]) -> float:
@@ -85,7 +91,7 @@ def _last_model(server: Server) -> str | None:
     return server.waiting[-1].model if server.waiting else server.model
 
 
-class GatewayExtension(Simple):
+class GatewayExtension(Scored):
     """The scorers of the Gateway API Inference Extension: queue 2, KV cache 2, prefix 3, with exact values."""
 
     def __init__(self, seed: int = 1) -> None:
