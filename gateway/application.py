@@ -110,7 +110,7 @@ class Gateway:
             exchange.abort()
             return
         if exchange.line.path.startswith(b"/v1/messages") or _lists_for_anthropic(exchange):
-            body = messages_api.error_body(refusal.status, refusal.code, refusal.message)
+            body = messages_api.anthropic_error(refusal.status, refusal.message)
         elif exchange.line.path.startswith(ROOT):
             body = ollama_error(refusal.message)
         else:

@@ -101,7 +101,7 @@ class MessagesApi(OpenAiApi):
         param: str | None,
         error_type: str | None = None,
     ) -> bytes:
-        return messages_api.error_body(status, code, message, request.request_id.decode())
+        return messages_api.anthropic_error(status, message, request.request_id.decode())
 
 
 class CountTokensApi(MessagesApi):

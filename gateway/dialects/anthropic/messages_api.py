@@ -54,16 +54,12 @@ _encode = msgspec.json.Encoder().encode
 # Errors
 
 
-def error_body(status: int, code: str, message: str, request_id: str | None = None) -> bytes:
-    """Return the body of an error response in Anthropic's format.
-
-    `code` has no place in this format; the parameter gives the function the same signature as the one in
-    `gateway.base.errors`.
-    """
+def anthropic_error(status: int, message: str, request_id: str | None = None) -> bytes:
+    """Return the body of an error response in Anthropic's format, which has no place for RouterDash's codes."""
     return _encode(_error(status, message, request_id))
 
 
-def error_event(status: int, code: str, message: str, request_id: str | None = None) -> bytes:
+def error_event(status: int, message: str, request_id: str | None = None) -> bytes:
     """Return an error as an event of a stream."""
     return server_event("error", _error(status, message, request_id))
 
@@ -118,7 +114,7 @@ def upstream_error_body(body: bytes, status: int) -> bytes:
             return body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return error_body(status, errors.UPSTREAM_ERROR, error.sentence or f"The endpoint returned status {status}.")
+    return anthropic_error(status, error.sentence or f"The endpoint returned status {status}.")
 
 
 def server_event(name: str, data: Any) -> bytes:
@@ -301,7 +297,7 @@ class MessagesDialect(Dialect):
 
     def error_event(self, body: bytes) -> bytes:
         error = msgspec.json.decode(body)["error"]
-        return error_event(_STATUSES.get(error["code"], 502), error["code"], error["message"])
+        return error_event(_STATUSES.get(error["code"], 502), error["message"])
 
 
 DIALECT = MessagesDialect(read_messages_event, usage_on_request=False, read_big=read_messages_event)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.base.errors import UPSTREAM_ERROR
 from gateway.base.request_kinds import CHAT
 from gateway.base.types import Data
 from gateway.dialects import surrogates
@@ -277,4 +276,4 @@ def _event(event: Mapping[str, Any]) -> bytes:
 def _error(error: Any) -> bytes:
     status = error.get("code") if isinstance(error, dict) else None
     known = isinstance(status, int) and 400 <= status < 600
-    return error_event(status if isinstance(status, int) and known else 502, UPSTREAM_ERROR, described(error).sentence)
+    return error_event(status if isinstance(status, int) and known else 502, described(error).sentence)

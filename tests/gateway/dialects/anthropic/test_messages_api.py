@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.base.errors import UPSTREAM_ERROR, UPSTREAM_TIMEOUT
-from gateway.base.errors import error_body as openai_error_body
+from gateway.base.errors import UPSTREAM_ERROR, UPSTREAM_TIMEOUT, error_body
 from gateway.dialects.anthropic.messages_api import (
     DIALECT,
+    anthropic_error,
     counted,
-    error_body,
     error_event,
     read_message,
     read_messages_event,
@@ -52,22 +51,22 @@ RESPONSE_CAPTURES = [captures.load(server, "messages") for server in SERVERS]
     ],
 )
 def test_an_error_has_the_type_of_its_status(status, kind):
-    assert json.loads(error_body(status, "code", "no")) == {"type": "error", "error": {"type": kind, "message": "no"}}
+    assert json.loads(anthropic_error(status, "no")) == {"type": "error", "error": {"type": kind, "message": "no"}}
 
 
 def test_an_error_names_the_request():
-    assert json.loads(error_body(400, "code", "no", "req-1"))["request_id"] == "req-1"
+    assert json.loads(anthropic_error(400, "no", "req-1"))["request_id"] == "req-1"
 
 
 def test_an_error_within_a_stream():
-    assert error_event(503, "code", "busy") == (
+    assert error_event(503, "busy") == (
         b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
     )
 
 
 @pytest.mark.parametrize(("code", "kind"), [(UPSTREAM_TIMEOUT, b'"timeout_error"'), (UPSTREAM_ERROR, b'"api_error"')])
 def test_an_error_of_routerdash_within_a_stream_keeps_its_message(code, kind):
-    event = DIALECT.error_event(openai_error_body(502, code, "it broke off"))
+    event = DIALECT.error_event(error_body(502, code, "it broke off"))
     assert event.startswith(b"event: error\ndata: {")
     assert kind in event
     assert b'"it broke off"' in event
@@ -111,7 +110,7 @@ def test_a_prompt_that_is_too_long_in_the_words_by_which_claude_code_compacts(se
     body = json.dumps({"error": {"code": 400, "message": sentence, "type": "exceed_context_size_error"}}).encode()
     assert json.loads(upstream_error_body(body, 400))["error"]["message"] == message
     assert json.loads(upstream_error_body(body, 503))["error"]["message"] == sentence
-    assert message.encode() in error_event(400, "upstream_error", sentence)
+    assert message.encode() in error_event(400, sentence)
 
 
 def test_an_error_in_the_right_shape_stays():
@@ -254,7 +253,7 @@ def test_a_captured_stream_that_breaks_off_is_incomplete_and_has_its_prompt_toke
 
 
 def test_an_error_within_a_stream_is_held_back():
-    event = error_event(529, "", "busy")
+    event = error_event(529, "busy")
     relay = StreamRelay(DIALECT, "asked", hide_usage=True)
     assert relay.feed(event) == b""
     assert relay.error is not None
