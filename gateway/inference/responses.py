@@ -164,7 +164,7 @@ class ResponsesApi(OpenAiApi):
         slices = translating_response(body, model, keeps_reasoning=keeps_reasoning)
         chat, translation = await request.services.time_slices.start_now(slices)
         attempt.translation = translation
-        if attempt.endpoint.memory.chat_as_messages or (provider is not None and provider.chat_as_messages):
+        if attempt.endpoint.gets_messages:
             slices_of_chat = translating_chat(chat, model, max_output=attempt.route.model.max_output_tokens)
             messages, inner = await request.services.time_slices.start_now(slices_of_chat)
             attempt.translation = msgspec.structs.replace(

@@ -107,6 +107,11 @@ class Endpoint:
         return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
 
     @property
+    def gets_messages(self) -> bool:
+        """True if chat completions are sent to it as Anthropic Messages. ChatApi.send has a copy, to save a call."""
+        return self.memory.chat_as_messages or (self.provider is not None and self.provider.chat_as_messages)
+
+    @property
     def withdrawn(self) -> bool:
         """True if no new request may be sent: it was disabled, drained or deleted. Its rank is EXCLUDED then."""
         return self.facts.operator_state != schema.ENABLED or self.pool.closed

@@ -31,6 +31,7 @@ class ChatApi(OpenAiApi):
 
     def send(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Coroutine[Any, Any, Connection]:
         endpoint = attempt.endpoint
+        # endpoint.gets_messages, without its call
         if endpoint.memory.chat_as_messages or (endpoint.provider is not None and endpoint.provider.chat_as_messages):
             return self._send_as_messages(request, attempt, body)
         return OpenAiApi.send(self, request, attempt, body)  # super() costs each request two calls more

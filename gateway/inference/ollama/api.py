@@ -57,7 +57,6 @@ from gateway.inference.steps.named_models import begin_chain
 from gateway.inference.waiting import set_class
 from gateway.loop.time_slices import Slices, one_slice
 from gateway.providers.bodies import provider_body
-from gateway.routing.endpoint import Endpoint
 from gateway.routing.roster import Roster
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import BROKEN, UpstreamError
@@ -103,7 +102,7 @@ class OllamaApi(OpenAiApi):
         )
         attempt.translation = Translation(dropped=translated.dropped, content_type=LINES, kind=translated.kind)
         path, sent = BY_NAME[translated.kind].target, translated.body
-        if translated.kind == CHAT and (endpoint.memory.chat_as_messages or _has_messages_only(endpoint)):
+        if translated.kind == CHAT and endpoint.gets_messages:
             return await self._send_as_messages(request, attempt, translated)
         if endpoint.provider is not None:
             sent = bytes(provider_body(sent, endpoint.provider, translated.kind, model, has_options=True))
@@ -254,10 +253,6 @@ async def _answer_without_prompt(request: InferenceRequest, parsed: OllamaReques
             found["response"] = ""
         found |= {"done": True, "done_reason": "load"}
     request.exchange.reply(200, (JSON,), msgspec.json.encode(found), request.header_lines())
-
-
-def _has_messages_only(endpoint: Endpoint) -> bool:
-    return endpoint.provider is not None and endpoint.provider.chat_as_messages
 
 
 def _is_at_one_ollama(request: InferenceRequest) -> bool:
