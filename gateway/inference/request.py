@@ -173,8 +173,16 @@ class InferenceRequest:
 
     def header_lines(self) -> bytes:
         """Return header lines of the response: the request's id, endpoint and why, attempts, queue time, and limits."""
-        attempt = self.attempt
-        limits = b"" if self.limited is None else replies.header_lines(self.limited)
+        attempt, limited = self.attempt, self.limited
+        if limited is None:
+            limits = b""
+        else:
+            parts, left = limited.compiled.header_parts, limited.left
+            if parts is None or left is None or limited.anthropic:
+                limits = replies.header_lines(limited)
+            else:  # the same without a call
+                both, at, after = parts
+                limits = both % (left[at], left[after])
         if not self.services.config.route_headers:
             limits += b"" if attempt is None else _dropped_by(attempt)
             return b"x-request-id: %b\r\n%b" % (self.request_id, limits)

@@ -12,7 +12,9 @@ _acquire, _release = _barrier.acquire, _barrier.release
 class PlanOfOne(Plan):
     """The same for one subject that has a limit a minute, without loops over subjects.
 
-    The counts of the own place are known when they are stored, so that only the places of other rows are loaded.
+    The counts of the own place are known when they are stored, so that only the places of other rows are loaded. While
+    no other process counts, a request needs no claim: it is counted if there is room, and given back if another process
+    has begun to count meanwhile.
     """
 
     __slots__ = ("_most", "_own")
@@ -25,6 +27,30 @@ class PlanOfOne(Plan):
         clock = self.clock
         if clock() >= self._until:  # until then the subject keeps its place
             return super().enter(tokens)
+        changes, most_flying, most_requests, most_tokens = self._most
+        if changes == NEVER:
+            return self._enter_beside_others(tokens)
+        words = self._words
+        in_flight, request_cell, all_requests, token_cell, all_tokens, _ = self._own
+        flying, requests, of_tokens = words[in_flight] + 1, words[all_requests] + 1, words[all_tokens] + tokens
+        if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
+            return super().enter(tokens)
+        try:
+            self._shorts[request_cell] += 1
+            self._halves[token_cell] += tokens
+        except ValueError:
+            raise full_cell() from None
+        words[all_requests] = requests
+        words[all_tokens] = of_tokens
+        words[in_flight] = flying
+        _acquire()
+        _release()
+        if words[CHANGES] != changes:  # another process counts, which may not have seen this request
+            self.leave(self.number, 1, tokens)
+            return super().enter(tokens)
+        return [most_flying - flying, most_requests - requests, most_tokens - of_tokens]
+
+    def _enter_beside_others(self, tokens: int) -> list[int] | Excess:
         words = self._words
         in_flight, request_cell, all_requests, token_cell, all_tokens, claim = self._own
         words[in_flight] = flying = words[in_flight] + 1
@@ -32,9 +58,7 @@ class PlanOfOne(Plan):
         _acquire()
         _release()
         requests, of_tokens = words[all_requests] + 1, words[all_tokens] + tokens
-        changes, most_flying, most_requests, most_tokens = self._most
-        if words[CHANGES] != changes:
-            most_flying, most_requests, most_tokens = self._most_beside_others()
+        most_flying, most_requests, most_tokens = self._most_beside_others()
         if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
             self._undo()
             return super().enter(tokens)

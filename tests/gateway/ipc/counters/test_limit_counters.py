@@ -1,10 +1,12 @@
 """Limits of several processes, with a fake clock."""
 
+from array import array
+
 import pytest
 
 from gateway.ipc.counters import places, plan_of_one
 from gateway.ipc.counters import plan as plans
-from gateway.ipc.counters.counter_file import CELL_SECONDS, MAX_REQUESTS_IN_CELL, REQUEST_CELLS
+from gateway.ipc.counters.counter_file import CELL_SECONDS, MAX_REQUESTS_IN_CELL, PLACE_WORDS, REQUEST_CELLS
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.plan import CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, Allowance, Charge, Excess
 from gateway.ipc.live_page import memory_barrier
@@ -356,13 +358,18 @@ def test_a_process_that_begins_to_count_in_the_middle_of_a_taking_is_seen(world,
     plan = kept_plan(world.start(), one_a_minute)
     world.clock.now += 63.0
     plan.look()
+    counters = world.page.counters
+    first = counters.find(0, counters.tag("key", "a"))
+    own = slice(first, first + PLACE_WORDS)
+    before = counters.words[own].tolist()
     acquire = plan_of_one._acquire
 
     def another_takes():
         monkeypatch.setattr(plan_of_one, "_acquire", acquire)
-        plan._undo()  # the claim is not stored yet as others see it
+        stored = counters.words[own].tolist()
+        counters.words[own] = memoryview(array("Q", before))  # others do not see the stores yet
         taken(world.start(), one_a_minute).settle()
-        plan._claim(0)
+        counters.words[own] = memoryview(array("Q", stored))
         acquire()
 
     monkeypatch.setattr(plan_of_one, "_acquire", another_takes)
