@@ -42,6 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     with started() as gateway:
         count_elsewhere(gateway, options.others)
+        gateway.plain(5 * WARM_UP)
         ticks = gateway.ticks()
         rounds = [measure(gateway, number, options.requests) for number in range(options.rounds)]
         user, system = (after - before for before, after in zip(ticks, gateway.ticks(), strict=True))

@@ -37,19 +37,29 @@ class Reserve:
 class BudgetExceeded:
     """The budget that forbids a request."""
 
-    __slots__ = ("budget", "is_unpriced", "level", "requested", "resets_at", "used")
+    __slots__ = ("budget", "is_unpriced", "level", "requested", "reserved", "resets_at", "used")
 
     def __init__(
-        self, level: str, budget: Budget, used: int, requested: int, resets_at: float | None, *, is_unpriced: bool
+        self,
+        level: str,
+        budget: Budget,
+        used: int,
+        requested: int,
+        resets_at: float | None,
+        *,
+        reserved: int = 0,
+        is_unpriced: bool = False,
     ) -> None:
-        """`used`: without this request. `resets_at`: seconds since 1970; None: never.
+        """`used`: without this request; `reserved`: the part of it that running requests have reserved.
 
-        `is_unpriced`: the request has no price, and the budget refuses such.
+        `resets_at`: seconds since 1970; None: never. `is_unpriced`: the request has no price, and the budget refuses
+        such.
         """
         self.level = level
         self.budget = budget
         self.used = used
         self.requested = requested
+        self.reserved = reserved
         self.resets_at = resets_at
         self.is_unpriced = is_unpriced
 
@@ -149,8 +159,9 @@ class Budgets:
         self.let_go(places)
         (level, _, budget), view, amount = exceeded
         used = self._reader.used(view) or 0  # without its own claim
+        reserved = max(0, used - (self._reader.spent(view) or 0))
         resets_at = periods.end_of(budget.period, day, self._zone)
-        return BudgetExceeded(level, budget, used, amount, resets_at, is_unpriced=False)
+        return BudgetExceeded(level, budget, used, amount, resets_at, reserved=reserved)
 
     def _fits(self, demand: Demand, view: TagView, amount: int) -> bool:
         """Return True if a budget is not exceeded by the claims, or not spent if nothing is."""

@@ -116,7 +116,11 @@ def test_a_hard_budget_reserves_the_longest_response(gateway, sim):
     model = gateway.add(sim.add())
     Published(gateway).publish(0)
     gateway.limit(budgets=(Budget("b", TOKENS, DAY, 5000, hard=True),))
-    assert error_of(gateway.chat(model)) == (429, "insufficient_quota")
+    refused = gateway.chat(model)
+    assert error_of(refused) == (429, "insufficient_quota")
+    assert "Used 0, " in refused.json()["error"]["message"]
+    assert "At most 5000 fits." in refused.json()["error"]["message"]
+    assert (refused.headers["x-should-retry"], refused.headers.get("retry-after")) == ("false", None)
     assert gateway.chat(model, max_tokens=1000).status == 200
 
 
