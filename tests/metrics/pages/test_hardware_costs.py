@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from gateway.prices.book import NANO
 from metrics.counting.hardware import HARDWARE_COLUMNS, IDLE
@@ -41,6 +43,14 @@ def test_a_month_of_idle_time_is_in_the_table(as_viewer: Api, costly: None) -> N
     text = one_line(as_viewer.get("/usage?by=month").content.decode())
     assert '<th scope="row" class="w4">2026-01</th>' in text
     assert '<span title="9 EUR">9.00' in text
+
+
+def test_only_the_page_by_month_reads_a_year_of_days(as_viewer: Api, costly: None) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        text = one_line(as_viewer.get("/usage?by=model").content.decode())
+    assert '<a href="/usage?by=month#costs">Costs by month</a>' in text
+    assert "9 EUR" not in text
+    assert not [query for query in captured if "2025-" in query["sql"]]
 
 
 def test_without_own_hardware_nothing_of_it_is_shown(as_viewer: Api, shown_world: World) -> None:
