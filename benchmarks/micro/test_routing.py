@@ -18,6 +18,7 @@ class Candidate:
     id: str
     in_flight: int
     pending: int = 0
+    recent_prompt: float = 0.0
     rank: int = 0
     tier: int = 1
     slots: int | None = None

@@ -14,6 +14,7 @@ from benchmarks.routing import workloads
 from benchmarks.routing.fleets import Fleet
 from benchmarks.routing.server import Job, Server
 from gateway.routing.balancer import EXCLUDED
+from gateway.routing.cost_parts import recent_mean
 
 WARM = 0.15  # share of the run at its beginning that is not measured
 TICK = 0.5  # seconds between two looks at the queue
@@ -32,6 +33,7 @@ class View:
         self.slots = server.shape.slots if server.shape.tells_slots else None
         self.in_flight = 0
         self.pending = 0  # prompt tokens sent whose responses have not begun
+        self.recent_prompt = 0.0  # see gateway.routing.adaptive.LoadedCandidate
         self.read = 0  # prompt tokens sent so far
         self.sent = self.completed = 0
         self.most = 0  # the most requests in flight beyond 2 * completions, since it returned
@@ -262,6 +264,8 @@ class Run:
         view.count(1, self.now)
         request.shared_before = view.shared(self.now)
         view.pending += request.unread
+        if not view.server.shape.paged:
+            view.recent_prompt = recent_mean(view.recent_prompt, request.job.prompt)
         view.read += request.unread
         request.read_before = view.read
         view.sent += 1
@@ -306,7 +310,11 @@ class Run:
         view.completed += 1
         session, turn = request.session, request.turn + 1
         if turn < len(session.turns):
-            self._push(self.now + session.turns[turn].think, _TURN, (session, turn))
+            self.begin(session, self.now + session.turns[turn].think, turn)
+
+    def begin(self, session: workloads.Session, at: float, turn: int = 0) -> None:
+        """Let a turn of a session arrive at a moment."""
+        self._push(at, _TURN, (session, turn))
 
     def _change(self, change: Change) -> None:
         view = self.views[change.server]

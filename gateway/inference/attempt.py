@@ -9,8 +9,9 @@ from gateway.dialects.sse_relay import Relay
 from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD
 from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
-from gateway.routing.adaptive import Row, expected_seconds
+from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
+from gateway.routing.cost_parts import expected_seconds, recent_mean
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.loaded_models import ModelLoad
@@ -105,6 +106,9 @@ class Attempt:
             in_flight, pending, read, shared = learned.totals(endpoint)
             others = pending - own if pending > own else 0
         expected = expected_seconds(row, unread, output, in_flight, others)
+        if row.replaced:
+            memory = endpoint.memory
+            memory.recent_prompt = recent_mean(memory.recent_prompt, prompt)
         if self.load is not None:
             expected = self._with_load(self.load, row, expected, unread + others)
         self.start = Work(

@@ -9,8 +9,8 @@ The cost of a request at an endpoint is its expected duration, plus the time by 
 
 A bulk request has greater weights of harm (BULK_HARM), so that it avoids endpoints where others run.
 The four parameters are learned (gateway.registry.schema.Speeds). An endpoint that is full may still cost the least:
-then the request waits for it, for a bounded time. It does not wait for one of a better tier: an endpoint of a worse
-tier gets it at once. Pure functions: no I/O, no lock.
+then the request waits for it, for a bounded time. That costs more where it will replace the prefix of another client
+(SLOT_CACHES). It does not wait for one of a better tier: an endpoint of a worse tier gets it at once. Pure functions.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -50,6 +50,10 @@ NEGLIGIBLE_READ = 0.001 * UNKNOWN_BYTES_PER_TOKEN  # seconds a prompt token, tim
 # Before anything is measured: share / write and read / write of an engine, and the parameters of a slow GPU.
 RATIOS = {"vllm": (0.01, 0.008), "llamacpp": (0.2, 0.03), "ollama": (0.2, 0.03), "lm_studio": (0.2, 0.03)}
 UNKNOWN_RATIOS = (0.05, 0.03)
+SLOT_CACHES = {"llamacpp", "ollama", "lm_studio"}  # engines whose slots each keep the prefix of their last request
+# Prompts that are read again once a request has waited for such a slot: that of the client which had it and pauses, and
+# its own, which others have replaced there. Both are taken to be as long as the last ones there.
+REPLACED = 2.0
 UNMEASURED = Speeds(setup=0.005, read=0.0003, write=0.02, share=0.002)
 UNKNOWN_LOAD_SECONDS = 15.0
 
@@ -69,6 +73,10 @@ class LoadedCandidate(Candidate, Protocol):
     @property
     def pending(self) -> int:
         """Prompt tokens of requests of this process whose responses have not begun."""
+
+    @property
+    def recent_prompt(self) -> float:
+        """Mean prompt tokens of the last requests there (gateway.routing.cost_parts.recent_mean); 0: unknown."""
 
 
 C = TypeVar("C", bound=LoadedCandidate)
@@ -102,6 +110,7 @@ class Row(Generic[C]):
     few: int  # requests in flight from which on a cost counts more, during the slow start; else NO_LIMIT
     load: float  # seconds until the model is loaded there; 0 if it is
     weight: float = 1.0  # factor that setup, read, write, share and load contain, and thereby every cost
+    replaced: float = 0.0  # prompts that are read again if the request waits for a slot
     spill: float = NEVER  # expected wait, times the weight, beyond which it counts as full if a worse tier is free
     # Candidate, id, setup, read, write + share, share, edge, few: a plain tuple is unpacked in a fifth of the time.
     terms: tuple[C, str, float, float, float, float, int, int] = ()  # type: ignore[assignment]
@@ -144,8 +153,9 @@ def row(
     )
     terms = (candidate, candidate.id, setup, read, write + share, share, edge, few)
     return Row(
-        candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight, spill, terms, unweighted
-    )
+        candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight,
+        REPLACED if kind in SLOT_CACHES else 0.0, spill, terms, unweighted,
+    )  # fmt: skip
 
 
 class PublishedCandidate(LoadedCandidate, Protocol):
@@ -187,6 +197,7 @@ def _edge_cost(of: Row[C], demand: Demand, unread: float, in_flight: int, pendin
     if n >= slots:  # it begins when one of the running requests ends
         others = output if typical is None else typical
         total = (waiting + n - slots + 1) * (setup + read * unread + others * (write + share * slots)) / slots
+        total += of.replaced * read * (of.candidate.recent_prompt or demand.prompt)
         n, pending = slots - 1, 0
     total += setup + read * (pending + unread) + output * (write + share * (n + 1))
     total += n * (decode * share * output + prefill * read * unread)
@@ -195,15 +206,6 @@ def _edge_cost(of: Row[C], demand: Demand, unread: float, in_flight: int, pendin
     if n >= of.few:
         total *= 2.0 * (n + 1) / of.few
     return total
-
-
-def expected_seconds(of: Row[C], unread: float, output: float, in_flight: int, pending: int) -> float:
-    """Return the expected duration of a request there, which is one of those in flight, without its harm to them.
-
-    `unread`: its prompt tokens that are not in the prefix cache.
-    """
-    setup, read, write, share = of.unweighted
-    return setup + read * (pending + unread) + output * (write + share * in_flight)
 
 
 def is_spilling(of: Row[C], output: float, in_flight: int, pending: int) -> bool:
@@ -354,15 +356,15 @@ def pick(
         if not found or (best == OPEN and any(it.rank < OPEN and not it.is_full for it in edges)):
             best, found = _despite_few(edges, demand)
         if not found:
-            return _none_free(edges)
+            return FULL if any(it.is_full for it in edges) else None
         if _waits(edges, best, min(found)[0], demand):
             return FULL
         best, found = _instead_of_a_load(edges, best, found, rows)
+    found.sort()
+    if best == OPEN and found:
+        return _trial(rows, found)
     if len(found) <= 1:
         return _only(rows, found, best)
-    found.sort()
-    if best == OPEN:
-        return _trial(rows, found)
     del found[MAX_RECORDED_SCORES:]
     least, name, few = found[0]
     if found[1][0] <= least * NEAR:
@@ -394,15 +396,9 @@ def _reason(name: str, few: int, demand: Demand) -> str:
     return FASTEST if few == NO_LIMIT else PROBE
 
 
-def _none_free(edges: Iterable[_Edge]) -> Decision | None:
-    return FULL if any(it.is_full for it in edges) else None
-
-
 def _only(rows: Sequence[Row[C]], found: Found, best: int) -> Decision | None:
     if not found:
         return None
-    if best == OPEN:
-        return _trial(rows, found)
     reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else ONLY
     return Decision(found[0][1], reason, (), _recorded(found))
 

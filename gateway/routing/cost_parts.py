@@ -1,8 +1,10 @@
-"""Parts of a cost in adaptive routing, for people: what `gateway.routing.adaptive.pick` adds up in one number."""
+"""Parts of a cost in adaptive routing, which `gateway.routing.adaptive.pick` adds up in one number."""
 
 from typing import Any, NamedTuple
 
-from gateway.routing.adaptive import Demand, Row
+from gateway.routing.adaptive import C, Demand, Row
+
+RECENT = 0.25  # weight of the newest prompt in the mean of the last ones
 
 
 class CostParts(NamedTuple):
@@ -11,7 +13,7 @@ class CostParts(NamedTuple):
     own: float  # expected duration
     harm: float  # by which it delays the requests that run there
     cold: float  # until the model is loaded, and what that costs those that run there
-    wait: float  # until a slot is free
+    wait: float  # until a slot is free, and to read prompts again that are replaced by waiting for it
     factor: float  # more than 1 for an endpoint with few completions that has requests already
     weight: float = 1.0  # of the endpoint, set by staff
 
@@ -29,6 +31,7 @@ def cost_parts(of: Row[Any], demand: Demand, in_flight: int, pending: int, waiti
         typical = output if demand.typical is None else demand.typical
         each = of.setup + of.read * unread + typical * (of.write + of.share * of.slots)
         wait = (waiting + n - of.slots + 1) * each / of.slots
+        wait += of.replaced * of.read * (of.candidate.recent_prompt or demand.prompt)
         n, pending = of.slots - 1, 0
     own = of.setup + of.read * (pending + unread) + output * (of.write + of.share * (n + 1))
     harm = n * (decode * of.share * output + prefill * of.read * unread)
@@ -41,3 +44,17 @@ def cost_parts(of: Row[Any], demand: Demand, in_flight: int, pending: int, waiti
         factor=2.0 * (n + 1) / of.few if n >= of.few else 1.0,
         weight=of.weight,
     )
+
+
+def expected_seconds(of: Row[C], unread: float, output: float, in_flight: int, pending: int) -> float:
+    """Return the expected duration of a request there, which is one of those in flight, without its harm to them.
+
+    `unread`: its prompt tokens that are not in the prefix cache.
+    """
+    setup, read, write, share = of.unweighted
+    return setup + read * (pending + unread) + output * (write + share * in_flight)
+
+
+def recent_mean(mean: float, tokens: int) -> float:
+    """Return `LoadedCandidate.recent_prompt` after another prompt."""
+    return mean + RECENT * (tokens - mean) if mean else tokens

@@ -170,6 +170,11 @@ class Endpoint:
         """See gateway.routing.balancer.Candidate."""
         return self.facts.tier
 
+    @property
+    def recent_prompt(self) -> float:
+        """See gateway.routing.adaptive.LoadedCandidate."""
+        return self.memory.recent_prompt
+
     def clean_event(self, event: bytes) -> bytes:
         """Remove the API key from an event with an error of the endpoint; of a provider also ids of its account."""
         event = self.redactor.clean(event)

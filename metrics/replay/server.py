@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gateway.registry.schema import ENABLED, ONLINE
 from gateway.routing.balancer import rank
+from gateway.routing.cost_parts import recent_mean
 from metrics.learning.fit import Parameters
 from metrics.replay.nodes import Node, PrefixCache
 from metrics.replay.traffic import Group, PastSession, Turn
@@ -54,15 +55,17 @@ class ReplayedServer:
 
     __slots__ = (
         "_behaviours", "_left", "_number", "_places", "_reading", "_waiting", "_writers", "_writing", "at", "cache",
-        "id", "in_flight", "number", "pending", "rank", "read", "slots", "tier", "trial_due", "version",
+        "id", "in_flight", "number", "pending", "rank", "read", "recent_prompt", "slots", "tier", "version",
     )  # fmt: skip
+    trial_due = 0.0
 
     def __init__(self, number: int, node: Node) -> None:
         self.id, self.number = node.id, number
         self.slots = node.slots
-        self.tier, self.trial_due = node.tier, 0.0
+        self.tier = node.tier
         self.rank = rank(ONLINE, ENABLED, node.tier)
         self.in_flight = self.pending = 0
+        self.recent_prompt = 0.0
         self.read = 0  # prompt tokens that were sent so far
         self.version = 0  # of its next event
         self.at = 0.0
@@ -78,6 +81,7 @@ class ReplayedServer:
 
     def submit(self, one: Played, now: float) -> None:
         self.advance(now)
+        self.recent_prompt = recent_mean(self.recent_prompt, one.turn.prompt)
         if len(self._reading) + self._writing < self._places:
             self._begin(one)
         else:

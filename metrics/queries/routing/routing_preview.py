@@ -115,6 +115,7 @@ class PreviewCandidate:
     due: int  # see BreakerCells.trial_due
     now: float
     pending: int = 0  # prompt tokens whose responses have not begun
+    recent_prompt: float = 0.0  # only gateways know it
     paused: bool = False
     lacking: bool = False  # it cannot serve this kind of request, not even by a translation
     needs: Needs = NO_NEEDS  # of the request

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.routing import few_clients
 from benchmarks.routing.fleets import BY_NAME, SHAPES, Fleet, Mix
 from benchmarks.routing.policies import POLICIES, Adaptive
 from benchmarks.routing.simulate import saturation
@@ -152,6 +153,16 @@ def test_no_request_waits_longer_than_its_work_takes_at_a_free_endpoint(monkeypa
     run(BY_NAME["F9"], load=0.6, requests=800)
     assert len(declined) > 50
     assert all(waited < at_once for waited, at_once in declined)
+
+
+def test_waiting_leaves_prefixes_to_clients_that_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On llama.cpp, whose slots each keep one prefix, a request that waits replaces that of another client."""
+    served, _, slowest, cached, _ = few_clients.figures("adaptive", 1)
+    monkeypatch.setattr(adaptive, "REPLACED", 0.0)
+    served_before, _, slowest_before, cached_before, _ = few_clients.figures("adaptive", 1)
+    assert served > 1.05 * served_before
+    assert slowest < 1.05 * slowest_before
+    assert cached > cached_before + 0.03
 
 
 @pytest.mark.parametrize("fleet", ["F1", "F9"])

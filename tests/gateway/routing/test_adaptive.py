@@ -22,6 +22,7 @@ from gateway.routing.adaptive import (
     row,
 )
 from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL
+from gateway.routing.cost_parts import cost_parts, expected_seconds
 
 FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
 SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
@@ -39,6 +40,7 @@ class Endpoint:
     trial_due: float = 0.0
     in_flight: int = 0
     pending: int = 0
+    recent_prompt: float = 0.0
 
 
 def fast(name: str = "fast", **values: object) -> Row[Endpoint]:
@@ -329,6 +331,17 @@ def test_the_choice_is_that_of_the_formula(seed: int) -> None:
         assert [cost for _, cost in decision.costs] == pytest.approx([1000 * cost for cost, _ in costs[:8]], abs=1.01)
 
 
+@pytest.mark.parametrize(("kind", "waits"), [("vllm", True), ("llamacpp", False)])
+def test_a_request_does_not_wait_where_it_would_replace_a_prefix(kind: str, waits: bool) -> None:
+    """If reading that again takes longer than the free endpoint."""
+    quick = Endpoint("quick", slots=4, in_flight=4, recent_prompt=8000.0)
+    rows = [row(quick, Speeds(0.01, 0.001, 0.01, 0.001, 256), kind), row(Endpoint("free"), SLOW, kind)]
+    assert (pick(rows, CHAT) is FULL) == waits
+    of, demand = rows[0], CHAT
+    total = cost_parts(of, demand, 4, 0, 3).total
+    assert total == pytest.approx(adaptive._edge_cost(of, demand, demand.prompt, 4, 0, 3))
+
+
 # Tiers
 
 
@@ -418,5 +431,5 @@ def test_expected_seconds_have_no_cost_weight() -> None:
     dear = row(Endpoint("dear"), FAST, "vllm", weight=4.0)
     plain = row(Endpoint("x"), FAST, "vllm")
     expected = 0.01 + 0.0001 * (1000 + 100) + 200 * (0.01 + 0.001 * 3)
-    assert adaptive.expected_seconds(dear, 1000.0, 200.0, 3, 100) == pytest.approx(expected)
-    assert adaptive.expected_seconds(plain, 1000.0, 200.0, 3, 100) == pytest.approx(expected)
+    assert expected_seconds(dear, 1000.0, 200.0, 3, 100) == pytest.approx(expected)
+    assert expected_seconds(plain, 1000.0, 200.0, 3, 100) == pytest.approx(expected)

@@ -9,6 +9,7 @@ from gateway.registry.schema import Speeds
 from gateway.routing import adaptive
 from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import FULL
+from gateway.routing.cost_parts import expected_seconds
 
 LOOK = 0.05  # seconds between two looks at the queue
 
@@ -22,10 +23,11 @@ class Endpoint:
     tier: int = 1
     trial_due: float = 0.0
     pending: int = 0
+    recent_prompt: float = 0.0
 
 
 def alone(of: adaptive.Row[Endpoint], demand: Demand) -> float:
-    return adaptive.expected_seconds(of, demand.prompt, demand.output, 1, 0)
+    return expected_seconds(of, demand.prompt, demand.output, 1, 0)
 
 
 speeds = st.builds(
@@ -62,5 +64,5 @@ def test_it_only_waits_for_an_earlier_end(free, full, slots, waiting):
     last = adaptive.row(Endpoint("full", slots, slots), full, "ollama")
     demand = Demand(1000, 100)
     if adaptive.pick([*rows, last], demand, waiting=waiting) is FULL:
-        own = adaptive.expected_seconds(last, demand.prompt, demand.output, slots, 0)
+        own = expected_seconds(last, demand.prompt, demand.output, slots, 0)
         assert own < min(alone(of, demand) for of in rows)

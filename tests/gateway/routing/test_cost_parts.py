@@ -1,7 +1,8 @@
 """The parts of a cost add up to the cost by which the adaptive policy chooses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from gateway.registry.schema import Speeds
 from gateway.routing import adaptive
 from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import FULL
-from gateway.routing.cost_parts import CostParts, cost_parts
+from gateway.routing.cost_parts import CostParts, cost_parts, recent_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Server:
     trial_due: float = 0.0
     in_flight: int = 0
     pending: int = 0
+    recent_prompt: float = 0.0
 
 
 SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
@@ -81,3 +83,20 @@ def test_few_completions_multiply_the_cost() -> None:
     probed = Speeds(0.1, 0.001, 0.02, 0.005, completions=1)
     assert parts(Server(in_flight=3), Demand(1, 1), probed).factor == 2 * 4 / 3
     assert parts(Server(in_flight=2), Demand(1, 1), probed).factor == 1
+
+
+def test_waiting_for_a_slot_replaces_the_prefix_that_it_keeps() -> None:
+    """That of the client which had it, and the request's own, each as long as the last prompts there."""
+    demand, full = Demand(600, 100), Server(slots=2, in_flight=2, recent_prompt=400.0)
+    shared, own = (cost_parts(adaptive.row(full, SPEEDS, kind), demand, 2, 0, 0) for kind in ("vllm", "llamacpp"))
+    assert own.wait - shared.wait == pytest.approx(2 * 0.001 * 400)
+    assert own.total - own.wait == pytest.approx(shared.total - shared.wait)
+    unknown = replace(full, recent_prompt=0.0)
+    own = cost_parts(adaptive.row(unknown, SPEEDS, "llamacpp"), demand, 2, 0, 0)
+    assert own.wait - shared.wait == pytest.approx(2 * 0.001 * 600)
+    assert cost_parts(adaptive.row(full, SPEEDS, "llamacpp"), demand, 1, 0, 0).wait == 0  # a slot is free
+
+
+def test_the_newest_prompts_count_most() -> None:
+    assert recent_mean(0.0, 900) == 900
+    assert recent_mean(900.0, 100) == 700

@@ -1,6 +1,7 @@
 """What a gateway has learned about its routes, and what it expects of requests."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,8 @@ from gateway.registry.schema import EngineState, Lengths, Model, Speeds
 from gateway.registry.writer import Changes
 from gateway.routing import endpoint as endpoint_module
 from gateway.routing import learned_routes
-from gateway.routing.adaptive import NEVER, NO_LIMIT, UNKNOWN_LOAD_SECONDS
-from gateway.routing.balancer import Decision
+from gateway.routing.adaptive import NEVER, NO_LIMIT, REPLACED, UNKNOWN_LOAD_SECONDS
+from gateway.routing.balancer import ONLY, Decision
 from gateway.routing.learned_routes import HEARD_SECONDS, OTHERS_SECONDS, LearnedFacts
 from gateway.routing.loaded_models import HESITATION
 from tests.gateway.samples import make_endpoint
@@ -110,6 +111,16 @@ def test_few_lengths_are_kept(learned, monkeypatch):
     for number in range(10):
         assert learned.lengths["m", str(number)]
         assert len(learned.lengths) <= 3
+
+
+@pytest.mark.parametrize("replaced", [0.0, REPLACED])
+def test_prompts_are_remembered_where_each_slot_keeps_one(learned, roster, replaced):
+    routes = roster.routes("m")
+    of = replace(learned.routes(routes, CHAT).rows[0], replaced=replaced)
+    for prompt in (400, 800):
+        of.candidate.enter()
+        Attempt(routes.by_id[of.id], Decision(of.id, ONLY, ()), trial=False).begin(learned, of, prompt, 10.0)
+    assert of.candidate.recent_prompt == (500 if replaced else 0)
 
 
 def test_counts_are_those_of_all_processes(learned, roster, config):

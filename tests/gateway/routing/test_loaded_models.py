@@ -23,6 +23,7 @@ class Candidate:
     trial_due: float = 0.0
     in_flight: int = 0
     pending: int = 0
+    recent_prompt: float = 0.0
     tier: int = 1
 
 

@@ -28,6 +28,7 @@ class Server:
     endpoint: FakeEndpoint
     in_flight: int = 0
     pending: int = 0
+    recent_prompt: float = 0.0
     served: int = 0
     reads_until: float = 0.0
     has_system: bool = False
