@@ -1,6 +1,7 @@
 """/api/live and /api/route: requests that run now, and where a request would go now."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import Error
@@ -12,6 +13,7 @@ from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
 from gateway.base.errors import Refusal
+from gateway.base.queue_class import BULK, INTERACTIVE, read_class
 from metrics.api.common import NO_CONVERSATION, BadRequest, checked
 from metrics.api.routing_serializers import (
     CancelledSerializer,
@@ -83,7 +85,7 @@ class RoutePreview(APIView):
         question = RouteQuestion(
             sample.parsed.model, values["kind"], sample=sample, may_use_external=_may_use_external(sample.key_id)
         )
-        return _answer(question, sample.key_id, limits_of)
+        return _answer(question, sample.key_id, limits_of, headers)
 
 
 def _may_use_external(key_id: object) -> bool:
@@ -93,15 +95,33 @@ def _may_use_external(key_id: object) -> bool:
     return bool(stored_keys().filter(pk=key_id).values_list("external", flat=True).first())
 
 
-def _answer(question: RouteQuestion, key_id: object, limits_of: LimitsOf) -> Response:
+def _answer(
+    question: RouteQuestion, key_id: object, limits_of: LimitsOf, headers: Mapping[bytes, bytes] | None = None
+) -> Response:
+    """Return the response. `headers`: those of an inference request, with names in lower case."""
     if not runtime.installation.is_serving():
         raise NotReady
     preview = current_route(question)
     if preview is None:
         raise NotFound(f"The model {question.model!r} does not exist; GET /v1/models lists the models.")
     key = key_id if isinstance(key_id, str) else None
+    has_bulk_only = key is not None and bool(stored_keys().filter(pk=key).values_list("bulk", flat=True).first())
+    is_flex = question.sample is not None and question.sample.parsed.is_flex
     try:
-        limits = admission_document(admission_now(key, question.kind, expected_tokens(question, key), limits_of))
+        of_class = read_class(headers or {}, is_flex=is_flex, default=BULK if has_bulk_only else INTERACTIVE)
+    except Refusal as refusal:
+        raise BadRequest(refusal.message) from None
+    try:
+        limits = admission_document(
+            admission_now(
+                key,
+                question.kind,
+                expected_tokens(question, key),
+                limits_of,
+                is_bulk=of_class == BULK,
+                has_bulk_only=has_bulk_only,
+            )
+        )
     except Error:
         limits = None
     return Response({**preview, "limits": limits})

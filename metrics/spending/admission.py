@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, TypedDict
 
+from gateway.base.queue_class import part_for_bulk
 from gateway.base.request_kinds import BY_NAME
 from gateway.registry.limits import (
     CONCURRENCY,
@@ -46,10 +47,19 @@ class AdmissionPayload(TypedDict):
     instead: str | None
 
 
-def admission_now(key_id: str | None, kind: str, tokens: int, limits_of: LimitsOf) -> AdmissionPayload:
+def admission_now(
+    key_id: str | None,
+    kind: str,
+    tokens: int,
+    limits_of: LimitsOf,
+    *,
+    is_bulk: bool = False,
+    has_bulk_only: bool = False,
+) -> AdmissionPayload:
     """Return whether the limits would admit a request of an API key that reserves so many tokens.
 
-    None: a request without an API key. Raises django.db.Error.
+    None: a request without an API key. `is_bulk`: it is a bulk request, which may use a part of shared limits;
+    `has_bulk_only`: the key has no others, so that it shares its own limits with none. Raises django.db.Error.
     """
     subjects: list[Subject] = [(EVERYONE_LEVEL, "")]
     if key_id is not None:
@@ -57,7 +67,13 @@ def admission_now(key_id: str | None, kind: str, tokens: int, limits_of: LimitsO
         subjects = [(KEY_LEVEL, key_id), *([(USER_LEVEL, owner.id)] if owner else []), *subjects]
     found = limits_of(subjects)
     limits = [(subject, found[subject]) for subject in subjects if subject in found]
-    exceeded = [it for subject, facts in limits for it in _limits(subject, facts, kind, tokens)]
+    exceeded = [
+        it
+        for subject, facts in limits
+        for it in _limits(
+            subject, facts, kind, tokens, in_part=is_bulk and not (has_bulk_only and subject[0] == KEY_LEVEL)
+        )
+    ]
     instead = None
     if BY_NAME[kind].needs_slot:
         for subject, budget in ((subject, budget) for subject, facts in limits for budget in facts.budgets):
@@ -71,16 +87,17 @@ def admission_now(key_id: str | None, kind: str, tokens: int, limits_of: LimitsO
     return {"decision": decision, "exceeded": exceeded, "instead": instead}  # type: ignore[typeddict-item]
 
 
-def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int) -> Iterator[ExceededPayload]:
+def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int, *, in_part: bool) -> Iterator[ExceededPayload]:
     has_slot, use = BY_NAME[kind].needs_slot, None
     for name, requested in ((CONCURRENCY, 1), (REQUESTS, 1), (TOKENS, tokens)):
-        amount = getattr(facts, name)
-        if amount is None or not (has_slot or name == REQUESTS):
+        whole = getattr(facts, name)
+        if whole is None or not (has_slot or name == REQUESTS):
             continue
+        amount = part_for_bulk(whole) if in_part else whole
         use = use or runtime.installation.limit_use(*subject)
         used = getattr(use, name)
         if used + requested > amount:
-            waits = has_slot and name in facts.waiting and requested <= amount
+            waits = has_slot and name in facts.waiting and requested <= whole
             yield {
                 "level": subject[0], "limit": name, "period": None, "amount": amount, "used": used,
                 "requested": requested, "waits": waits,

@@ -64,14 +64,18 @@ def current_route(question: RouteQuestion) -> RoutePayload | None:
 
 
 def expected_tokens(question: RouteQuestion, key_id: str | None) -> int:
-    """Return the tokens that a gateway expects of the request of an API key: these it takes from limits on tokens."""
+    """Return the tokens that a gateway expects of the request of an API key: these it takes from limits on tokens.
+
+    Each of the choices that the request asks for has the expected output.
+    """
     lengths = runtime.installation.lengths(question.model, key_id)
     if question.sample is not None:
         generates = question.kind in GENERATING
         demand = sample_demand(question.sample, lengths, lengths.output, generates=generates)
     else:
         demand = demand_of(question.kind, lengths, question.prompt_tokens, question.output_tokens)
-    return int(demand.prompt) + int(demand.output)
+    choices = 1 if question.sample is None else question.sample.parsed.choices
+    return int(demand.prompt) + int(demand.output) * choices
 
 
 def _plan(question: RouteQuestion, names: ModelNames | None) -> NamePlan | None:

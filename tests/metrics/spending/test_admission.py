@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from access.limits.tables import LimitRow
 from access.models import INFERENCE, READ_ENDPOINTS, ApiKey, User
 from gateway.base.request_kinds import CHAT, COUNT_TOKENS
 from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONEY, MONTH, TOKENS, USER_LEVEL, Budget, LimitFacts
 from metrics.spending import admission
 from metrics.spending.admission import admission_now
-from tests.access.limits.made import budget
+from tests.access.limits.made import budget, limit
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.queries.routing.test_routing_preview import endpoint, routes
 from tests.metrics.records import KEY, A
@@ -124,3 +125,44 @@ def test_the_api_says_it_for_the_key_that_asks(limited: Limited, admin: User, as
     assert limits(script.call("POST", "/api/route", body)) == refused
     assert limits(as_admin.call("POST", f"/api/route?api_key_id={own}", body)) == refused
     assert limits(as_viewer.call("GET", "/api/route?model=tiny")) == {**refused, "decision": "admitted", "exceeded": []}
+
+
+def test_a_bulk_request_may_use_a_part(limited: Limited) -> None:
+    limited.limits[KEY_LEVEL, KEY] = LimitFacts(requests=5)
+    limited.use[KEY_LEVEL, KEY] = LimitUse(0, 4, 0)
+
+    def decision_of(**of_class: bool) -> str:
+        return admission_now(KEY, CHAT, 10, lambda subjects: limited.limits, **of_class)["decision"]
+
+    assert decision_of() == "admitted"
+    assert decision_of(is_bulk=True) == "refused"
+    assert decision_of(is_bulk=True, has_bulk_only=True) == "admitted"
+    limited.limits = {(EVERYONE_LEVEL, ""): LimitFacts(tokens=100, waiting=("tokens",))}
+    assert admission_now(None, CHAT, 90, lambda subjects: limited.limits, is_bulk=True)["decision"] == "waits"
+
+
+def test_the_api_knows_the_class_and_the_choices_of_a_request(limited: Limited, admin: User) -> None:
+    state = fake_installation()
+    state.is_serving = lambda: True
+    state.routes = lambda model: routes([endpoint(A)], model)
+    script = with_key(key_for(admin, READ_ENDPOINTS, INFERENCE, name="script"))
+    own = KEY_LEVEL, str(ApiKey.objects.get(name="script").pk)
+    body = {"model": "tiny", "messages": [], "max_tokens": 300}
+
+    def exceeded(**fields: Any) -> dict[str, tuple[int, int]]:
+        given = script.call("POST", "/api/route", {**body, **fields}).json()["limits"]["exceeded"]
+        return {it["limit"]: (int(it["amount"]), int(it["requested"])) for it in given}
+
+    limit(own, tokens=1)
+    one, two, four = (exceeded(n=number)["tokens"][1] for number in (1, 2, 4))
+    assert two > one
+    assert four - one == 3 * (two - one)
+    LimitRow.objects.update(tokens=None, requests=5)
+    limited.use[own] = LimitUse(0, 4, 0)
+    assert exceeded() == {}
+    assert exceeded(service_tier="flex") == {"requests": (4, 1)}
+    ApiKey.objects.update(bulk=True)
+    assert exceeded() == {}
+    limit(requests=5)
+    limited.use[EVERYONE_LEVEL, ""] = LimitUse(0, 4, 0)
+    assert exceeded() == {"requests": (4, 1)}
