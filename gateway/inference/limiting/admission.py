@@ -54,8 +54,8 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
         return _admit_any(request, limited)
     reserved = limited.reserved
     if reserved is None and compiled.has_tokens:  # as `reserve`, without its call
-        limited.expected = expected = expected_tokens(request)
-        reserved = expected[0] + int(expected[1]) * request.parsed.choices
+        limited.expected = prompt, output, _ = expected_tokens(request)
+        reserved = prompt + output.__trunc__() * request.parsed.choices  # int(…) takes twice as long
         if reserved > MAX_TOKENS_IN_CELL:
             reserved = MAX_TOKENS_IN_CELL
         limited.reserved = reserved
