@@ -17,8 +17,8 @@ MAX_CACHED = 10_000  # models at endpoints
 # Names by which servers report the service tier that has no surcharge and no discount.
 DEFAULT_TIERS = frozenset(("", "default", "standard", "auto", "on_demand"))
 
-_MS_OF_MINUTES = MINUTES * 60_000
-_DENOMINATOR = 60_000_000  # common multiple of TOKENS, REQUESTS, IMAGES and _MS_OF_MINUTES
+MS_OF_MINUTES = MINUTES * 60_000
+_DENOMINATOR = 60_000_000  # common multiple of TOKENS, REQUESTS, IMAGES and MS_OF_MINUTES
 
 
 class PricedUsage(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ def cost(price: Price, usage: PricedUsage) -> int:
     if price.image and usage.images:
         exact += usage.images * price.image * (_DENOMINATOR // IMAGES)
     if price.minute and usage.audio_ms:
-        exact += usage.audio_ms * price.minute * (_DENOMINATOR // _MS_OF_MINUTES)
+        exact += usage.audio_ms * price.minute * (_DENOMINATOR // MS_OF_MINUTES)
     return (2 * exact + _DENOMINATOR) // (2 * _DENOMINATOR)
 
 

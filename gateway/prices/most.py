@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 
-from gateway.prices.book import IMAGES, REQUESTS, TOKENS
+from gateway.prices.book import IMAGES, MS_OF_MINUTES, REQUESTS, TOKENS
 from gateway.registry.prices import Price
 
 
 def most_at(
-    rows: Iterable[Price], since: float, until: float, tokens_in: int, tokens_out: int, images: int
+    rows: Iterable[Price], since: float, until: float, tokens_in: int, tokens_out: int, images: int, audio_ms: int = 0
 ) -> dict[str, int]:
     """Return the most by currency, in 10⁻⁹ of it, for a request that completes between two moments.
 
     `rows` are those of PriceBook.rows_for: none after one that certainly counts can count. The numbers of tokens and
-    images are the most that the request can have.
+    images, and the duration of audio, are the most that the request can have.
     """
     found: dict[str, int] = {}
     for row in rows:
@@ -20,14 +20,14 @@ def most_at(
             continue
         if row.min_prompt and row.min_prompt >= tokens_in:
             continue
-        found[row.currency] = max(found.get(row.currency, 0), _most(row, tokens_in, tokens_out, images))
+        found[row.currency] = max(found.get(row.currency, 0), _most(row, tokens_in, tokens_out, images, audio_ms))
         lasts = row.valid_from <= since and (row.valid_until is None or row.valid_until > until)
         if lasts and row.counts_for_all and row.window is None:
             break
     return found
 
 
-def _most(price: Price, tokens_in: int, tokens_out: int, images: int) -> int:
+def _most(price: Price, tokens_in: int, tokens_out: int, images: int, audio_ms: int) -> int:
     """Return the cost if all tokens are of the dearest kind, rounded up."""
     of_input = price.input or 0
     of_short = of_input if price.write_short is None else price.write_short
@@ -37,4 +37,5 @@ def _most(price: Price, tokens_in: int, tokens_out: int, images: int) -> int:
     of_reasoning = of_output if price.reasoning is None else price.reasoning
     exact = tokens_in * max(of_input, of_cached, of_short, of_long) + tokens_out * max(of_output, of_reasoning)
     exact += (price.request or 0) * (TOKENS // REQUESTS) + images * (price.image or 0) * (TOKENS // IMAGES)
+    exact -= -audio_ms * (price.minute or 0) * TOKENS // MS_OF_MINUTES  # rounded up
     return -(-exact // TOKENS)

@@ -43,7 +43,14 @@ class PublishedPrices:
         return None if found is None else self._converted(found.cost, found.currency, entry.completed_us / 1e6)
 
     def expected_cost(
-        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, tier: str = "", images: int = 0
+        self,
+        rows: Sequence[Price],
+        moment: float,
+        tokens_in: int,
+        tokens_out: int,
+        tier: str = "",
+        images: int = 0,
+        audio_ms: int = 0,
     ) -> int | None:
         """Return what a request is expected to cost that ends at a moment; None: no price, or no rate.
 
@@ -53,20 +60,27 @@ class PublishedPrices:
         price = first((row for row in rows if row.counts_at(moment)), tokens_in, tier)
         if price is None:
             return None
-        usage = PricedUsage(input=tokens_in, output=tokens_out, images=images)
+        usage = PricedUsage(input=tokens_in, output=tokens_out, images=images, audio_ms=audio_ms)
         return self._converted(cost(price, usage), price.currency, moment)
 
     def most_cost(
-        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, images: int = 0
+        self,
+        rows: Sequence[Price],
+        moment: float,
+        tokens_in: int,
+        tokens_out: int,
+        images: int = 0,
+        audio_ms: int = 0,
     ) -> int | None:
         """Return the most that a request can cost that ends within a day of a moment; None: no price, or no rate.
 
-        It holds for any service tier, hour, use of caches and share of reasoning. `tokens_in` and `tokens_out` are the
-        most that it can have. The duration of audio is not known before it is transcribed, and left out.
+        It holds for any service tier, hour, use of caches and share of reasoning. The numbers of tokens and images, and
+        the duration of audio, are the most that it can have.
         """
         most: int | None = None
-        for currency, amount in most_at(rows, moment, moment + DAY_SECONDS, tokens_in, tokens_out, images).items():
-            for at in (moment, moment + DAY_SECONDS):  # a rate counts for a whole day
+        until = moment + DAY_SECONDS
+        for currency, amount in most_at(rows, moment, until, tokens_in, tokens_out, images, audio_ms).items():
+            for at in (moment, until):  # a rate counts for a whole day
                 found = self._converted(amount, currency, at)
                 if found is not None and (most is None or found > most):
                     most = found

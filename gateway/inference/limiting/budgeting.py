@@ -2,7 +2,7 @@
 
 import time
 
-from gateway.base.request_kinds import CAN_DRAW
+from gateway.base.request_kinds import CAN_DRAW, CAN_TRANSCRIBE
 from gateway.inference.request import InferenceRequest
 from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
 from gateway.ipc.record import RequestRecord
@@ -12,6 +12,9 @@ from gateway.registry.reader import StoreUnreadable
 from gateway.routing.routes import Route
 
 MOST_OUTPUT = 131_072  # tokens, if neither the request nor the model limits them
+# Bytes of a second of audio, by which an upload is taken for so long: of a usual MP3 file (64 kbit/s), and the least,
+# which is that of Opus (6 kbit/s).
+USUAL_AUDIO, LEAST_AUDIO = 8_000, 750
 
 
 def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
@@ -65,17 +68,24 @@ def most_tokens(request: InferenceRequest, route: Route) -> tuple[int, int]:
 def _cost(request: InferenceRequest, limited: LimitedRequest, route: Route, prompt: int, output: int) -> Reserve | None:
     """Return what a request may cost at an endpoint; None: it has no price there, or its currency no rate.
 
-    The images of a request that has a form are not known: it reserves one. The duration of audio is not known either.
+    The images of a request that has a form are not known: it reserves one. The duration of audio that is uploaded is
+    known by the size of the form only.
     """
     prices, now = request.services.limits.prices, time.time()
+    exchange, capability = request.exchange, request.api.kind.capability
+    audio = 1000 * (exchange.length or exchange.body_bytes) if capability == CAN_TRANSCRIBE else 0
     try:
         rows = prices.rows_for(route.model.id or request.model, route.model.canonical, route.endpoint.id)
         output_expected = (limited.reserved or 0) - limited.prompt
-        images = request.parsed.choices if request.api.kind.capability == CAN_DRAW else 0
-        expected = prices.expected_cost(rows, now, limited.prompt, output_expected, images=images)
+        images = request.parsed.choices if capability == CAN_DRAW else 0
+        expected = prices.expected_cost(
+            rows, now, limited.prompt, output_expected, images=images, audio_ms=audio // USUAL_AUDIO
+        )
         if expected is None:
             return None
-        most = prices.most_cost(rows, now, prompt, output, images) if limited.compiled.has_hard else None
+        most = None
+        if limited.compiled.has_hard:
+            most = prices.most_cost(rows, now, prompt, output, images, audio // LEAST_AUDIO)
     except StoreUnreadable:
         return None
     return Reserve(expected, max(expected, most or 0))

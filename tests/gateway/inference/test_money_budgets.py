@@ -16,7 +16,9 @@ from gateway.registry.limits import DAY, KEY_LEVEL, MONEY, Budget
 from gateway.registry.prices import DatedRate, Price
 from gateway.registry.writer import Changes
 from tests.gateway.inference.helpers import error_of
+from tests.gateway.inference.test_forms import form, send
 from tests.gateway.process import KEY
+from tests.gateway.scripted import always, http_response, upstream
 from tests.router import until
 
 ID = KEY[3:11]
@@ -147,6 +149,25 @@ def test_each_choice_and_image_is_reserved(gateway, sim, money):
 
     assert error_of(draw(4)) == (429, "insufficient_quota")
     assert draw(1).status != 429
+
+
+def test_the_minutes_of_uploaded_audio_are_reserved(gateway, money):
+    body = b'{"text":"Hello.","usage":{"type":"duration","seconds":30}}'
+    with upstream(always(http_response(body))) as server:
+        model = gateway.add(server)
+        money.publish(priced(model, input=None, output=None, request=None, minute=1000 * NANO))  # one a minute
+
+        def status(size):
+            return send(gateway, form(model, size=size)).status
+
+        money.begin(amount=NANO)
+        assert status(1_000_000) == 429  # two minutes
+        assert status(400_000) == 200
+        (record,) = [it for it in gateway.records() if it.attempts]
+        assert money.spent() == money.cost(record) == NANO // 2
+        money.begin(amount=2 * NANO, hard=True)
+        assert status(400_000) == 429  # nine minutes
+        assert status(20_000) == 200
 
 
 def test_a_price_changes_while_requests_run(gateway, sim, money):

@@ -101,13 +101,12 @@ def test_costs_equal_those_of_control(
 def test_no_request_costs_more_than_the_most(
     published: Published, entry: RequestRecord, prices: list[Price], rates: list[DatedRate], ago: int
 ) -> None:
-    entry = structs.replace(entry, audio_ms=None)
     published.publish(prices, rates)
     cost, last = published.prices.cost_of(entry), entry.attempts[-1]
     if cost is None:
         return
     rows = published.prices.rows_for(last.served or entry.model, last.canonical, last.endpoint_id)
-    counts = (max(0, it or 0) for it in (entry.input_tokens, entry.output_tokens, entry.images))
+    counts = (max(0, it or 0) for it in (entry.input_tokens, entry.output_tokens, entry.images, entry.audio_ms))
     most = published.prices.most_cost(rows, entry.completed_us / 1e6 - ago, *counts)
     assert most is not None
     assert cost <= most
