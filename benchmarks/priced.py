@@ -278,6 +278,7 @@ def remove_prices() -> None:
         (journals, "encode", encode_without),
         (DatabaseWriter, "_costs", lambda writer, fold: no_costs),
         (CostTotals, "add", lambda totals, *written: None),
+        (CostTotals, "are_at", lambda totals, positions: True),
         (hardware_rows, "write", lambda cursor, fold: None),
         (history_rows, "_stored", stored_without_prices),
     ):

@@ -11,10 +11,10 @@ import msgspec
 from gateway.ipc.record import RequestRecord
 from gateway.prices.costs import RequestCost
 from metrics.counting.cells import MINUTE_US, local_date
-from metrics.counting.fold import GroupKey
 
 # Local date, endpoint, asked model, kind, API key; served model, canonical name, step; id of the price, currency.
 CostKey = tuple[str, str, str, str, str, str, str, int, int, str]
+Place = tuple[str, str, str]  # endpoint, served model, currency
 
 
 class CostSums(msgspec.Struct, gc=False):
@@ -43,23 +43,27 @@ class CostSums(msgspec.Struct, gc=False):
 COST_COLUMNS = CostSums.__struct_fields__
 
 
+class PlaceSums(msgspec.Struct, gc=False):
+    """Sums over the requests of one place."""
+
+    requests: int = 0
+    cost: int = 0  # 10⁻⁹ of the currency
+
+
 def cost_key(entry: RequestRecord, found: RequestCost, zone: ZoneInfo) -> CostKey:
     """Return the key of the sums that a request with attempts counts in."""
     last = entry.attempts[-1]
-    minute, key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
-    group = (minute, last.endpoint_id, entry.model, entry.kind, key_id, None, last.served, last.canonical, last.step)
-    return group_key(group, found.price_id, found.currency, zone)
-
-
-def group_key(group: GroupKey, price_id: int, currency: str, zone: ZoneInfo) -> CostKey:
-    """Return the key of the sums that a group of requests counts in."""
-    minute, endpoint_id, model, kind, api_key_id, _, served, canonical, step = group
-    if served is None:
-        served = model
+    served = entry.model if last.served is None else last.served
     return (
-        local_date(minute, zone), endpoint_id, model, kind, api_key_id, served,
-        served if canonical is None else canonical, step, price_id, currency,
+        local_date(entry.completed_us // MINUTE_US, zone), last.endpoint_id, entry.model, entry.kind,
+        entry.api_key_id or "", served, served if last.canonical is None else last.canonical, last.step,
+        found.price_id, found.currency,
     )  # fmt: skip
+
+
+def place_of(key: CostKey) -> Place:
+    """Return the place of a key."""
+    return key[1], key[5], key[9]
 
 
 NO_COSTS: Mapping[str, RequestCost] = {}

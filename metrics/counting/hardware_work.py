@@ -5,13 +5,13 @@ and the start of an attempt. Requests and tokens are counted at a moment: that o
 of one minute are counted at one moment, because no rate and no local date changes between them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
-from gateway.prices.counts import MAX_TOKENS, part_of, plausible
+from gateway.prices.counts import USUAL_TOKENS, part_of, plausible
 from metrics.counting.cells import MINUTE_US
 from metrics.counting.fold import Fold, Group
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRates
@@ -50,16 +50,18 @@ class LineWork(msgspec.Struct, array_like=True):
             self.counts.append((max(start, end - 1), counts))
 
 
+_UNKNOWN: dict[LineKey, LineWork] = {}
+
+
 def work_of(fold: Fold, rates: HardwareRates) -> dict[Place, list[LineWork]]:
     """Return the work of the requests of a fold at endpoints with a rate."""
     if not rates:
         return {}
     batch = _WorkBatch(rates)
-    for group in fold.groups:
-        batch.add_group(group)
+    batch.add_groups(fold.groups)
     for entry in fold.ungrouped:
         batch.add(entry)
-    return {place: list(lines.values()) for place, lines in batch.lines.items()}
+    return {place: list(lines.values()) for place, lines in batch.lines.items() if lines}
 
 
 class _WorkBatch:
@@ -76,26 +78,39 @@ class _WorkBatch:
             if attempt.endpoint_id in self._rated:
                 self._add_attempt(entry, number, attempt)
 
-    def add_group(self, group: Group) -> None:
+    def add_groups(self, groups: Iterable[Group]) -> None:
         """Add successful requests with one attempt, with the same result as `add` for each of them."""
-        (minute, endpoint_id, model, kind, api_key_id, *_), entries = group
-        if endpoint_id not in self._rated:
-            return
+        last_minute = -1
+        in_minute: dict[str, dict[LineKey, LineWork] | None] = {}  # lines by endpoint
+        for (minute, endpoint_id, model, kind, api_key_id, _, _, _, _), entries in groups:
+            if endpoint_id not in self._rated:
+                continue
+            if minute != last_minute:
+                last_minute, in_minute = minute, {}
+            lines = in_minute.get(endpoint_id, _UNKNOWN)
+            if lines is _UNKNOWN:
+                lines = in_minute[endpoint_id] = self._lines_in(minute, endpoint_id)
+            found = None if lines is None else _work_of_group(entries, minute)
+            if lines is None or found is None:
+                for entry in entries:
+                    self.add(entry)
+                continue
+            times, counted = found
+            line = (model, kind, api_key_id)
+            work = lines.get(line)
+            if work is None:
+                lines[line] = LineWork(model, kind, api_key_id, times, [counted])
+            else:
+                work.times += times
+                work.counts.append(counted)
+
+    def _lines_in(self, minute: int, endpoint_id: str) -> dict[LineKey, LineWork] | None:
+        """Return the lines of requests that end in a minute; None if these are to be added one by one."""
         place = (minute // 60, endpoint_id)
-        if not self._is_rated(place):
-            for entry in entries:  # they may have begun in an hour with a rate
-                self.add(entry)
-            return
-        times, earliest, latest = _times_of_group(entries, place[0] * HOUR_US)
-        minute = (earliest - 1) // MINUTE_US
-        is_one = minute == latest // MINUTE_US and not self._rates.changes_within(endpoint_id, place[0] * 60 + minute)
-        if len(times) < len(entries) or not is_one:
-            for entry in entries:
-                self.add(entry)
-            return
-        work = self._line(place, (model, kind, api_key_id))
-        work.times += times
-        work.counts.append((latest - 1, _sums(entries)))
+        # Without a rate in this hour, they may have begun in one with a rate.
+        if not self._is_rated(place) or self._rates.changes_within(endpoint_id, minute):
+            return None
+        return self.lines.setdefault(place, {})
 
     def _add_attempt(self, entry: RequestRecord, number: int, attempt: AttemptRecord) -> None:
         start, end = times_of(entry.completed_us, entry.duration_us, attempt.at_us, attempt.duration_us)
@@ -127,30 +142,43 @@ class _WorkBatch:
         return work
 
 
-def _times_of_group(entries: Sequence[RequestRecord], hour_us: int) -> tuple[list[int], int, int]:
-    """Return the times of requests with one attempt, and two times that all of them end between.
+def _work_of_group(entries: Sequence[RequestRecord], minute: int) -> tuple[list[int], tuple[int, Counts]] | None:
+    """Return times and counts of requests with one attempt that completed in a minute since 1970.
 
-    Ends at a request that began before the hour.
+    Returns None if a request began before the hour, or if the attempt of one did not end in this minute.
     """
     times: list[int] = []
-    earliest = latest = entries[0].completed_us - hour_us
+    hour_us, minute_us = minute // 60 * HOUR_US, minute % 60 * MINUTE_US
+    start = end = tokens_in = tokens_out = 0
+    are_usual = True
     for entry in entries:
         attempt = entry.attempts[0]
-        until = entry.completed_us - hour_us
-        start = until - entry.duration_us + attempt.at_us
-        if start < 0:
-            break
-        if start > until:
-            start = until
-        end = start + attempt.duration_us
-        if end > until:
-            end = until
-        if end < earliest:
-            earliest = end
-        elif end > latest:
-            latest = end
+        start = end = entry.completed_us - hour_us
+        # Python computes with these differences faster than with moments.
+        before = attempt.at_us - entry.duration_us
+        if before < 0:
+            start += before
+            if (after := before + attempt.duration_us) < 0:
+                end += after
+            if start < 0 or end <= minute_us:
+                return None
         times.append(end << TIME_BITS | start)
-    return times, earliest, latest
+        more_in, more_out = entry.input_tokens or 0, entry.output_tokens or 0
+        # Usual counts meet the conditions of `plausible` and `part_of`.
+        if (
+            more_in < 0
+            or more_in > USUAL_TOKENS
+            or more_out < 0
+            or more_out > USUAL_TOKENS
+            or entry.cached_tokens is not None
+            or entry.reasoning_tokens is not None
+            or entry.cache_write_tokens is not None
+        ):
+            are_usual = False
+        tokens_in += more_in
+        tokens_out += more_out
+    counts = (len(entries), tokens_in, tokens_out, 0, 0, 0, 0) if are_usual else _sums(entries)
+    return times, (max(start, end - 1), counts)  # the last attempt runs at this moment
 
 
 def times_of(completed_us: int, duration_us: int, at_us: int, attempt_us: int) -> tuple[int, int]:
@@ -178,20 +206,8 @@ def _counts(entry: RequestRecord) -> Counts:
 
 def _sums(entries: Sequence[RequestRecord]) -> Counts:
     """Return the sum of `_counts` of these requests."""
-    if len(entries) == 1:
-        return _counts(entries[0])
-    reported = [
-        entry
-        for entry in entries
-        if entry.cached_tokens is not None or entry.reasoning_tokens is not None or entry.cache_write_tokens is not None
-    ]
-    if reported:
-        requests, *tokens = map(sum, zip(*map(_counts, entries), strict=True))
-        return (requests, *tokens)  # type: ignore[return-value]  # as many as Counts has
-    # The condition of `plausible`, without a call for each entry.
-    tokens_in = sum([count for entry in entries if (count := entry.input_tokens) and 0 < count <= MAX_TOKENS])
-    tokens_out = sum([count for entry in entries if (count := entry.output_tokens) and 0 < count <= MAX_TOKENS])
-    return len(entries), tokens_in, tokens_out, 0, 0, 0, 0
+    requests, *tokens = map(sum, zip(*map(_counts, entries), strict=True))
+    return (requests, *tokens)  # type: ignore[return-value]  # as many as Counts has
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.ipc.journal import Position
 from metrics.counting.cells import Cell
-from metrics.counting.costs import CostKey, CostSums
-
-Place = tuple[str, str, str]  # endpoint, served model, currency
+from metrics.counting.costs import Place, PlaceSums
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class CostTotals:
 
     def add(
         self,
-        sums: Mapping[CostKey, CostSums],
+        places: Mapping[Place, PlaceSums],
         endpoint_cells: Mapping[str, Cell],
         moves: Iterable[tuple[str, Position, Position]],
     ) -> None:
@@ -73,8 +71,8 @@ class CostTotals:
             if self._now is None:
                 return
             costs, priced = self._now.costs, self._now.priced
-            for key, each in sums.items():
-                costs[key[1], key[5], key[9]] += each.cost
-                priced[key[1]] += each.requests
+            for place, each in places.items():
+                costs[place] += each.cost
+                priced[place[0]] += each.requests
             for endpoint_id, cell in endpoint_cells.items():
                 self._now.requests[endpoint_id] += cell.requests_ok + cell.requests_failed + cell.requests_cancelled

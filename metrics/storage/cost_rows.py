@@ -1,8 +1,7 @@
 """Writing sums of costs, inside the transaction of the history rows that they sum."""
 
-from collections.abc import Iterable, Mapping
-from operator import attrgetter
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, cast
 
 from django.db import connection
 
@@ -20,9 +19,7 @@ KEYS = (
     "date", "endpoint_id", "model", "kind", "api_key_id", "served", "canonical", "step", "price_id", "currency",
 )  # fmt: skip
 MAX_NUMBERS = 30_000  # that are remembered
-_ADD_KEY = sql.insert(COST_KEYS, (*KEYS, "number"))
 _WRITE = Upsert(COST_SUMS, ("number",), added=COST_COLUMNS)
-_sums = attrgetter(*COST_COLUMNS)
 
 
 def pricing() -> Pricing:
@@ -47,10 +44,25 @@ class CostRows:
         """Add sums to the rows with their keys, in the order of numbers, so that two writers cannot deadlock."""
         if len(self._numbers) > MAX_NUMBERS:
             self._numbers.clear()
-        known = self._numbers
-        self._uncommitted = _numbers(cursor, [key for key in sums if key not in known])
-        numbers = known | self._uncommitted if self._uncommitted else known
-        _WRITE.write(cursor, sorted([(numbers[key], *_sums(added)) for key, added in sums.items()]))
+        numbers = self._numbers_of(cursor, sums)
+        by_number = dict(zip(numbers, sums.values(), strict=True))
+        if len(by_number) < len(numbers):  # different keys are stored as the same one
+            by_number = _joined(numbers, sums.values())
+        ordered = sorted(by_number)
+        rows = [by_number[number] for number in ordered]
+        requests, estimated_requests = [it.requests for it in rows], [it.estimated_requests for it in rows]
+        costs, estimated_costs = [it.cost for it in rows], [it.estimated_cost for it in rows]
+        _WRITE.write_columns(cursor, [ordered, requests, estimated_requests, costs, estimated_costs])
+
+    def _numbers_of(self, cursor: Any, keys: Collection[CostKey]) -> list[int]:
+        """Return the number of each key: each is looked up once, because comparing ten columns takes time."""
+        numbers = list(map(self._numbers.get, keys))
+        self._uncommitted = {}
+        if None in numbers:
+            new = [key for key, number in zip(keys, numbers, strict=True) if number is None]
+            self._uncommitted = found = _numbers(cursor, new)
+            numbers = [found[key] if number is None else number for key, number in zip(keys, numbers, strict=True)]
+        return cast("list[int]", numbers)
 
     def committed(self) -> None:
         """Remember the numbers of the last call of `add`, which are in the database now."""
@@ -75,8 +87,16 @@ def _numbers(cursor: Any, keys: Iterable[CostKey]) -> dict[CostKey, int]:
         cursor.execute(sql.select("COALESCE(MAX(number), 0)", COST_SUMS))  # each key has a row of sums
         ((last,),) = cursor.fetchall()
         found |= {key: last + at for at, key in enumerate(new, 1)}
-        cursor.executemany(_ADD_KEY, [(*key, found[key]) for key in new])
+        bulk.add(cursor, COST_KEYS, (*KEYS, "number"), [(*key, found[key]) for key in new])
     return {key: found[stored] for key, stored in stored_as.items()}
+
+
+def _joined(numbers: Iterable[int], sums: Iterable[CostSums]) -> dict[int, CostSums]:
+    """Return the sums by number: those with the same number added up."""
+    joined: dict[int, CostSums] = {}
+    for number, added in zip(numbers, sums, strict=True):
+        joined.setdefault(number, CostSums()).add(added)
+    return joined
 
 
 def _storable(key: CostKey) -> CostKey:

@@ -10,6 +10,7 @@ from metrics.counting.hardware_work import LineWork, Place, pack, unpack, work_o
 from metrics.memory.hardware_totals import HardwareCosts
 from metrics.prices.hardware import HOUR_US
 from metrics.prices.registry import price_registry
+from metrics.storage import bulk
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import storable
 
@@ -19,7 +20,7 @@ LINE = ("model", "kind", "api_key_id")
 DAY_KEYS = ("date", "endpoint_id", "rate_id", "currency", *LINE)
 HOUR_KEYS = ("start", "endpoint_id", *LINE)
 IS_IDLE = f"CASE WHEN kind = '{IDLE}' THEN 1 ELSE 0 END AS is_idle"
-_WRITE_BATCH = sql.insert(BATCHES, ("hour", "endpoint_id", "attempts", "work"))
+BATCH = ("hour", "endpoint_id", "attempts", "work")
 _OLD_COLUMNS = (
     "hour", "endpoint_id", "start_us", "end_us", *LINE, "requests", "input_tokens", "output_tokens", "cached_tokens",
     "write_tokens", "long_write_tokens", "reasoning_tokens",
@@ -34,8 +35,8 @@ def write(cursor: Any, fold: Fold) -> int | None:
     if not found:
         return None
     places = sorted(found)
-    cursor.executemany(_WRITE_BATCH, [(*place, *_packed(found[place])) for place in places])
-    cursor.executemany(f"{sql.insert(DUE, ('hour', 'endpoint_id'))} ON CONFLICT DO NOTHING", places)
+    bulk.add(cursor, BATCHES, BATCH, [(*place, *_packed(found[place])) for place in places])
+    bulk.add(cursor, DUE, ("hour", "endpoint_id"), places, new_only=True)
     return places[0][0]
 
 

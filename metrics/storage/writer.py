@@ -314,7 +314,7 @@ class DatabaseWriter:
             changed = writer_step.write_sums(cursor, fold)
         self._cost_rows.committed()
         self.hours.note(first_hour)
-        self.follower.costs.add(costs.sums, fold.endpoint_cells, step.moves)
+        self.follower.costs.add(costs.places, fold.endpoint_cells, step.moves)
         self._spending.add(step, fold.counted, costs.by_id)
         if changed:
             self._learned(changed)

@@ -14,6 +14,7 @@ from metrics.storage.bulk import (
     Columns,
     Group,
     Upsert,
+    add,
     find,
     insert,
 )
@@ -150,6 +151,29 @@ def test_every_row_is_written_once(count: int) -> None:
     for times in (1, 2):
         found = written(*((A, f"{number:02}", "chat", number, b"") for number in range(count)))
         assert found == [(f"{number:02}", times * number, b"") for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS_PER_UPSERT + 1])
+def test_columns_are_written_as_their_rows_are(count: int) -> None:
+    names, values = [f"name {number}" for number in range(count)], [number - 2**62 for number in range(count)]
+    totals = Upsert("metric_totals", ["name"], added=["value"])
+    with connection.cursor() as cursor:
+        totals.write_columns(cursor, [names, values])
+        totals.write_columns(cursor, [names[:1], [5] * len(names[:1])])
+    expected = dict(zip(names, values, strict=True))
+    assert dict(Total.objects.values_list("name", "value")) == {
+        name: value + 5 * (name == "name 0") for name, value in expected.items()
+    }
+
+
+def test_only_new_rows_are_added() -> None:
+    with connection.cursor() as cursor:
+        add(cursor, "metric_totals", ("name", "value"), [("one", 1), ("two", 2)])
+        add(cursor, "metric_totals", ("name", "value"), [("two", 3), ("three", 3)], new_only=True)
+        add(cursor, "metric_totals", ("name", "value"), [])
+        with pytest.raises(IntegrityError), transaction.atomic():
+            add(cursor, "metric_totals", ("name", "value"), [("four", 4), ("one", 5)])
+    assert dict(Total.objects.values_list("name", "value")) == {"one": 1, "two": 2, "three": 3}
 
 
 def test_rows_may_have_null_beside_values() -> None:
