@@ -68,12 +68,18 @@ def test_slow_endpoints_that_are_added_do_no_harm() -> None:
 
 
 def test_models_are_not_swapped_to_and_fro() -> None:
-    """A router that looks only at requests in flight loads a model for most of them (ollama#10948)."""
+    """A router that looks only at requests in flight loads a model for most of them (ollama#10948).
+
+    Four seeds, because where the first copies are decides a run.
+    """
     fleet = BY_NAME["F6"]
-    ours, first, today = (run(fleet, policy, 0.3) for policy in ("adaptive", "loaded_first", "least_inflight"))
-    assert ours.p95() <= first.p95()
-    assert ours.loads <= 0.01 * len(ours.requests)
-    assert today.loads > 50 * ours.loads
+    ours, first = (
+        [Run(fleet, POLICIES[policy](seed), policy, 0.3, 1500, seed).run() for seed in range(1, 5)]
+        for policy in ("adaptive", "loaded_first")
+    )
+    assert geometric_mean([it.p95() for it in ours]) <= geometric_mean([it.p95() for it in first])
+    assert sum(it.loads for it in ours) <= 1.5 * sum(it.loads for it in first)
+    assert run(fleet, "least_inflight", 0.3).loads > 50 * max(it.loads for it in ours)
 
 
 def test_a_hung_endpoint_receives_no_more() -> None:
