@@ -11,7 +11,7 @@ from metrics.memory.hardware_totals import HardwareCosts
 from metrics.prices.hardware import HOUR_US
 from metrics.prices.registry import price_registry
 from metrics.storage import bulk
-from metrics.storage.bulk import Upsert
+from metrics.storage.bulk import Columns, Upsert
 from metrics.storage.database import storable
 
 BATCHES, DUE, HOURS, DAYS = "hardware_batches", "hardware_due", "hardware_hours", "rollup_hardware_days"
@@ -20,7 +20,7 @@ LINE = ("model", "kind", "api_key_id")
 DAY_KEYS = ("date", "endpoint_id", "rate_id", "currency", *LINE)
 HOUR_KEYS = ("start", "endpoint_id", *LINE)
 IS_IDLE = f"CASE WHEN kind = '{IDLE}' THEN 1 ELSE 0 END AS is_idle"
-BATCH = ("hour", "endpoint_id", "attempts", "work")
+_BATCH = Columns((), ("hour", "endpoint_id", "attempts", "work"))
 _OLD_COLUMNS = (
     "hour", "endpoint_id", "start_us", "end_us", *LINE, "requests", "input_tokens", "output_tokens", "cached_tokens",
     "write_tokens", "long_write_tokens", "reasoning_tokens",
@@ -35,7 +35,7 @@ def write(cursor: Any, fold: Fold) -> int | None:
     if not found:
         return None
     places = sorted(found)
-    bulk.add(cursor, BATCHES, BATCH, [(*place, *_packed(found[place])) for place in places])
+    bulk.insert(cursor, BATCHES, _BATCH, [((), [(*place, *_packed(found[place])) for place in places])])
     bulk.add(cursor, DUE, ("hour", "endpoint_id"), places, new_only=True)
     return places[0][0]
 
