@@ -31,7 +31,7 @@ class LimitsForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
         required=False,
         help_text=gettext_lazy(
-            "Over the others a request is refused. Bulk requests wait or are refused at 80 % already, so that "
+            "Over the others a request is refused. Bulk requests wait or are refused a little earlier, so that "
             "interactive ones find room."
         ),
     )
