@@ -61,9 +61,12 @@ class Server(uvicorn.Server):
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept the waiting clients before the sockets close: that would reset their connections."""
+        """Accept the waiting clients before the sockets close: that would reset their connections.
+
+        All sockets close before running requests end, so that no other client connects to a process that accepts none.
+        """
         await asyncio.gather(*(acceptor.stop(LAST_HANDSHAKE_SECONDS) for acceptor in self._acceptors))
-        await super().shutdown(sockets)
+        await super().shutdown([*(sockets or ()), *(listen for listen, _ in self.others)])
 
     def _connected(self, protocol: type[asyncio.Protocol]) -> Connecting:
         create = cast(Callable[..., Connecting], protocol)

@@ -58,14 +58,14 @@ def test_a_stop_lets_a_stream_finish(make_gateway, sim):
 
 
 def test_a_stop_accepts_no_connection_and_closes_each_after_its_next_response(make_gateway, sim):
-    process = make_gateway().start()
+    process = make_gateway().start(ollama=True)
     simulated = sim.add(tokens=20, tokens_per_second=40)
     model = process.add(simulated)
     with process.connect() as connection:
         connection.sendall(process.chat_bytes(model, stream=True))
         read_until(connection, b"\n\n\r\n")
         process.signal(signal.SIGTERM)
-        until(lambda: refuses(process.port))
+        until(lambda: refuses(process.port) and refuses(process.ollama_port))
         # They come after a stream whose header block did not have `connection: close`.
         connection.sendall(2 * process.chat_bytes(model))
         received = read_to_end(connection)
