@@ -481,8 +481,8 @@ def reading_nothing(config):
 def test_a_client_that_does_not_read_uses_bounded_memory(config):
     with reading_nothing(config) as (gateway, above, below):
         held = gateway.in_loop(lambda: above._parser.size + below.transport.get_write_buffer_size())
-        # uvloop may read 256 KiB before a Task of this request runs.
-        assert BUFFER_BYTES < held < (5 if PLAIN_TASKS else 4) * BUFFER_BYTES
+        # uvloop may read 256 KiB before a Task of this request runs. Some bytes may have left since reading paused.
+        assert BUFFER_BYTES // 2 < held < (5 if PLAIN_TASKS else 4) * BUFFER_BYTES
         assert not above.transport.is_reading()
 
 
