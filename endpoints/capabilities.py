@@ -1,7 +1,7 @@
 """Capabilities of models (gateway.base.request_kinds): set by staff, reported by servers, or guessed by name."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
@@ -48,10 +48,7 @@ _WORDS = {word: word for word in CAPABILITIES} | {
 
 def normalise(words: object) -> tuple[str, ...]:
     """Return the capabilities among these words without duplicates, in a fixed order; none if `words` is no list."""
-    if not isinstance(words, list | tuple):
-        return ()
-    found = {_WORDS.get(word) for word in words if isinstance(word, str)}
-    return tuple(word for word in CAPABILITIES if word in found)
+    return _known(words, _WORDS, CAPABILITIES)
 
 
 # What a request may need of a model beside a capability. Models of which nothing is reported may have them.
@@ -69,10 +66,15 @@ _FEATURE_WORDS = {word: word for word in FEATURES} | {
 
 def features(words: object) -> tuple[str, ...]:
     """Return the features among these words, in a fixed order; none if `words` is no list."""
+    return _known(words, _FEATURE_WORDS, FEATURES)
+
+
+def _known(words: object, meanings: Mapping[str, str], order: Sequence[str]) -> tuple[str, ...]:
+    """Return what these words mean, each once and in this order; none if `words` is no list."""
     if not isinstance(words, list | tuple):
         return ()
-    found = {_FEATURE_WORDS.get(word) for word in words if isinstance(word, str)}
-    return tuple(word for word in FEATURES if word in found)
+    found = {meanings.get(word) for word in words if isinstance(word, str)}
+    return tuple(word for word in order if word in found)
 
 
 def label(word: str) -> str:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Later(Executor):
-    """Runs jobs when it is told to, in the thread of the test."""
+    """Runs jobs when a test wants it, in the thread of the test."""
 
     def __init__(self) -> None:
         self.jobs: list[Any] = []

@@ -26,7 +26,7 @@ def chat(key, model, *, bulk=False, **fields):
 
 
 class Server:
-    """An inference server that responds when it is told, and notes the user of each request."""
+    """An inference server that responds when a test lets it, and notes the user of each request."""
 
     def __init__(self):
         self.address = None  # once it is open

@@ -17,7 +17,7 @@ AS_BULK = "x-routerdash-class: bulk"
 
 
 class Server:
-    """An inference server that responds when it is told, and notes who asks."""
+    """An inference server that responds when a test lets it, and notes the user of each request."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
