@@ -95,13 +95,19 @@ class SyncQueue:
                 self._want(endpoint_id, syncs, now, self._urgent)
             self._submit()
 
+    def continue_waiting(self) -> None:
+        """Queue what waits, as far as the pace now allows. Call this often: a check may follow only after an hour."""
+        if self._urgent or self._routine:
+            with self._lock:
+                self._submit()
+
     def _want(self, endpoint_id: str, syncs: _Syncs, now: float, waiting: dict[str, bool]) -> None:
         detect = self._routine.pop(endpoint_id, False) or self._urgent.get(endpoint_id, False)
         waiting[endpoint_id] = detect or syncs.has_recovered
         syncs.wanted_at, syncs.has_recovered = now, False
 
     def _submit(self) -> None:
-        """Have the executor queue what is due. The rest waits for later checks of any endpoints."""
+        """Have the executor queue what is due. The rest waits for a later check or `continue_waiting`."""
         waits = self._urgent or self._routine
         if waits and not self._is_submitted and self._pace.room(len(self._syncs)):
             self._is_submitted = True

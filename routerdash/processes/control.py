@@ -287,13 +287,14 @@ class Control:
     # The loop
 
     async def _tick(self) -> None:
-        """Fold new records, and publish them to open pages."""
+        """Fold new records, publish them to open pages, and queue model syncs that wait."""
         while True:
             await asyncio.sleep(self._tick_seconds())
             try:
                 if runtime.follower.has_news():
                     await asyncio.to_thread(runtime.follower.catch_up)
                 self.writer.wake_if_batch_waits()
+                self._syncs.continue_waiting()
                 self._gauge()
                 await hub.publish()
             except Exception:

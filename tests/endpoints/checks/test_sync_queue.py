@@ -124,6 +124,23 @@ def test_the_syncs_of_many_endpoints_are_spread(later: Later, clock: Clock) -> N
     assert queued()[20:] == [("new", True), ("20", False), ("21", False), ("22", False)]
 
 
+def test_syncs_that_wait_need_no_further_check(later: Later, clock: Clock) -> None:
+    queue = SyncQueue(later)
+    for number in range(round(AT_ONCE) + 3):
+        queue.passed_check(str(number), False)
+    later.run()
+    queue.continue_waiting()
+    assert not later.jobs  # no thread looks in vain
+    for seconds, number in ((1, 22), (1, 23)):
+        clock.now += seconds
+        queue.continue_waiting()
+        later.run()
+        assert len(queued()) == number
+    clock.now += 10
+    queue.continue_waiting()
+    assert not later.jobs
+
+
 def test_all_syncs_of_a_large_installation_take_half_of_the_15_minutes(later: Later, clock: Clock) -> None:
     queue = SyncQueue(later)
     for number in range(1800):

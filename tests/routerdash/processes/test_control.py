@@ -1,5 +1,6 @@
 """The services of control, without its event loop: loading, following changes, and data for other parts."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -343,3 +344,17 @@ def test_load_is_read_periodically(loaded: Control, monkeypatch: pytest.MonkeyPa
     found = gauges.at(before) or gauges.at(before + 1)
     assert found is not None
     assert (found.in_flight, found.waiting, found.online) == (3, 0, 1)
+
+
+def test_model_syncs_that_wait_continue_without_a_check(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tick() -> None:
+        continued = asyncio.Event()
+        monkeypatch.setattr(loaded._syncs, "continue_waiting", continued.set)
+        monkeypatch.setattr(loaded, "_tick_seconds", lambda: 0.0)
+        ticking = asyncio.create_task(loaded._tick())
+        try:
+            await asyncio.wait_for(continued.wait(), 30)
+        finally:
+            ticking.cancel()
+
+    asyncio.run(tick())
