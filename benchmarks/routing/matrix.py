@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--balancers", nargs="+", choices=BALANCERS, default=BALANCERS)
-    parser.add_argument("--requests", type=int, default=400, help="of one run; large fleets get more")
+    parser.add_argument("--requests", type=int, default=400, help="of one run; large and fast fleets get more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="no run begins later")
     parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "routing-matrix.jsonl")
