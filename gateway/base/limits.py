@@ -240,7 +240,7 @@ CLIENT_STEPS = Limit(
     35,
     "client_steps",
     _("Share of an event loop iteration used by one address"),
-    "64 reads or requests (`MAX_STEPS` in `gateway/http/client_shares.py`)",
+    "64 in all of reads, requests and parts of bodies of 64 KiB (`MAX_STEPS` in `gateway/http/client_shares.py`)",
     "Its connections are read more slowly, a few in each turn; counted for every 50 turns.",
 )
 QUEUE = Limit(

@@ -12,7 +12,8 @@ from typing import Protocol
 from gateway.loop.write_batch import WriteBatch
 
 SPACE_WAIT_SECONDS = 30.0  # a request that waits for room is refused after this time
-MAX_STEPS = 64  # of one client in an iteration of the event loop: reads of up to 256 KiB, and header blocks
+MAX_STEPS = 64  # of one client in an iteration of the event loop: reads, header blocks, and bytes of bodies
+BYTES_PER_STEP = 1 << 16  # of a body; with reads of 256 KiB, a client sends 3.2 MiB in an iteration
 COUNTED_STEPS = MAX_STEPS // 2  # so many steps let the iteration be counted, if nothing else does
 RESERVED_FOR_SMALL = 1 / 8  # part of a share, and of all buffers, that only small requests may take
 REFUSED_AT_ONCE = 100  # requests without room that are refused in one iteration

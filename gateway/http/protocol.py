@@ -11,7 +11,7 @@ from typing import Any
 from gateway.base import limits
 from gateway.base.errors import REQUEST_TOO_LARGE, Refusal, error_body
 from gateway.http import repeated_request, request_limits
-from gateway.http.client_shares import COUNTED_STEPS, MAX_STEPS, Buffers, Pacer
+from gateway.http.client_shares import BYTES_PER_STEP, COUNTED_STEPS, MAX_STEPS, Buffers, Pacer
 from gateway.http.clients import ConnectionLimit, TrustedProxies
 from gateway.http.exchange import BUFFER_BYTES, BodyReader, Exchange, RequestHead, RequestLine
 from gateway.http.grammar import Malformed
@@ -189,6 +189,7 @@ class GatewayProtocol(HttpConnection):
         """Receive more of the body of a repeated request."""
         exchange = self.latest
         assert exchange is not None
+        self.reservations.share.steps += len(data) // BYTES_PER_STEP
         self.writes.count_iteration()
         if exchange.complete:  # it was refused
             partial.discard(data)
@@ -222,6 +223,7 @@ class GatewayProtocol(HttpConnection):
             if exchange is not None and not exchange.received and exchange.length is not None:
                 missing = exchange.length - exchange.body_bytes
             if missing > SLICE_BYTES:
+                share.steps += min(missing, size - at) // BYTES_PER_STEP
                 with memoryview(data) as view, view[at : at + missing] as part:
                     self._feed(part)
                 at += missing

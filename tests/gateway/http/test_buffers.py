@@ -309,6 +309,38 @@ def test_a_lost_connection_of_a_slowed_client_is_not_read_again(gateway: Inside)
     assert gateway.get("/v1/models").status == 200
 
 
+def received_bytes(connections: list[GatewayProtocol]) -> int:
+    return sum(it.latest.body_bytes for it in connections if it.latest is not None)
+
+
+@pytest.mark.parametrize("size", [MIB, 3 * MIB])
+def test_a_client_sends_few_mib_of_bodies_in_an_iteration_of_the_event_loop(gateway: Inside, size: int) -> None:
+    """Memory that nobody has used yet is slow on a virtual machine. A body of 1 MiB skips the parser, a larger not."""
+    with ExitStack() as stack:
+        for number in range(5):
+            connection = stack.enter_context(gateway.connect())
+            connection.sendall(chat(2) + b"{")
+            until(lambda number=number: sum(it.repeated is not None for it in gateway.connections) > number)
+            connection.sendall(b"}")
+            assert read_until(connection, b"}}").startswith(b"HTTP/1.1 400 ")
+            connection.sendall(chat(size) + b"x")
+        found = gateway.connections
+        until(lambda: gateway.in_loop(lambda: received_bytes(found)) == 5)
+        assert [it.partial is not None for it in found] == [size == MIB] * 5
+
+        def receive() -> tuple[int, int]:
+            for it in found * (size // MIB):
+                for _ in range(3):
+                    it.data_received(b"x" * (256 * KIB))
+            return found[0].reservations.share.slowed, received_bytes(found)
+
+        slowed, received = gateway.in_loop(receive)
+        assert slowed == 1
+        assert received <= 4 * MIB
+        until(lambda: not gateway.in_loop(lambda: any(bool(it.reading.postponed) for it in found)))
+        assert gateway.in_loop(lambda: received_bytes(found)) == 5 + 15 * size // 4
+
+
 def test_requests_whose_responses_all_wait_do_not_slow_their_client(config: Config) -> None:
     """Nothing is written that would count the iterations of the event loop in which they arrive."""
     with ExitStack() as stack:
