@@ -53,6 +53,11 @@ class CopyValues:
                 value = self.of(it.endpoint_id, it.model, now) + saved / it.weight
                 self._values.setdefault(it.endpoint_id, {})[it.model] = value, now
 
+    def raise_to(self, endpoint_id: str, model: str, value: float, now: float) -> None:
+        """Let a copy have this value at least."""
+        if value > self.of(endpoint_id, model, now):
+            self._values.setdefault(endpoint_id, {})[model] = value, now
+
     def drop(self, endpoint_id: str, model: str) -> None:
         """Forget the savings of a copy that might be: there is another one now."""
         self._values.get(endpoint_id, {}).pop(model, None)

@@ -5,6 +5,7 @@ loaded every few seconds, so that each process corrects it by its own requests: 
 or is being loaded. A request to a model that is being loaded waits for that load, which costs less than another one.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -21,7 +22,8 @@ SETTLED_SECONDS = 30.0  # without a request, after which only what control has r
 LATE = 0.1  # share of a load that is still expected when it takes longer than ever before
 # Seconds of requests that a load must save for each second that it takes: whether the past goes on is not certain, and
 # meanwhile the endpoint serves nobody. With it, loads are fewer than 1.5 times those of a policy that loads each model
-# once, and a p95 of simulated fleets is within 1.06 of the best (benchmarks/README.md).
+# once, and a p95 of simulated fleets is within 1.06 of the best (benchmarks/README.md). Each of several processes sees
+# only its part of the requests, which makes the savings that it expects of all less certain: it hesitates more.
 HESITATION = 7.0
 # By id of the endpoint: its engine, its own id of the model, and the seconds of a load.
 Reporting = Mapping[str, tuple[EngineState, str, float]]
@@ -167,7 +169,8 @@ class LoadedModels:
         if len(models) >= engine.most_loaded:
             value -= self._values.of(endpoint_id, models[0], now)
         first = sum([self._left_of(it) for it in loads.values()])
-        return first + max(LATE * seconds, HESITATION * seconds - value * self.processes)
+        hesitation = HESITATION * math.sqrt(self.processes)
+        return first + max(LATE * seconds, hesitation * seconds - value * self.processes)
 
     def chose(self, decision: Decision, rows: Mapping[str, Row[Any]], reporting: Reporting) -> None:
         """Learn the values of models in memory from a choice. `rows` by id of the endpoint."""
@@ -225,6 +228,10 @@ class LoadedModels:
         models, loads = self._state(endpoint_id, engine)
         if model not in loads:
             self._begin(endpoint_id, model, seconds, is_ours=False)
+            # Its requests need this copy, whose savings for them are not known here. Without it, two processes would
+            # replace each other's models in turn.
+            value = HESITATION * seconds / self.processes
+            self._values.raise_to(endpoint_id, model, value, self._clock())
         self._used(endpoint_id, models, model, engine.most_loaded)
 
     def _used(self, endpoint_id: str, models: list[str], model: str, most_loaded: int) -> None:

@@ -82,6 +82,18 @@ def test_models_are_not_swapped_to_and_fro() -> None:
     assert run(fleet, "least_inflight", 0.3).loads > 50 * max(it.loads for it in ours)
 
 
+def test_two_gateways_do_not_swap_models_in_turn() -> None:
+    """Each has its own clients, so that a model which one of them no longer needs may be the other one's."""
+    found = {
+        policy: [Run(BY_NAME["K3"], POLICIES[policy](seed), policy, 0.6, 2000, seed).run() for seed in (1, 2, 3)]
+        for policy in ("loaded_first", "adaptive_2")
+    }
+    loads = {policy: sum(it.loads for it in results) for policy, results in found.items()}
+    assert loads["adaptive_2"] <= 1.5 * loads["loaded_first"]
+    p95 = {policy: geometric_mean(it.p95() for it in results) for policy, results in found.items()}
+    assert p95["adaptive_2"] < p95["loaded_first"] / 3
+
+
 def test_a_hung_endpoint_receives_no_more() -> None:
     """Its prompts stay pending, which is all that the policy needs to know."""
     result = run(BY_NAME["F3"], load=0.6, requests=1200, changes=[Change(0.5, 0, slowdown=200.0)])

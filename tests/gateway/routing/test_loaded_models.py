@@ -152,7 +152,7 @@ def test_a_request_that_starts_a_load_asks_for_no_other_copy(world: World) -> No
 def test_each_process_sees_its_part_of_the_requests(world: World) -> None:
     world.choose("a", e=1.0)
     world.models.processes = 2
-    assert world.seconds("b") == pytest.approx(COLD + 2 * 10.0)
+    assert world.seconds("b") == pytest.approx(math.sqrt(2) * COLD + 2 * 10.0)
 
 
 def test_an_endpoint_that_reports_nothing_has_every_model(world: World) -> None:
@@ -192,7 +192,9 @@ def test_a_load_of_another_process_is_waited_for(world: World) -> None:
     world.seconds("a")
     world.models.heard("e", "b", 10.0)
     world.now += 4
-    assert (world.seconds("b"), world.seconds("a"), world.announced) == (6.0, 6.0 + COLD, [])
+    needed = COLD * math.exp(-4 / MEMORY_SECONDS)  # by the other process
+    assert (world.seconds("b"), world.announced) == (6.0, [])
+    assert world.seconds("a") == pytest.approx(6.0 + COLD + needed)
     load = world.begin_load("b")
     assert not load.is_ours
     load.response_began()
@@ -208,6 +210,24 @@ def test_a_load_of_another_process_is_over_after_its_time(world: World) -> None:
     world.now += 0.2
     world.models.expire()
     assert (world.seconds("b"), world.models.loading, world.send("b")) == (0.0, 0, None)
+
+
+def test_a_model_that_another_process_has_loaded_does_not_leave_soon(world: World) -> None:
+    world.models.processes = 2
+    world.seconds("a")
+    before = world.seconds("c")
+    world.models.heard("e", "b", 10.0)
+    world.now += 10
+    world.models.expire()
+    value = COLD * math.exp(-10 / MEMORY_SECONDS)
+    assert world.seconds("c") == pytest.approx(before + value)
+    world.models.heard("e", "b", 10.0)  # it is worth no more for being heard of again
+    assert world.seconds("c") == pytest.approx(10.0 + before + COLD)
+
+
+def test_several_processes_hesitate_more_than_one(world: World) -> None:
+    world.models.processes = 4
+    assert world.seconds("b") == 2 * COLD
 
 
 def test_a_load_at_an_endpoint_that_reports_nothing_is_not_heard(world: World) -> None:
