@@ -6,7 +6,7 @@ It has the HTTP framing, streamed bodies, flow control (back-pressure) and the e
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gateway.base.errors import Refusal
 from gateway.base.types import Body
@@ -59,10 +59,13 @@ class DrainState(Protocol):
 class ClientConnection(Protocol):
     """The part of a client's connection that an exchange uses; implemented by gateway.http.protocol."""
 
-    writes: WriteBatch
     transport: asyncio.Transport
     flow: FlowControl
     server_state: ServerState
+
+    @property
+    def writes(self) -> WriteBatch:
+        """The bytes that are written in this iteration of the event loop."""
 
     @property
     def gateway(self) -> DrainState:
@@ -340,9 +343,9 @@ _API_LINES = b"x-content-type-options: nosniff\r\ncontent-security-policy: sandb
 class _DefaultHeaders:
     """The header lines of every response, which uvicorn updates each second."""
 
-    headers: HeaderList = ()
-    lines = b""
-    api_lines = b""  # for paths below /v1
+    headers: ClassVar[HeaderList] = ()
+    lines: ClassVar[bytes] = b""
+    api_lines: ClassVar[bytes] = b""  # for paths below /v1
 
     @classmethod
     def refresh(cls, headers: HeaderList) -> None:

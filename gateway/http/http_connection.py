@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.base.errors import Refusal
 from gateway.http import request_limits
@@ -57,11 +57,11 @@ class HttpConnection(HttpToolsProtocol):
     """The handling of requests on one connection. gateway.http.protocol receives them."""
 
     # Set on the subclass that `bound_to` creates:
-    gateway: Application
-    connection_limit: ConnectionLimit
-    buffers: Buffers
-    pacer: Pacer
-    writes: WriteBatch
+    gateway: ClassVar[Application]
+    connection_limit: ClassVar[ConnectionLimit]
+    buffers: ClassVar[Buffers]
+    pacer: ClassVar[Pacer]
+    writes: ClassVar[WriteBatch]
 
     # Set by GatewayProtocol:
     requests: RequestParser

@@ -99,7 +99,7 @@ class TaskRunner(CoroutineRunner):
 
     __slots__ = ("_task",)
 
-    def start(self) -> None:  # type: ignore[override]  # the step of the base class
+    def start(self, error: BaseException | None = None) -> None:
         """Start the Task; its first step runs in the next iteration of the event loop."""
         assert self._coroutine is not None
         self._task = self._loop.create_task(self._coroutine)

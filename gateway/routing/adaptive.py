@@ -109,13 +109,13 @@ class Row(Generic[C]):
     slots: int  # NO_LIMIT if unknown
     few: int  # requests in flight from which on a cost counts more, during the slow start; else NO_LIMIT
     load: float  # seconds until the model is loaded there; 0 if it is
-    weight: float = 1.0  # factor that setup, read, write, share and load contain, and thereby every cost
-    replaced: float = 0.0  # prompts that are read again if the request waits for a slot
-    spill: float = NEVER  # expected wait, times the weight, beyond which it counts as full if a worse tier is free
+    weight: float  # factor that setup, read, write, share and load contain, and thereby every cost
+    replaced: float  # prompts that are read again if the request waits for a slot
+    spill: float  # expected wait, times the weight, beyond which it counts as full if a worse tier is free
     # Candidate, id, setup, read, write + share, share, edge, few: a plain tuple is unpacked in a fifth of the time.
-    terms: tuple[C, str, float, float, float, float, int, int] = ()  # type: ignore[assignment]
+    terms: tuple[C, str, float, float, float, float, int, int]
     # Load and setup, read, write, share: without the weight, as `expected_seconds` needs them.
-    unweighted: tuple[float, float, float, float] = ()  # type: ignore[assignment]
+    unweighted: tuple[float, float, float, float]
 
 
 def row(
