@@ -15,24 +15,28 @@ _TEXT = re.compile(rb'"(?:content|text|reasoning|reasoning_content|thinking)"[ ]
 MAX_TEXT_BYTES = 64 << 10
 MAX_SIZE_LINES = 1024  # that are stored, for all streams together
 MAX_CHUNKS_BYTES = 16 << 10  # of several chunks that are compared; a larger read is parsed
+MAX_KNOWN_TEXTS = 4096  # that are stored, for all streams together
+KNOWN_TEXT_BYTES = 32  # of the longest text that is stored; tokens are shorter
 _END = b"\n\n\r\n"  # of an event, and of its chunk
 _find_special = re.compile(rb'["\\\x00-\x1f\x80-\xff]').search  # what most texts do not contain
 _is_string = re.compile(_STRING).fullmatch
+# Texts that need no decoding. Most tokens of most streams are among a few thousand; a look is quicker than a search.
+_known_texts: set[bytes] = set()
 
 
 class EventTemplate:
     """Template of repeated events: an event that was read, with a gap in place of its text."""
 
-    __slots__ = ("_at", "_chunk_tail", "_chunk_tail_bytes", "_head", "_renamed", "_tail", "_tail_bytes")
+    __slots__ = ("_chunk_fixed", "_chunk_tail", "_fixed", "_head", "_renamed", "_size_lines", "_tail")
 
     def __init__(self, head: bytes, tail: bytes, sent_head: bytes, sent_tail: bytes) -> None:
         """Take the bytes before and after the text, as received and as sent to the client."""
         self._head = head
-        self._at = len(head)
         self._tail = tail
-        self._tail_bytes = len(tail)
+        self._fixed = len(head) + len(tail)
         self._chunk_tail = tail + b"\r\n"
-        self._chunk_tail_bytes = len(self._chunk_tail)
+        self._chunk_fixed = self._fixed + 2
+        self._size_lines = _lower_case
         self._renamed = None if (head, tail) == (sent_head, sent_tail) else (sent_head, sent_tail)
 
     @classmethod
@@ -52,37 +56,37 @@ class EventTemplate:
 
     def match(self, raw: bytes) -> bytes | None:
         """Return the bytes for the client if the event matches the template, else None."""
-        at, end = self._at, len(raw) - self._tail_bytes
-        if (
-            not at < end < at + MAX_TEXT_BYTES
-            or raw[:at] != self._head
-            or raw[end:] != self._tail
-            or (_find_special(raw, at, end) is not None and not _is_valid(raw[at:end]))
-        ):
+        text = raw.removeprefix(self._head).removesuffix(self._tail)  # quicker than slices that are compared
+        if len(text) + self._fixed != len(raw) or (text not in _known_texts and not _is_plain(text)):
             return None
         if self._renamed is None:
             return raw
         head, tail = self._renamed
-        return head + raw[at:end] + tail
+        return head + text + tail
 
     def match_chunk(self, chunk: bytes) -> bytes | None:
         """Return the chunk for the client if `chunk` is exactly one, with its framing, of an event that matches."""
         size = len(chunk)
-        line = _size_lines[size]
-        begin = len(line)
-        at, end = begin + self._at, size - self._chunk_tail_bytes
-        if (
-            chunk[begin:at] != self._head
-            or chunk[end:] != self._chunk_tail
-            or not 0 < end - at < MAX_TEXT_BYTES
-            or (chunk[:begin] != line and chunk[:begin].lower() != line)
-            or (_find_special(chunk, at, end) is not None and not _is_valid(chunk[at:end]))
-        ):
+        line = self._size_lines.get(size)
+        if line is None:
+            line = _size_line(size, self._size_lines)
+        text = chunk.removeprefix(line).removeprefix(self._head).removesuffix(self._chunk_tail)
+        if len(line) + len(text) + self._chunk_fixed != size:
+            return self._match_upper_case(chunk) if chunk.endswith(self._chunk_tail) else None
+        if text not in _known_texts and not _is_plain(text):
             return None
         if self._renamed is None:
             return chunk
         head, tail = self._renamed
-        return b"%x\r\n%b%b%b\r\n" % (len(head) + end - at + len(tail), head, chunk[at:end], tail)
+        return b"%x\r\n%b%b%b\r\n" % (len(head) + len(text) + len(tail), head, text, tail)
+
+    def _match_upper_case(self, chunk: bytes) -> bytes | None:
+        """Do the same for a chunk that does not match, if its size has capital letters, as some servers write it."""
+        line = _size_line(len(chunk), _upper_case)
+        if line == _size_line(len(chunk), self._size_lines) or not chunk.startswith(line):
+            return None
+        self._size_lines = _upper_case
+        return self.match_chunk(chunk)
 
     def match_chunks(self, data: bytes) -> list[bytes] | None:
         """Return the chunks for the client if `data` is several chunks that match, as a busy process receives them."""
@@ -100,21 +104,27 @@ class EventTemplate:
         return found
 
 
-class _SizeLines(dict[int, bytes]):
-    """The line before a chunk, without needless zeros or extensions, by the bytes of the chunk with its framing.
+def _size_line(size: int, lines: dict[int, bytes]) -> bytes:
+    """Return the line before a chunk that has `size` bytes with its framing, without needless zeros or extensions.
 
-    No chunk has some of these sizes; then it is longer than the chunk.
+    No chunk has some of these sizes; then the line is longer than the chunk. `lines` stores it.
     """
+    if (stored := lines.get(size)) is not None:
+        return stored
+    found = b"." * (size + 1)
+    for digits in range(1, 9):
+        line = (b"%X\r\n" if lines is _upper_case else b"%x\r\n") % max(0, size - digits - 4)
+        if len(line) == digits + 2:
+            found = line
+            break
+    if len(lines) < MAX_SIZE_LINES:
+        lines[size] = found
+    return found
 
-    def __missing__(self, size: int) -> bytes:
-        lines = (b"%x\r\n" % max(0, size - digits - 4) for digits in range(1, 9))
-        line = next((line for digits, line in enumerate(lines, 1) if len(line) == digits + 2), b"." * (size + 1))
-        if len(self) < MAX_SIZE_LINES:
-            self[size] = line
-        return line
 
-
-_size_lines = _SizeLines()
+# By the bytes of the chunk with its framing. Servers write the letters in different ways.
+_lower_case: dict[int, bytes] = {}
+_upper_case: dict[int, bytes] = {}
 
 
 def _parts(raw: bytes) -> tuple[bytes, bytes] | None:
@@ -123,8 +133,20 @@ def _parts(raw: bytes) -> tuple[bytes, bytes] | None:
     return (raw[: matches[0].start(1)], raw[matches[0].end(1) :]) if len(matches) == 1 else None
 
 
+def _is_plain(text: bytes) -> bool:
+    """Return True if this is the inside of a valid JSON string, neither empty nor large, without escapes of Unicode
+    characters. `_known_texts` stores it then.
+    """
+    if not 0 < len(text) < MAX_TEXT_BYTES or (_find_special(text) is not None and not _is_valid(text)):
+        return False
+    if len(text) <= KNOWN_TEXT_BYTES:
+        if len(_known_texts) >= MAX_KNOWN_TEXTS:  # of the texts of today, the frequent ones are soon back
+            _known_texts.clear()
+        _known_texts.add(text)
+    return True
+
+
 def _is_valid(text: bytes) -> bool:
-    """Return True if this is the inside of a valid JSON string, without escapes of Unicode characters."""
     if _is_string(text) is None:
         return False
     try:

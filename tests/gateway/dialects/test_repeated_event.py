@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS
+from gateway.dialects import repeated_event
 from gateway.dialects import sse_relay as relays
 from gateway.dialects.anthropic.messages_api import read_messages_event
 from gateway.dialects.openai_events import dialect, read_chunk
@@ -89,6 +90,43 @@ def test_a_chunk_of_an_event_with_another_text_matches(text, size):
     chunk = framed(EVENT.replace(b" one", text.encode()), size)
     template = learned(EVENT)
     assert template.match_chunk(chunk) == template.match_chunk(chunk) == chunk
+
+
+@pytest.mark.parametrize(("size", "other"), [(b"%x", b"%X"), (b"%X", b"%x")])
+def test_the_case_of_sizes_is_learned_from_a_chunk_that_matches(size, other):
+    template = learned(EVENT)
+    with_letters = next(length for length in range(1, 99) if (len(EVENT) + length) % 16 > 9)
+    with_digits = next(length for length in range(1, 99) if f"{len(EVENT) + length:x}".isdecimal())
+    letters, digits = (EVENT.replace(b" one", b" one" + b"x" * length) for length in (with_letters, with_digits))
+    for _ in range(2):
+        assert template.match_chunk(framed(letters, size)) == framed(letters, size)
+        assert template.match_chunk(framed(digits)) == framed(digits)
+        assert template.match_chunk(framed(digits.replace(b"data", b"dats"))) is None
+        assert template.match_chunk(framed(digits.replace(b"x", b"\\"))) is None
+    mixed = framed(letters, b"0" + other)
+    assert template.match_chunk(mixed) is None
+    assert template.match_chunk(framed(letters, size)) == framed(letters, size)
+
+
+def test_texts_that_need_no_decoding_are_stored_up_to_a_number(monkeypatch):
+    known: set[bytes] = set()
+    monkeypatch.setattr(repeated_event, "_known_texts", known)
+    monkeypatch.setattr(repeated_event, "MAX_KNOWN_TEXTS", 3)
+    template = learned(EVENT)
+
+    def match(text):
+        event = EVENT.replace(b" one", text)
+        return template.match(event) == event and template.match_chunk(framed(event)) == framed(event)
+
+    for text in (b"a", b"b", b"\n", "日".encode(), b"a"):
+        assert match(text) is (text != b"\n")
+    assert known == {b"a", b"b", "日".encode()}
+    assert match(b"d")  # one more than fit
+    assert known == {b"d"}
+    assert match(b"a" * (repeated_event.KNOWN_TEXT_BYTES + 1))
+    assert not match(b"")
+    assert not match(b"\\")
+    assert known == {b"d"}
 
 
 @pytest.mark.parametrize(
