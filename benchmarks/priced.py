@@ -2,7 +2,8 @@
 
 Records go from the journal to the figures and to the database, as in `benchmarks.accounting`, in four states:
 
-- `without`: journal, history and database writer without their parts for prices and own hardware;
+- `without`: history and database writer without their parts for prices and own hardware. The fields that records
+  have for prices are not in the journal in any state, because these records lack them;
 - `unpriced`: a price book that has no price for these models;
 - `priced`: each model has prices of input, cached input and output tokens;
 - `rated`: no prices, but each endpoint has an hourly rate. The CPU time includes that of counting the hours.
@@ -32,7 +33,6 @@ from typing import TYPE_CHECKING
 from benchmarks.accounting import VARIANTS, database
 from benchmarks.process import ROOT, build_switch, clean_environment
 from gateway.ipc import journal as journals
-from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.prices.book import NANO
 from gateway.prices.counts import part_of
@@ -47,7 +47,6 @@ WITHOUT, UNPRICED, PRICED, RATED = "without", "unpriced", "priced", "rated"
 STATES = (WITHOUT, UNPRICED, PRICED, RATED)
 HOUR_US = 3_600_000_000
 WARM_UP = 10  # batches, so that most rows of sums exist, as some minutes after midnight
-PRICE_FIELDS = 4  # of a record, at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,17 +264,8 @@ def remove_prices() -> None:
     from metrics.storage import hardware_rows, history_rows
     from metrics.storage.writer import DatabaseWriter
 
-    encode = record.encode
-
-    def encode_without(entry: record.Entry) -> bytes:
-        text = encode(entry)
-        if isinstance(entry, RequestRecord):
-            text = text[: -len(",null" * PRICE_FIELDS + "]")] + b"]"
-        return text
-
     no_costs = Costs()
     for owner, name, function in (
-        (journals, "encode", encode_without),
         (DatabaseWriter, "_costs", lambda writer, fold: no_costs),
         (CostTotals, "add", lambda totals, *written: None),
         (CostTotals, "are_at", lambda totals, positions: True),

@@ -128,8 +128,16 @@ class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h", gc=Fals
 
 
 Entry = RequestRecord | Unrecorded | SegmentHead
-encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
+_RARE_FIELDS = len(RequestRecord.__struct_fields__) - RequestRecord.__struct_fields__.index("long_write_tokens")
+_NO_RARE_FIELDS = b",null" * _RARE_FIELDS + b"]"
+
+
+def encode(entry: Entry) -> bytes:
+    """Return an entry as JSON. The last fields of a request, which most of them lack, are left out if all are None."""
+    text = _encode(entry)
+    return text[: -len(_NO_RARE_FIELDS)] + b"]" if text.endswith(_NO_RARE_FIELDS) else text
 
 
 class _Series:

@@ -53,7 +53,8 @@ log = logging.getLogger(__name__)
 
 # Minute, endpoint, model, kind, API key, client address; then the attempt's served model, canonical name and step.
 GroupKey = tuple[int, str, str, str, str, str | None, str | None, str | None, int]
-Group = tuple[GroupKey, list[RequestRecord]]
+# Requests of one key. If there are several: the sums of their input and output tokens, unless one reported details.
+Group = tuple[GroupKey, list[RequestRecord], tuple[int, int] | None]
 
 
 @dataclass
@@ -123,16 +124,19 @@ class Fold:
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
         for key, group in groups.items():
+            tokens = None
             if len(group) == 1:
                 self._add(group[0])
             else:
-                self._add_group(key, group)
-        self.groups += groups.items()
+                tokens = self._add_group(key, group)
+            self.groups.append((key, group, tokens))
         choices.count(self.others, self.counted[before:])
         return self
 
-    def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> None:
+    def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> tuple[int, int] | None:
         """Count successful requests of one key at once, with the same result as `_add` for each of them.
+
+        Returns the sums of input and output tokens; None if one of the requests reported details.
 
         The histograms of duration and of time to first token, both in µs, each get all values in one call.
         """
@@ -173,6 +177,7 @@ class Fold:
         if served is not None or canonical is not None or step:
             for entry in entries:
                 self._add_served(entry, minute, api_key_id)
+        return None if reported else (tokens_in, tokens_out)
 
     def _add(self, entry: RequestRecord) -> None:
         outcome, minute, api_key_id = entry.outcome, entry.completed_us // MINUTE_US, entry.api_key_id or ""

@@ -81,21 +81,27 @@ class _WorkBatch:
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Add successful requests with one attempt, with the same result as `add` for each of them."""
         last_minute = -1
+        hour_us = minute_us = 0
         in_minute: dict[str, dict[LineKey, LineWork] | None] = {}  # lines by endpoint
-        for (minute, endpoint_id, model, kind, api_key_id, _, _, _, _), entries in groups:
+        for (minute, endpoint_id, model, kind, api_key_id, _, _, _, _), entries, tokens in groups:
             if endpoint_id not in self._rated:
                 continue
             if minute != last_minute:
                 last_minute, in_minute = minute, {}
+                hour_us, minute_us = minute // 60 * HOUR_US, minute % 60 * MINUTE_US
             lines = in_minute.get(endpoint_id, _UNKNOWN)
             if lines is _UNKNOWN:
                 lines = in_minute[endpoint_id] = self._lines_in(minute, endpoint_id)
-            found = None if lines is None else _work_of_group(entries, minute)
-            if lines is None or found is None:
+            times: list[int] = []
+            moment = -1 if lines is None else _add_times(times, entries, hour_us, minute_us)
+            if lines is None or moment < 0:
                 for entry in entries:
                     self.add(entry)
                 continue
-            times, counted = found
+            if tokens is not None:
+                counted = (moment, (len(entries), *tokens, 0, 0, 0, 0))
+            else:
+                counted = (moment, _counts(entries[0]) if len(entries) == 1 else _sums(entries))
             line = (model, kind, api_key_id)
             work = lines.get(line)
             if work is None:
@@ -142,43 +148,30 @@ class _WorkBatch:
         return work
 
 
-def _work_of_group(entries: Sequence[RequestRecord], minute: int) -> tuple[list[int], tuple[int, Counts]] | None:
-    """Return times and counts of requests with one attempt that completed in a minute since 1970.
+_BOTH = (1 << TIME_BITS) + 1  # a start that is also an end, times this, is the time of an attempt
 
-    Returns None if a request began before the hour, or if the attempt of one did not end in this minute.
+
+def _add_times(times: list[int], entries: Iterable[RequestRecord], hour_us: int, minute_us: int) -> int:
+    """Append the times of requests with one attempt that completed in a minute: of an hour since 1970, both in µs.
+
+    Returns the moment at which they are counted, when the last attempt runs; -1 if a request began before the hour, or
+    if the attempt of one did not end in this minute.
     """
-    times: list[int] = []
-    hour_us, minute_us = minute // 60 * HOUR_US, minute % 60 * MINUTE_US
-    start = end = tokens_in = tokens_out = 0
-    are_usual = True
+    end = before = 0
     for entry in entries:
         attempt = entry.attempts[0]
-        start = end = entry.completed_us - hour_us
+        end = entry.completed_us - hour_us
         # Python computes with these differences faster than with moments.
-        before = attempt.at_us - entry.duration_us
-        if before < 0:
-            start += before
-            if (after := before + attempt.duration_us) < 0:
-                end += after
-            if start < 0 or end <= minute_us:
-                return None
-        times.append(end << TIME_BITS | start)
-        more_in, more_out = entry.input_tokens or 0, entry.output_tokens or 0
-        # Usual counts meet the conditions of `plausible` and `part_of`.
-        if (
-            more_in < 0
-            or more_in > USUAL_TOKENS
-            or more_out < 0
-            or more_out > USUAL_TOKENS
-            or entry.cached_tokens is not None
-            or entry.reasoning_tokens is not None
-            or entry.cache_write_tokens is not None
-        ):
-            are_usual = False
-        tokens_in += more_in
-        tokens_out += more_out
-    counts = (len(entries), tokens_in, tokens_out, 0, 0, 0, 0) if are_usual else _sums(entries)
-    return times, (max(start, end - 1), counts)  # the last attempt runs at this moment
+        before = attempt.at_us - entry.duration_us  # the start, seen from the end
+        if before >= 0:
+            before = 0
+        elif (after := before + attempt.duration_us) < 0:
+            end += after
+            before -= after
+        if end <= minute_us or before + end < 0:
+            return -1
+        times.append(end * _BOTH + before)
+    return end - 1 if before else end
 
 
 def times_of(completed_us: int, duration_us: int, at_us: int, attempt_us: int) -> tuple[int, int]:
@@ -188,7 +181,12 @@ def times_of(completed_us: int, duration_us: int, at_us: int, attempt_us: int) -
 
 
 def _counts(entry: RequestRecord) -> Counts:
-    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
+    tokens_in, tokens_out = entry.input_tokens, entry.output_tokens
+    # Usual counts meet the conditions of `plausible`.
+    if tokens_in is None or tokens_in < 0 or tokens_in > USUAL_TOKENS:
+        tokens_in = plausible(tokens_in)
+    if tokens_out is None or tokens_out < 0 or tokens_out > USUAL_TOKENS:
+        tokens_out = plausible(tokens_out)
     cached, written, reasoning = entry.cached_tokens, entry.cache_write_tokens, entry.reasoning_tokens
     if cached is None and written is None and reasoning is None:
         return 1, tokens_in or 0, tokens_out or 0, 0, 0, 0, 0

@@ -12,7 +12,7 @@ RefusedKey = tuple[str, str, str, str]  # local date, API key, error code, limit
 def last_uses(fold: Fold) -> dict[str, int]:
     """Return when the latest request of each API key completed, in µs. A rejected request is no use."""
     found: dict[str, int] = {}
-    for (_minute, _endpoint, _model, _kind, api_key_id, *_rest), entries in fold.groups:
+    for (_minute, _endpoint, _model, _kind, api_key_id, *_rest), entries, _tokens in fold.groups:
         if api_key_id:
             latest = max([entry.completed_us for entry in entries])
             found[api_key_id] = max(latest, found.get(api_key_id, 0))

@@ -34,11 +34,11 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reasoning_tokens: int | None = None
     finish_reason: str | None = None
     left_steps: tuple[tuple[int, str], ...] = ()  # steps that were left or skipped, and why
-    long_write_tokens: int | None = None
-    service_tier: str | None = None  # None: the default one, or not reported
     cost: int | None = None  # of the request, in 10⁻⁹ of the currency; None: it has no price
     currency: str | None = None
     price_id: int | None = None  # row of the price book; negative: of the catalogue
+    long_write_tokens: int | None = None
+    service_tier: str | None = None  # None: the default one, or not reported
     images: int | None = None
     audio_ms: int | None = None
 

@@ -205,20 +205,19 @@ def attempts_text(stored: Sequence[StoredAttempt]) -> str:
 def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCost | None) -> StoredAttempt:
     """Return an attempt; the last one with the facts and the cost of its request."""
     cached_tokens = cache_write_tokens = reasoning_tokens = finish_reason = None
-    long_write_tokens = service_tier = images = audio_ms = None
     body_bytes = 0
     left_steps: tuple[tuple[int, str], ...] = ()
+    if cost is None:
+        amount = currency = price_id = None
+    else:
+        amount, currency, price_id = cost.cost, cost.currency, cost.price_id
     if entry is not None:
         if has_details(entry):
             cached_tokens = part_of(entry.cached_tokens, entry.input_tokens)
             cache_write_tokens = part_of(entry.cache_write_tokens, entry.input_tokens)
             reasoning_tokens = part_of(entry.reasoning_tokens, entry.output_tokens)
-            long_write_tokens = part_of(entry.long_write_tokens, cache_write_tokens)
         body_bytes, finish_reason, left_steps = entry.body_bytes, entry.finish_reason, entry.left_steps
-        service_tier = entry.service_tier and storable(entry.service_tier)
-        if entry.images is not None or entry.audio_ms is not None:
-            images, audio_ms = plausible(entry.images), plausible(entry.audio_ms)
-    return StoredAttempt(  # by position: by name it takes several times as long
+    made = StoredAttempt(  # by position: by name it takes several times as long
         attempt.endpoint_id,
         attempt.outcome,
         attempt.status,
@@ -240,13 +239,28 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
         reasoning_tokens,
         finish_reason,
         left_steps,
-        long_write_tokens,
-        service_tier,
-        None if cost is None else cost.cost,
-        None if cost is None else cost.currency,
-        None if cost is None else cost.price_id,
-        images,
-        audio_ms,
+        amount,
+        currency,
+        price_id,
+    )
+    if entry is not None and (
+        entry.long_write_tokens is not None
+        or entry.service_tier is not None
+        or entry.images is not None
+        or entry.audio_ms is not None
+    ):
+        return _with_rare_facts(made, entry)
+    return made
+
+
+def _with_rare_facts(last: StoredAttempt, entry: RequestRecord) -> StoredAttempt:
+    """Return the last attempt with the facts of its request that few requests have."""
+    return msgspec.structs.replace(
+        last,
+        long_write_tokens=part_of(entry.long_write_tokens, last.cache_write_tokens),
+        service_tier=entry.service_tier and storable(entry.service_tier),
+        images=plausible(entry.images),
+        audio_ms=plausible(entry.audio_ms),
     )
 
 
