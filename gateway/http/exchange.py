@@ -22,6 +22,7 @@ from gateway.registry.schema import ApiKey
 HeaderList = Sequence[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
+UNREAD = b""  # in the place of the id of a session that nobody has looked for
 _NO_BODY = {204, 304}
 JOINED_BYTES = 1 << 20  # a smaller body is copied behind its header block
 BUFFER_BYTES = 256 << 10  # unread bytes of a streamed body at which back-pressure on the client begins
@@ -99,7 +100,7 @@ class RequestHead:
     Clients repeat themselves: the next request of a connection that has the same lines shares this object.
     """
 
-    __slots__ = ("admitted", "chunked", "fields", "headers", "lines", "onward", "peer", "raw")
+    __slots__ = ("admitted", "chunked", "fields", "headers", "lines", "onward", "peer", "raw", "session")
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
         self.raw = raw  # as received
@@ -110,6 +111,7 @@ class RequestHead:
         self.peer: Peer = UNKNOWN
         self.admitted: AdmittedRequest | None = None  # the last request with these lines
         self.onward: bytes | None = None  # cache of the lines that an inference server receives
+        self.session: bytes | None = UNREAD  # cache of the id of its session (gateway.inference.api)
 
 
 class BodyReader:

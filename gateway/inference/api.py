@@ -18,6 +18,7 @@ from gateway.dialects.openai_responses import read_large_response, read_response
 from gateway.dialects.prompt_fields import PromptFields
 from gateway.dialects.sse_relay import Relay, StreamRelay
 from gateway.dialects.usage import Usage
+from gateway.http.exchange import UNREAD
 from gateway.inference.attempt import Attempt
 from gateway.inference.error_responses import sentence_of
 from gateway.inference.request import InferenceRequest
@@ -135,7 +136,9 @@ def read_prefix(request: InferenceRequest, parsed: Request, fields: PromptFields
     if affinity is None or not request.api.kind.generates:
         return
     exchange = request.exchange
-    session = session_in(exchange.head.fields)
+    session = exchange.head.session
+    if session is UNREAD:
+        session = exchange.head.session = session_in(exchange.head.fields)
     if session is None and body_bytes < FIRST_BYTES and not fields.prompt_cache_key:
         return
     key = exchange.api_key

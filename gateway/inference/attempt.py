@@ -1,6 +1,7 @@
 """One attempt: one try of a request at one endpoint. Failover creates another attempt for the same request."""
 
 from dataclasses import dataclass
+from math import floor
 
 from gateway.dialects.anthropic.dropped import Dropped
 from gateway.dialects.anthropic.translation import Translation
@@ -11,7 +12,7 @@ from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
 from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
-from gateway.routing.cost_parts import expected_seconds, recent_mean
+from gateway.routing.cost_parts import recent_mean
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.loaded_models import ModelLoad
@@ -19,9 +20,10 @@ from gateway.routing.routes import Route
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
-MICROSECONDS = 1_000_000 // MOMENTS_PER_SECOND  # of one moment
+MICROSECONDS = int(1_000_000 / MOMENTS_PER_SECOND)  # of one moment
 _BITS = 31  # of a difference; a greater one is below 0: the cells of a process that has ended were cleared
 
+NO_PREFIX = 0, 0
 Integrated = tuple[()]
 INTEGRATED: Integrated = ()  # in the place of the work at the start, once the time of the attempt is in the integral
 
@@ -90,29 +92,40 @@ class Attempt:
         row: Row[Endpoint],
         prompt: int,
         output: float,
-        prefix_tokens: int = 0,
-        prefix_age: int = 0,
+        prefix: tuple[int, int] = NO_PREFIX,
+        entered: bool = True,
     ) -> None:
         """Count the prompt tokens as sent, before the next request is given an endpoint.
 
-        The endpoint, which has this row, counts the request as in flight already. `prefix_tokens` of the prompt were
-        sent to it before; of these, `kept` are expected in its cache. `output`: expected tokens.
+        The endpoint has this row. If it has not `entered`, the request is counted as in flight, too. `prefix`: tokens
+        of the prompt that were sent to it before, and their age; of these, `kept` are expected in its cache. `output`:
+        expected tokens. What this takes is counted for each request, so it calls as few functions as it can.
         """
         endpoint = self.endpoint
         unread = prompt - self.kept
         self.pending = own = unread or 1
-        in_flight, others, read, shared = endpoint.send_prompt(own)
+        in_flight, others, read, shared = endpoint.send_prompt(own) if entered else endpoint.enter_and_send(own)
         if not learned.alone:
             in_flight, pending, read, shared = learned.totals(endpoint)
             others = pending - own if pending > own else 0
-        expected = expected_seconds(row, unread, output, in_flight, others)
+        setup, per_read, write, share = row.unweighted
+        expected = setup + per_read * (others + unread) + output * (write + share * in_flight)  # `expected_seconds`
+        prefix_tokens, prefix_age = prefix
         if row.replaced:
             memory = endpoint.memory
             memory.recent_prompt = recent_mean(memory.recent_prompt, prompt)
         if self.load is not None:
             expected = self._with_load(self.load, row, expected, unread + others)
         self.start = Work(
-            prompt, int(output), prefix_tokens, prefix_age, int(expected * 1e6), others, read, shared, in_flight == 1
+            prompt,
+            floor(output),
+            prefix_tokens,
+            prefix_age,
+            floor(expected * 1e6),
+            others,
+            read,
+            shared,
+            in_flight == 1,
         )
 
     def _with_load(self, load: ModelLoad, row: Row[Endpoint], expected: float, unread: int) -> float:
@@ -142,11 +155,14 @@ class Attempt:
         work = self.start
         if not work:
             return None
-        at = int(now * MOMENTS_PER_SECOND)
-        read, shared = self.endpoint.work_until(at)
+        at = floor(now * MOMENTS_PER_SECOND)
+        endpoint = self.endpoint
+        # The next two lines are `Endpoint.work_until`, without a call.
+        endpoint.shared = shared = endpoint.shared + endpoint.in_flight * (at - endpoint.since)
+        endpoint.since, read = at, endpoint.read
         self.start = INTEGRATED
         if not learned.alone:
-            read, shared = learned.work_until(self.endpoint, at)
+            read, shared = learned.work_until(endpoint, at)
         read -= work.read_tokens
         shared -= work.shared_us
         if (read | shared) >> _BITS:

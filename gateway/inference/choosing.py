@@ -11,7 +11,7 @@ from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
 from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
-from gateway.inference.attempt import Attempt
+from gateway.inference.attempt import NO_PREFIX, Attempt
 from gateway.inference.limiting.admission import admit
 from gateway.inference.limiting.budgeting import expected_tokens, reserve_budgets
 from gateway.inference.request import NO_STAY, InferenceRequest
@@ -28,12 +28,12 @@ from gateway.inference.steps.targets import (
 )
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
-from gateway.routing.adaptive import BULK_HARM, HARM, Demand
+from gateway.routing.adaptive import BULK_HARM, HARM, Demand, among_free
 from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
 from gateway.routing.bulk import counts_for_bulk, is_full, leaves_better, load_for_bulk, slots_for_bulk
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.loaded_models import with_reason
-from gateway.routing.routes import LearnedRoutes, Route, Routes
+from gateway.routing.routes import LearnedRoutes, Route, Routes, has_free
 
 ENDLESS = float("inf")
 NOTHING_KEPT: Mapping[str, float] = {}
@@ -149,12 +149,16 @@ def choose(
     """
     if request.chain is not None:
         return _choose_in_step(request, request.chain, patient=patient)
-    unable = request.services.roster.aside.unable
+    services = request.services
+    unable = services.roster.aside.unable
     if unable and request.api.kind.name in unable:
         return _choose_able(request, routes, tried, patient=patient)
-    if request.services.is_adaptive:
-        return _choose_adaptively(request, routes, tried, patient=patient)
-    return _choose_least(request, routes, tried)
+    if not services.is_adaptive:
+        return _choose_least(request, routes, tried)
+    is_usual = request.stay is NO_STAY and request.prefix is None and request.preferred is None and not tried
+    if is_usual and patient and (decision := _choose_at_once(request, routes)) is not None:
+        return decision
+    return _choose_adaptively(request, routes, tried, patient=patient)
 
 
 def _choose_in_step(request: InferenceRequest, chain: Chain, *, patient: bool) -> Decision | None:
@@ -264,6 +268,43 @@ def _choose_preferred(
 # The adaptive policy
 
 
+def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | None:
+    """Choose for a request without prefix, and begin its attempt, if its model has one endpoint or only costs matter.
+
+    Else return None: `_choose_adaptively` decides then. It makes the same choices, but takes more calls for them.
+    """
+    services = request.services
+    learned, kind = services.learned, request.api.kind.name
+    known = routes.learned.get(kind)
+    if known is None or known.version != services.roster.learned_version:
+        known = learned.routes(routes, kind)
+    if not known.at_once:
+        return None
+    limited = request.limited
+    expected = None if limited is None else limited.expected
+    prompt, output, _ = expected or expected_tokens(request)
+    decision = known.only
+    if decision is None:
+        if learned.others or not learned.alone:
+            return None
+        decision = among_free(known.rows, prompt, output, NOTHING_KEPT)
+        if decision is None:
+            return None
+    route = routes.by_id[decision.endpoint_id]
+    endpoint = route.endpoint
+    if endpoint.slots is None and limited is None and endpoint.breaker.due is None and endpoint.rank < OPEN:
+        request.attempt = attempt = Attempt(route, decision, trial=False)
+        attempt.begin(learned, known.by_id[decision.endpoint_id], prompt, output, NO_PREFIX, False)
+        return decision
+    if known.only is not None and not _is_free(request, endpoint):
+        return None
+    decision = _enter(request, route, decision)
+    if decision.endpoint_id:
+        assert request.attempt is not None
+        request.attempt.begin(learned, known.by_id[decision.endpoint_id], prompt, output)
+    return decision
+
+
 def _choose_adaptively(
     request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool
 ) -> Decision | None:
@@ -276,8 +317,6 @@ def _choose_adaptively(
         decision = _choose_preferred(request, request.preferred, routes, tried)
     elif known.only is not None and not tried and _is_free(request, known.rows[0].candidate):
         decision = known.only
-        if request.prefix is None and not known.engines:
-            return _begin_only(request, routes, known, decision)
     demand = request.demand
     if demand is None:
         demand = request.demand = demand_of(request, routes, known)
@@ -289,26 +328,7 @@ def _choose_adaptively(
     if decision.endpoint_id:
         attempt = request.attempt
         assert attempt is not None
-        if request.prefix is None and not known.engines:  # mostly
-            prompt: int = demand[0]  # type: ignore[assignment]  # only previews have a fraction of a token
-            attempt.begin(services.learned, known.by_id[decision.endpoint_id], prompt, demand[1])
-        else:
-            _count_work(request, attempt, known, demand, decision)
-    return decision
-
-
-def _begin_only(request: InferenceRequest, routes: Routes, known: LearnedRoutes, only: Decision) -> Decision:
-    """Begin an attempt at the only endpoint of a model. Nothing is compared, so the request needs no Demand."""
-    (route,) = routes
-    decision = _enter(request, route, only)
-    if decision is only:
-        attempt = request.attempt
-        assert attempt is not None
-        expected = None
-        if request.limited is not None and request.chain is None:  # else it may have been that of another model
-            expected = request.limited.expected
-        prompt, output, _ = expected or expected_tokens(request)
-        attempt.begin(request.services.learned, known.rows[0], prompt, output)
+        _count_work(request, attempt, known, demand, decision)
     return decision
 
 
@@ -337,12 +357,12 @@ def _count_work(
         engine, model, seconds = reported
         attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, model, seconds)
     row = known.by_id[endpoint.id]
-    prompt: int = demand[0]  # type: ignore[assignment]
+    prompt: int = demand[0]  # type: ignore[assignment]  # only previews have a fraction of a token
     if prefix is None or services.affinity is None:
         attempt.begin(services.learned, row, prompt, demand[1])
     else:
         attempt.kept = min(prompt, int(demand[2].get(endpoint.id, 0.0)))
-        attempt.begin(services.learned, row, prompt, demand[1], *_prefix_at(request, endpoint.id, prompt))
+        attempt.begin(services.learned, row, prompt, demand[1], _prefix_at(request, endpoint.id, prompt))
         services.affinity.store(prefix, endpoint)
 
 
@@ -386,7 +406,7 @@ def _pick_adaptively(
     if request.stay is NO_STAY and patient and not known.engines:  # the usual case
         waiting = 0 if counts is None and not services.queue.length else services.queued.interactive
         decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
-        return DECLINED if decision is FULL and adaptive.has_free(known.rows, counts, tried) else decision
+        return DECLINED if decision is FULL and has_free(known.rows, counts, tried) else decision
     if request.stay.gives_way:
         counts = counts_for_bulk(counts or services.learned.counts_of_all, services.queued.wanted)
         waiting = services.roster.page.waiting
@@ -403,7 +423,7 @@ def _pick_adaptively(
     decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
     if known.engines and decision is not None:
         decision = with_reason(decision, known.by_id)
-    if decision is FULL and adaptive.has_free(known.rows, counts, tried):
+    if decision is FULL and has_free(known.rows, counts, tried):
         return DECLINED
     if request.stay.gives_way and decision is not None:
         endpoints = [it.candidate for it in known.rows]

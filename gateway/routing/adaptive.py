@@ -13,10 +13,12 @@ then the request waits for it, for a bounded time. That costs more where it will
 (SLOT_CACHES). It does not wait for one of a better tier: an endpoint of a worse tier gets it at once. Pure functions.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import floor
+from operator import itemgetter
 from random import random, sample
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -217,20 +219,6 @@ def is_spilling(of: Row[C], output: float, in_flight: int, pending: int) -> bool
     return of.spill < NEVER and of.read * pending + output * of.share * in_flight > of.spill
 
 
-def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
-    """Return True if an endpoint with a closed circuit breaker has a free slot.
-
-    After FULL, the request waits for a better endpoint then; others may want the free one.
-    """
-    for it in rows:
-        candidate = it.candidate
-        if candidate.rank < OPEN and it.id not in tried:
-            in_flight = candidate.in_flight if counts is None else counts(candidate)[0]
-            if in_flight < it.slots:
-                return True
-    return False
-
-
 class _Edge(NamedTuple):
     """The cost of a candidate that gets no more requests now: it is full, spilling, or has few completions."""
 
@@ -251,8 +239,10 @@ def _factors(harm: tuple[float, float]) -> tuple[list[float], list[float]]:
     return [1.0 + n * prefill for n in range(COUNTED)], [n * (1.0 + decode) for n in range(COUNTED)]
 
 
-_HARM_FACTORS = _factors(HARM)
+_HARM_FACTORS = _READS, _WRITES = _factors(HARM)
 
+_COST = itemgetter(0)
+Recorded = tuple[tuple[str, int], ...]  # id and cost in whole ms
 Found = list[tuple[float, str, int]]  # cost, id, and the requests from which on the slow start makes it dearer
 
 
@@ -261,7 +251,7 @@ def _costs(
 ) -> tuple[int, Found, list[_Edge]]:
     """Return the best rank with a free candidate, the costs of those that are free, and of those that are not.
 
-    This loop and that of `_among_free` have the formula without a call.
+    This loop and that of `among_free` have the formula without a call.
     """
     best = OPEN
     found: Found = []
@@ -299,34 +289,42 @@ def _costs(
     return best, found, edges
 
 
-def _among_free(rows: Iterable[Row[C]], demand: Demand, draw: Callable[[], float]) -> Decision | None:
-    """Choose as `pick` does in the usual case, where nothing but costs matters. Else return None.
+def among_free(
+    rows: Iterable[Row[C]], prompt: float, output: float, kept: Mapping[str, float], draw: Callable[[], float] = random
+) -> Decision | None:
+    """Choose as `pick` does for an interactive request that has not waited, if nothing but costs matters; else None.
 
     That is if several are compared, all are of rank 0, and none is full, must load the model or has few completions.
     """
     found: Found = []
-    prompt, output, kept, waited, _, harm = demand
-    reads, writes = _HARM_FACTORS if harm is HARM else _factors(harm)
     prompt = unread = prompt + 0.0
     for it in rows:
         candidate, name, setup, read, alone, share, edge, few = it.terms
-        n = candidate.in_flight
+        n, pending = candidate.in_flight, candidate.pending
         if n >= edge or candidate.rank:
             return None
         if kept:
             unread = prompt - kept[name] if name in kept else prompt
-        value = setup + read * (candidate.pending + unread * reads[n]) + output * (alone + share * writes[n])
+        if n or pending:
+            value = setup + read * (pending + unread * _READS[n]) + output * (alone + share * _WRITES[n])
+        else:
+            value = setup + read * unread + output * alone
         found.append((value, name, few))
-    if len(found) < 2:
+    if len(found) == 2:  # often; so sorting and a list of what is recorded are spared
+        first, second = found if found[0] <= found[1] else (found[1], found[0])
+        least, name, few = first
+        more, other, _ = second
+        costs: Recorded = ((name, floor(least * 1000.0)), (other, floor(more * 1000.0)))
+        if more <= least * NEAR and draw() >= 0.5:
+            _, name, few = second
+    elif len(found) < 2:
         return None
-    found.sort()
-    del found[MAX_RECORDED_SCORES:]
-    least, name, few = found[0]
-    if found[1][0] <= least * NEAR:
-        _, name, few = found[int(draw() * _count_near(found, least * NEAR))]
-    if kept or waited > 0.0 or few != NO_LIMIT:
-        return Decision(name, _reason(name, few, demand), (), _recorded(found))
-    return Decision(name, FASTEST, (), _recorded(found))
+    else:
+        found.sort()
+        del found[MAX_RECORDED_SCORES:]
+        name, few = _drawn_among(found, draw)
+        costs = _recorded(found)
+    return Decision(name, KEPT_PREFIX if name in kept else FASTEST if few == NO_LIMIT else PROBE, (), costs)
 
 
 def pick(
@@ -346,7 +344,9 @@ def pick(
     full endpoint, and None if there is no endpoint: all are disabled, draining, offline or already tried.
     """
     some = rows if len(rows) <= ALL_UP_TO else _drawn(rows, demand, by_id)
-    if counts is None and not tried and (decision := _among_free(some, demand, draw)) is not None:
+    prompt, output, kept, waited, _, harm = demand
+    is_usual = counts is None and not tried and harm is HARM and waited <= 0.0
+    if is_usual and (decision := among_free(some, prompt, output, kept, draw)) is not None:
         return decision
     best, found, edges = _best_costs(rows, some, demand, counts, tried, waiting)
     if edges:
@@ -366,19 +366,18 @@ def pick(
     if len(found) <= 1:
         return _only(rows, found, best)
     del found[MAX_RECORDED_SCORES:]
-    least, name, few = found[0]
-    if found[1][0] <= least * NEAR:
-        _, name, few = found[int(draw() * _count_near(found, least * NEAR))]
+    name, few = _drawn_among(found, draw)
     reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else _reason(name, few, demand)
     return Decision(name, reason, (), _recorded(found))
 
 
-def _count_near(found: Found, limit: float) -> int:
-    """Return how many of the sorted costs are within the limit, which the first two are."""
-    near = 2
-    while near < len(found) and found[near][0] <= limit:
-        near += 1
-    return near
+def _drawn_among(found: Found, draw: Callable[[], float]) -> tuple[str, int]:
+    """Draw one of the sorted costs that are near the least; return its id, and from when its slow start matters."""
+    least, name, few = found[0]
+    limit = least * NEAR
+    if found[1][0] <= limit:
+        _, name, few = found[int(draw() * bisect_right(found, limit, key=_COST))]
+    return name, few
 
 
 def _spills_nowhere(edges: Iterable[_Edge], found: Found, best: int) -> bool:
@@ -487,9 +486,6 @@ def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
     return Decision(first.id, TRIAL, (), _recorded(found[:MAX_RECORDED_SCORES]))
 
 
-def _recorded(found: Found) -> tuple[tuple[str, int], ...]:
-    """Return costs in whole ms. Of a float, `floor` takes a third of the time of `int`."""
-    if len(found) == 2:  # often, and a list of two takes twice as long to make
-        (least, name, _), (more, second, _) = found
-        return (name, floor(least * 1000.0)), (second, floor(more * 1000.0))
+def _recorded(found: Found) -> Recorded:
+    """Return what is recorded of costs. Of a float, `floor` takes a third of the time of `int`."""
     return tuple([(name, floor(value * 1000.0)) for value, name, _ in found])

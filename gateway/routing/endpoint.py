@@ -1,9 +1,9 @@
 """An endpoint as one gateway process knows it: facts, connections, requests in flight, circuit breaker."""
 
 import logging
-import math
 import string
 import time
+from math import ceil, floor
 from time import monotonic
 from urllib.parse import quote
 
@@ -42,10 +42,7 @@ class Endpoint:
         "_cells",
         "_exchanged",
         "_health",
-        "_read",
         "_row",
-        "_shared",
-        "_since",
         "breaker",
         "facts",
         "fixed_head",
@@ -57,7 +54,10 @@ class Endpoint:
         "pool",
         "provider",
         "rank",
+        "read",
         "redactor",
+        "shared",
+        "since",
         "slots",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Endpoint:
         self.in_flight = self.pending = 0
         # Moment until which the requests in flight are in the integral, if there are any. Neither is modulo 2**32, as
         # its cell is: calculations with numbers of more than 30 bits take longer.
-        self._since = 0
+        self.since = 0
         self.breaker = Breaker()
         self._exchanged = _Exchanged()
         self._row = row
@@ -79,7 +79,7 @@ class Endpoint:
         self.id = facts.id
         self._cells = cells = self._row.cells(facts.slot)
         # Its cells are written by this process only, so what they have is read once.
-        self._read, self._shared = cells[READ], cells[SHARED]
+        self.read, self.shared = cells[READ], cells[SHARED]
         self.redactor = Redactor(secret)
         self.slots = facts.slots
         self.pool.connect_timeout = facts.connect_timeout_secs
@@ -142,9 +142,14 @@ class Endpoint:
         """
         cells, before = self._cells, self.pending
         self.pending = cells[PENDING] = before + tokens
-        self._read = read = self._read + tokens
+        self.read = read = self.read + tokens
         cells[READ] = read & WORD
-        return self.in_flight, before, read, self._shared
+        return self.in_flight, before, read, self.shared
+
+    def enter_and_send(self, tokens: int) -> tuple[int, int, int, int]:
+        """Count a request in flight, and its prompt tokens as sent: `enter` and `send_prompt` in one."""
+        self.enter()
+        return self.send_prompt(tokens)
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
@@ -157,9 +162,9 @@ class Endpoint:
 
         It stores nothing for other processes: what they see still leads to the same integral.
         """
-        self._shared = shared = self._shared + self.in_flight * (now - self._since)
-        self._since = now
-        return self._read, shared
+        self.shared = shared = self.shared + self.in_flight * (now - self.since)
+        self.since = now
+        return self.read, shared
 
     def received(self) -> None:
         """Publish the time of the last byte received."""
@@ -250,7 +255,7 @@ class Endpoint:
             self.rank = EXCLUDED
         else:
             self.rank = OPEN if self._health < OPEN and breaker.blocks(now) else self._health
-        due = 0 if breaker.due is None else math.ceil(time.time() + breaker.due - now)
+        due = 0 if breaker.due is None else ceil(time.time() + breaker.due - now)
         if due != self._exchanged.due:
             self._exchanged.due = due
             self._row.set_trial_due(self.facts.slot, due)
@@ -290,24 +295,38 @@ class MeasuredEndpoint(Endpoint):
 
     def enter(self) -> None:
         cells, number = self._cells, self.in_flight
-        now = int(monotonic() * MOMENTS_PER_SECOND)
+        now = floor(monotonic() * MOMENTS_PER_SECOND)
         if number:
-            self._shared = shared = self._shared + number * (now - self._since)
+            self.shared = shared = self.shared + number * (now - self.since)
             cells[SHARED] = shared & WORD
-        self._since = now
+        self.since = now
         cells[MOMENT] = now & WORD
         self.in_flight = cells[IN_FLIGHT] = number + 1
 
+    def enter_and_send(self, tokens: int) -> tuple[int, int, int, int]:
+        cells, number, pending, shared = self._cells, self.in_flight, self.pending, self.shared
+        now = floor(monotonic() * MOMENTS_PER_SECOND)
+        if number:
+            self.shared = shared = shared + number * (now - self.since)
+            cells[SHARED] = shared & WORD
+        self.since = now
+        cells[MOMENT] = now & WORD
+        self.in_flight = cells[IN_FLIGHT] = number = number + 1
+        self.pending = cells[PENDING] = pending + tokens
+        self.read = read = self.read + tokens
+        cells[READ] = read & WORD
+        return number, pending, read, shared
+
     def leave(self, pending: int = 0) -> None:
-        self.work_until(int(monotonic() * MOMENTS_PER_SECOND))
+        self.work_until(floor(monotonic() * MOMENTS_PER_SECOND))
         self.leave_integrated(pending)
 
     def leave_integrated(self, pending: int = 0) -> None:
         cells = self._cells
         if pending:  # as in `prompt_read`
             self.pending = cells[PENDING] = self.pending - pending
-        cells[SHARED] = self._shared & WORD
+        cells[SHARED] = self.shared & WORD
         number = self.in_flight - 1
         if number:
-            cells[MOMENT] = self._since & WORD
+            cells[MOMENT] = self.since & WORD
         self.in_flight = cells[IN_FLIGHT] = number

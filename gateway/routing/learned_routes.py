@@ -12,6 +12,7 @@ from gateway.ipc.live_page import EndpointWork, moment
 from gateway.registry.reader import NOT_MEASURED, NOT_READ, UNKNOWN_LENGTHS, StoreUnreadable
 from gateway.registry.schema import EngineState, Speeds, ref, speed_key
 from gateway.routing.adaptive import (
+    ALL_UP_TO,
     UNKNOWN_BYTES_PER_TOKEN,
     UNKNOWN_LOAD_SECONDS,
     UNKNOWN_OUTPUT,
@@ -80,7 +81,7 @@ class LearnedFacts:
         # By endpoint and number of a model: its own id of the model, and the seconds of a load.
         self._loadable: dict[tuple[str, int], tuple[str, float]] = {}
         self._followed_at = 0.0  # time.monotonic()
-        self._others: dict[str, tuple[int, float]] = {}  # requests of others by endpoint, and until when they count
+        self.others: dict[str, tuple[int, float]] = {}  # requests of others by endpoint, and until when they count
         self.alone = False  # no other process has requests, so that an endpoint's own counts are those of all
         self.follow()
 
@@ -109,7 +110,7 @@ class LearnedFacts:
         slowest_read = max((it.read for it in rows), default=0.0)
         found = LearnedRoutes(
             rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, any(loads), only,
-            slowest_read,
+            slowest_read, not reporting and len(rows) <= ALL_UP_TO,
         )  # fmt: skip
         routes.learned[kind] = found
         return found
@@ -147,9 +148,9 @@ class LearnedFacts:
     def _note_others(self, routes: Routes, engines: Iterable[EngineState]) -> None:
         for route, engine in zip(routes, engines, strict=True):
             if engine.others:
-                self._others[route.endpoint.id] = engine.others, engine.read_at + OTHERS_SECONDS
-            elif self._others:
-                self._others.pop(route.endpoint.id, None)
+                self.others[route.endpoint.id] = engine.others, engine.read_at + OTHERS_SECONDS
+            elif self.others:
+                self.others.pop(route.endpoint.id, None)
 
     def _models_changed(self) -> None:
         """Have the rows made again: a model was loaded, or is being loaded."""
@@ -191,14 +192,14 @@ class LearnedFacts:
             self._followed_at = now
             self._models_changed()  # the rest of a load shrinks, and copies gain value
 
-        if self._others:
+        if self.others:
             now = time.time()
-            self._others = {it: (count, until) for it, (count, until) in self._others.items() if until > now}
+            self.others = {it: (count, until) for it, (count, until) in self.others.items() if until > now}
 
     @property
     def counts(self) -> Counts[Endpoint] | None:
         """How the requests at an endpoint are counted; None: its own counts are all."""
-        if self._others:
+        if self.others:
             return self._counts_with_others
         return None if self.alone else self.counts_of_all
 
@@ -210,7 +211,7 @@ class LearnedFacts:
             in_flight, pending = endpoint.in_flight, endpoint.pending
         else:
             in_flight, pending = self.counts_of_all(endpoint)
-        others, _ = self._others.get(endpoint.id, (0, 0.0))
+        others, _ = self.others.get(endpoint.id, (0, 0.0))
         if others and endpoint.slots is not None:
             others = min(others, max(0, endpoint.slots - 1 - in_flight))
         return in_flight + others, pending

@@ -1,12 +1,12 @@
 """Routes of a model: its endpoints, and what each request needs to find one of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import EndpointFacts, EngineState, Model
-from gateway.routing.adaptive import Row
-from gateway.routing.balancer import Decision
+from gateway.routing.adaptive import C, Counts, Row
+from gateway.routing.balancer import OPEN, Decision
 from gateway.routing.endpoint import Endpoint
 
 MAX_SUBSETS = 500  # that are kept of the routes of a model
@@ -39,6 +39,21 @@ class LearnedRoutes:
     has_loads: bool  # an endpoint would have to load the model, or is loading it
     only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
     slowest_read: float  # seconds a prompt token, times the weight
+    at_once: bool  # all may be compared, and none reports which models are in memory
+
+
+def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
+    """Return True if an endpoint with a closed circuit breaker has a free slot.
+
+    After FULL, the request waits for a better endpoint then; others may want the free one.
+    """
+    for it in rows:
+        candidate = it.candidate
+        if candidate.rank < OPEN and it.id not in tried:
+            in_flight = candidate.in_flight if counts is None else counts(candidate)[0]
+            if in_flight < it.slots:
+                return True
+    return False
 
 
 def may_use(use: AllowedUse, model: Model, facts: EndpointFacts, *, through_name: bool) -> bool:

@@ -1,6 +1,7 @@
 """The use that a request reserves from budgets when it gets an endpoint, and its cost at its end."""
 
 import time
+from math import floor
 
 from gateway.base.request_kinds import CAN_DRAW, CAN_TRANSCRIBE
 from gateway.inference.request import InferenceRequest
@@ -35,7 +36,7 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
         output = typical = 0.0
     elif most is not None and most < output:
         output = most
-    return int((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
+    return floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
 
 
 def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:

@@ -9,6 +9,7 @@ from gateway.routing import adaptive
 from gateway.routing.adaptive import UNKNOWN_OUTPUT, Demand, Row
 from gateway.routing.balancer import FULL, MAX_RECORDED_SCORES, OPEN, Decision
 from gateway.routing.cost_parts import cost_parts
+from gateway.routing.routes import has_free
 from metrics.queries.routing.routing_preview import (
     MEASURING,
     SPILLING,
@@ -89,7 +90,7 @@ def _pick(rows: Sequence[Row[PreviewCandidate]], demand: Demand, waiting: int, d
 def _reason(decision: Decision, rows: Sequence[Row[PreviewCandidate]]) -> str:
     if decision is not FULL:
         return decision.reason
-    return WAIT_FOR_FASTER if adaptive.has_free(rows, None) else WAIT
+    return WAIT_FOR_FASTER if has_free(rows, None) else WAIT
 
 
 def _candidate(
