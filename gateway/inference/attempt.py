@@ -12,7 +12,7 @@ from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
 from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
-from gateway.routing.cost_parts import recent_mean
+from gateway.routing.cost_parts import expected_seconds, recent_mean
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.loaded_models import ModelLoad
@@ -23,7 +23,6 @@ from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 MICROSECONDS = int(1_000_000 / MOMENTS_PER_SECOND)  # of one moment
 _BITS = 31  # of a difference; a greater one is below 0: the cells of a process that has ended were cleared
 
-NO_PREFIX = 0, 0
 Integrated = tuple[()]
 INTEGRATED: Integrated = ()  # in the place of the work at the start, once the time of the attempt is in the integral
 
@@ -92,25 +91,23 @@ class Attempt:
         row: Row[Endpoint],
         prompt: int,
         output: float,
-        prefix: tuple[int, int] = NO_PREFIX,
-        entered: bool = True,
+        prefix_tokens: int = 0,
+        prefix_age: int = 0,
     ) -> None:
         """Count the prompt tokens as sent, before the next request is given an endpoint.
 
-        The endpoint has this row. If it has not `entered`, the request is counted as in flight, too. `prefix`: tokens
-        of the prompt that were sent to it before, and their age; of these, `kept` are expected in its cache. `output`:
-        expected tokens. What this takes is counted for each request, so it calls as few functions as it can.
+        The endpoint, which has this row, counts the request as in flight already. `prefix_tokens` of the prompt were
+        sent to it before; of these, `kept` are expected in its cache. `output`: expected tokens.
+        `Endpoint.begin_work` is the same for usual requests.
         """
         endpoint = self.endpoint
         unread = prompt - self.kept
         self.pending = own = unread or 1
-        in_flight, others, read, shared = endpoint.send_prompt(own) if entered else endpoint.enter_and_send(own)
+        in_flight, others, read, shared = endpoint.send_prompt(own)
         if not learned.alone:
             in_flight, pending, read, shared = learned.totals(endpoint)
             others = pending - own if pending > own else 0
-        setup, per_read, write, share = row.unweighted
-        expected = setup + per_read * (others + unread) + output * (write + share * in_flight)  # `expected_seconds`
-        prefix_tokens, prefix_age = prefix
+        expected = expected_seconds(row, unread, output, in_flight, others)
         if row.replaced:
             memory = endpoint.memory
             memory.recent_prompt = recent_mean(memory.recent_prompt, prompt)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from math import floor
 
 import msgspec
 
@@ -11,9 +12,9 @@ from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
 from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
-from gateway.inference.attempt import NO_PREFIX, Attempt
+from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
-from gateway.inference.limiting.budgeting import expected_tokens, reserve_budgets
+from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens, reserve_budgets
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -280,9 +281,12 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
         known = learned.routes(routes, kind)
     if not known.at_once:
         return None
-    limited = request.limited
-    expected = None if limited is None else limited.expected
-    prompt, output, _ = expected or expected_tokens(request)
+    exchange, most = request.exchange, request.parsed.max_tokens
+    key = exchange.api_key
+    output, bytes_per_token = known.lengths.get(None if key is None else key.id) or expected_lengths(request, known)
+    if most is not None and most < output:
+        output = most
+    prompt = floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1  # as `expected_tokens`
     decision = known.only
     if decision is None:
         if learned.others or not learned.alone:
@@ -292,12 +296,13 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
             return None
     route = routes.by_id[decision.endpoint_id]
     endpoint = route.endpoint
-    if endpoint.slots is None and limited is None and endpoint.breaker.due is None and endpoint.rank < OPEN:
-        request.attempt = attempt = Attempt(route, decision, trial=False)
-        attempt.begin(learned, known.by_id[decision.endpoint_id], prompt, output, NO_PREFIX, False)
-        return decision
     if known.only is not None and not _is_free(request, endpoint):
         return None
+    if endpoint.slots is None and request.limited is None and endpoint.breaker.due is None and learned.alone:
+        work = endpoint.begin_work(known.by_id[decision.endpoint_id], prompt, output)
+        request.attempt = attempt = Attempt(route, decision, trial=False)
+        attempt.start, attempt.pending = work, prompt
+        return decision
     decision = _enter(request, route, decision)
     if decision.endpoint_id:
         assert request.attempt is not None
@@ -362,7 +367,7 @@ def _count_work(
         attempt.begin(services.learned, row, prompt, demand[1])
     else:
         attempt.kept = min(prompt, int(demand[2].get(endpoint.id, 0.0)))
-        attempt.begin(services.learned, row, prompt, demand[1], _prefix_at(request, endpoint.id, prompt))
+        attempt.begin(services.learned, row, prompt, demand[1], *_prefix_at(request, endpoint.id, prompt))
         services.affinity.store(prefix, endpoint)
 
 

@@ -187,22 +187,23 @@ class InferenceRequest:
             limits += b"" if attempt is None else _dropped_by(attempt)
             return b"x-request-id: %b\r\n%b" % (self.request_id, limits)
         if attempt is None:
-            endpoint = limits
+            endpoint, more = b"", limits
         else:
-            endpoint = attempt.endpoint.label + limits
+            endpoint, more = attempt.endpoint.label, limits
             if attempt.decision.costs:
-                endpoint += routing_lines(attempt.decision, attempt.kept)
+                more += routing_lines(attempt.decision, attempt.kept)
             if attempt.translation is not None or attempt.dropped is not None:
-                endpoint += _dropped_by(attempt)
+                more += _dropped_by(attempt)
             if self.chain is not None:
-                endpoint += self.chain.header_lines(attempt.route)
+                more += self.chain.header_lines(attempt.route)
         # The current attempt of a stream is not in the list yet.
         attempts = len(self.attempts) + (attempt is not None and attempt.active)
         if attempts == 1 and self.stay.us is None:
-            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, _FIRST_ATTEMPT))
-        return b"x-request-id: %b\r\n%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
+            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, more, _FIRST_ATTEMPT))
+        return b"x-request-id: %b\r\n%b%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
             self.request_id,
             endpoint,
+            more,
             attempts,
             (self.stay.us or 0) // 1000,
         )

@@ -5,15 +5,19 @@ import string
 import time
 from math import ceil, floor
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 from gateway.dialects.redact import Redactor
 from gateway.ipc.live_page import IN_FLIGHT, MOMENT, MOMENTS_PER_SECOND, PENDING, READ, SHARED, WORD, Row
+from gateway.ipc.record import Work
 from gateway.providers.public_errors import without_ids
 from gateway.providers.table import provider_of
 from gateway.registry import schema
+from gateway.routing import adaptive
 from gateway.routing.balancer import EXCLUDED, OPEN, rank
 from gateway.routing.breaker import Breaker
+from gateway.routing.cost_parts import recent_mean
 from gateway.routing.endpoint_memory import EndpointMemory
 from gateway.upstream.pool import Pool
 
@@ -146,10 +150,28 @@ class Endpoint:
         cells[READ] = read & WORD
         return self.in_flight, before, read, self.shared
 
-    def enter_and_send(self, tokens: int) -> tuple[int, int, int, int]:
-        """Count a request in flight, and its prompt tokens as sent: `enter` and `send_prompt` in one."""
-        self.enter()
-        return self.send_prompt(tokens)
+    def begin_work(self, row: adaptive.Row[Any], prompt: int, output: float) -> Work:
+        """Count a request in flight and its prompt tokens as sent, and return its expected work.
+
+        As `enter` and `gateway.inference.attempt.Attempt.begin` with few calls. All requests are of this process, none
+        of the prompt is in the prefix cache, and the endpoint, which has this row, is a MeasuredEndpoint.
+        """
+        cells, number, others, shared = self._cells, self.in_flight, self.pending, self.shared
+        now = floor(monotonic() * MOMENTS_PER_SECOND)
+        if number:
+            self.shared = shared = shared + number * (now - self.since)
+            cells[SHARED] = shared & WORD
+        self.since = now
+        cells[MOMENT] = now & WORD
+        self.in_flight = cells[IN_FLIGHT] = number = number + 1
+        self.pending = cells[PENDING] = others + prompt
+        self.read = read = self.read + prompt
+        cells[READ] = read & WORD
+        setup, per_read, write, share = row.unweighted
+        expected = setup + per_read * (others + prompt) + output * (write + share * number)  # `expected_seconds`
+        if row.replaced:
+            self.memory.recent_prompt = recent_mean(self.memory.recent_prompt, prompt)
+        return Work(prompt, floor(output), 0, 0, floor(expected * 1e6), others, read, shared, number == 1)
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
@@ -302,20 +324,6 @@ class MeasuredEndpoint(Endpoint):
         self.since = now
         cells[MOMENT] = now & WORD
         self.in_flight = cells[IN_FLIGHT] = number + 1
-
-    def enter_and_send(self, tokens: int) -> tuple[int, int, int, int]:
-        cells, number, pending, shared = self._cells, self.in_flight, self.pending, self.shared
-        now = floor(monotonic() * MOMENTS_PER_SECOND)
-        if number:
-            self.shared = shared = shared + number * (now - self.since)
-            cells[SHARED] = shared & WORD
-        self.since = now
-        cells[MOMENT] = now & WORD
-        self.in_flight = cells[IN_FLIGHT] = number = number + 1
-        self.pending = cells[PENDING] = pending + tokens
-        self.read = read = self.read + tokens
-        cells[READ] = read & WORD
-        return number, pending, read, shared
 
     def leave(self, pending: int = 0) -> None:
         self.work_until(floor(monotonic() * MOMENTS_PER_SECOND))

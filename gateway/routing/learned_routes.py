@@ -110,7 +110,7 @@ class LearnedFacts:
         slowest_read = max((it.read for it in rows), default=0.0)
         found = LearnedRoutes(
             rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, any(loads), only,
-            slowest_read, not reporting and len(rows) <= ALL_UP_TO,
+            slowest_read, {}, not reporting and len(rows) <= ALL_UP_TO,
         )  # fmt: skip
         routes.learned[kind] = found
         return found

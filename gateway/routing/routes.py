@@ -39,6 +39,9 @@ class LearnedRoutes:
     has_loads: bool  # an endpoint would have to load the model, or is loading it
     only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
     slowest_read: float  # seconds a prompt token, times the weight
+    # By API key: the output tokens that its requests of this kind are expected to have, and the bytes of a body for
+    # each prompt token. Filled by gateway.inference.limiting.budgeting.
+    lengths: dict[str | None, tuple[float, float]]
     at_once: bool  # all may be compared, and none reports which models are in memory
 
 

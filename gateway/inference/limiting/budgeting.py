@@ -10,8 +10,9 @@ from gateway.ipc.record import RequestRecord
 from gateway.limits.budgets import Reserve
 from gateway.limits.compiled import LimitedRequest
 from gateway.registry.reader import StoreUnreadable
-from gateway.routing.routes import Route
+from gateway.routing.routes import LearnedRoutes, Route
 
+CACHED_LENGTHS = 1_000  # by API key, of each model and kind
 MOST_OUTPUT = 131_072  # tokens, if neither the request nor the model limits them
 # Bytes of a second of audio, by which an upload is taken for so long: of a usual MP3 file (64 kbit/s), and the least,
 # which is that of Opus (6 kbit/s).
@@ -37,6 +38,16 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
     elif most is not None and most < output:
         output = most
     return floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
+
+
+def expected_lengths(request: InferenceRequest, known: LearnedRoutes) -> tuple[float, float]:
+    """Look up in `LearnedRoutes.lengths`, for a request without a model name, what is missing there."""
+    key_id = request.key_id
+    output, bytes_per_token, _ = request.services.learned.lengths[request.parsed.model, key_id]
+    if len(known.lengths) >= CACHED_LENGTHS:
+        known.lengths.clear()
+    found = known.lengths[key_id] = output if request.api.kind.generates else 0.0, bytes_per_token
+    return found
 
 
 def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:

@@ -331,6 +331,34 @@ def test_the_choice_is_that_of_the_formula(seed: int) -> None:
         assert [cost for _, cost in decision.costs] == pytest.approx([1000 * cost for cost, _ in costs[:8]], abs=1.01)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_usual_choice_is_that_of_the_careful_one(seed: int) -> None:
+    """Endpoints are compared without care if nothing but costs matters. Counts that come from a function are not."""
+    random, compared = Random(seed), 0
+    for _ in range(100):
+        rows = []
+        fleet = [
+            Speeds(random.random(), random.random() / 1e3, random.random() / 9, 0.01, random.choice([256, 256, 8]))
+            for _ in range(3)
+        ]
+        for at in range(random.choice([1, 2, 2, 3, 10])):
+            endpoint = Endpoint(
+                f"e{at}",
+                in_flight=random.choice([0, 0, 1, 9]),
+                pending=random.choice([0, 700]),
+                slots=random.choice([None, None, 12]),
+                rank=random.choice([0] * 30 + [1]),
+            )
+            rows.append(row(endpoint, random.choice(fleet), "vllm"))
+        kept = {it.id: 900 * random.random() for it in random.sample(rows, random.randint(0, 1))}
+        demand = Demand(random.randint(900, 9000), random.choice([0.0, 150.0]), kept)
+        value = random.random()
+        careful = pick(rows, demand, lambda it: (it.in_flight, it.pending), draw=lambda value=value: value)
+        assert pick(rows, demand, draw=lambda value=value: value) == careful
+        compared += adaptive.among_free(rows, demand.prompt, demand.output, kept) is not None
+    assert compared > 20
+
+
 @pytest.mark.parametrize(("kind", "waits"), [("vllm", True), ("llamacpp", False)])
 def test_a_request_does_not_wait_where_it_would_replace_a_prefix(kind: str, waits: bool) -> None:
     """If reading that again takes longer than the free endpoint."""
