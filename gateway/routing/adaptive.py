@@ -310,7 +310,7 @@ def among_free(
         else:
             value = setup + read * unread + output * alone
         found.append((value, name, few))
-    if len(found) == 2:  # often; so sorting and a list of what is recorded are spared
+    if len(found) == 2:  # often; so sorting is spared
         first, second = found if found[0] <= found[1] else (found[1], found[0])
         least, name, few = first
         more, other, _ = second
@@ -487,5 +487,5 @@ def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
 
 
 def _recorded(found: Found) -> Recorded:
-    """Return what is recorded of costs. Of a float, `floor` takes a third of the time of `int`."""
+    """Return costs as records have them. Of a float, `floor` takes a third of the time of `int`."""
     return tuple([(name, floor(value * 1000.0)) for value, name, _ in found])

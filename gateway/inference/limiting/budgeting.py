@@ -41,7 +41,7 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
 
 
 def expected_lengths(request: InferenceRequest, known: LearnedRoutes) -> tuple[float, float]:
-    """Look up in `LearnedRoutes.lengths`, for a request without a model name, what is missing there."""
+    """Add to `LearnedRoutes.lengths` those of the API key of a request without a model name, and return them."""
     key_id = request.key_id
     output, bytes_per_token, _ = request.services.learned.lengths[request.parsed.model, key_id]
     if len(known.lengths) >= CACHED_LENGTHS:
