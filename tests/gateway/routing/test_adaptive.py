@@ -335,7 +335,7 @@ def test_the_choice_is_that_of_the_formula(seed: int) -> None:
 def test_the_usual_choice_is_that_of_the_careful_one(seed: int) -> None:
     """Endpoints are compared without care if nothing but costs matters. Counts that come from a function are not."""
     random, compared = Random(seed), 0
-    for _ in range(100):
+    for number in range(100):
         rows = []
         fleet = [
             Speeds(random.random(), random.random() / 1e3, random.random() / 9, 0.01, random.choice([256, 256, 8]))
@@ -352,9 +352,8 @@ def test_the_usual_choice_is_that_of_the_careful_one(seed: int) -> None:
             rows.append(row(endpoint, random.choice(fleet), "vllm"))
         kept = {it.id: 900 * random.random() for it in random.sample(rows, random.randint(0, 1))}
         demand = Demand(random.randint(900, 9000), random.choice([0.0, 150.0]), kept)
-        value = random.random()
-        careful = pick(rows, demand, lambda it: (it.in_flight, it.pending), draw=lambda value=value: value)
-        assert pick(rows, demand, draw=lambda value=value: value) == careful
+        careful = pick(rows, demand, lambda it: (it.in_flight, it.pending), draw=Random(number).random)
+        assert pick(rows, demand, draw=Random(number).random) == careful
         compared += adaptive.among_free(rows, demand.prompt, demand.output, kept) is not None
     assert compared > 20
 
