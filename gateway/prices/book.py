@@ -73,38 +73,24 @@ def cost(price: Price, usage: PricedUsage) -> int:
 class TokenAmounts(msgspec.Struct, frozen=True, gc=False):
     """Amounts of a price for requests that wrote nothing to a cache. Their cost, the same as of `cost`:
 
-    input × tokens + output × tokens + cached × tokens + reasoning × tokens + fixed
-    + (the same sum with the rests) // TOKENS, in 10⁻⁹.
-
-    Python computes with integers below 2³⁰ several times as fast, and most prices have no rests.
+    (input × tokens + output × tokens + cached × tokens + reasoning × tokens + fixed) // TOKENS, in 10⁻⁹.
     """
 
-    input: int  # 10⁻⁹ of the currency for each token
-    input_rest: int  # what is left of the amount, which is to be divided by TOKENS
+    input: int
     output: int
-    output_rest: int
     cached: int  # in addition to `input`; mostly negative
-    cached_rest: int
     reasoning: int  # in addition to `output`
-    reasoning_rest: int
-    fixed: int  # the amount for the request
-    fixed_rest: int  # includes what rounds half up
-    has_rests: bool  # the sum with the rests may reach TOKENS
+    fixed: int  # the amount for the request, and what rounds half up
 
     @classmethod
     def of(cls, price: Price) -> "TokenAmounts":
         of_input, of_output = price.input or 0, price.output or 0
-        of_cached = (_either(price.cached, price.input) or 0) - of_input
-        of_reasoning = (_either(price.reasoning, price.output) or 0) - of_output
-        fixed = (price.request or 0) * (TOKENS // REQUESTS) + TOKENS // 2
-        has_rests = any(amount % TOKENS for amount in (of_input, of_output, of_cached, of_reasoning))
         return cls(
-            *divmod(of_input, TOKENS),
-            *divmod(of_output, TOKENS),
-            *divmod(of_cached, TOKENS),
-            *divmod(of_reasoning, TOKENS),
-            *divmod(fixed, TOKENS),
-            has_rests,
+            of_input,
+            of_output,
+            (_either(price.cached, price.input) or 0) - of_input,
+            (_either(price.reasoning, price.output) or 0) - of_output,
+            (price.request or 0) * (TOKENS // REQUESTS) + TOKENS // 2,
         )
 
 

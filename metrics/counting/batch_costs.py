@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gateway.ipc.record import RequestRecord
 from gateway.prices.book import TOKENS, TokenAmounts, first, in_minutes
 from gateway.prices.costs import Pricing, RequestCost
-from gateway.prices.counts import USUAL_TOKENS, part_of, plausible
+from gateway.prices.counts import MAX_TOKENS, USUAL_TOKENS, plausible
 from gateway.registry.prices import Price
 from metrics.counting.cells import local_date
 from metrics.counting.costs import CostKey, CostSums, Place, PlaceSums, cost_key, place_of
@@ -48,8 +48,8 @@ class _Priced:
     place: PlaceSums
 
 
-_NO_AMOUNTS = TokenAmounts.of(Price(0, "", "", "", 0, None, "", 0, ""))
-_NO_PRICE, _UNKNOWN = _Priced(0, "", _NO_AMOUNTS, PlaceSums()), _Priced(0, "", _NO_AMOUNTS, PlaceSums())
+_NO_PRICE = _Priced(0, "", TokenAmounts(0, 0, 0, 0, 0), PlaceSums())
+_UNKNOWN = _Priced(0, "", TokenAmounts(0, 0, 0, 0, 0), PlaceSums())
 
 
 def costs_of(fold: Fold, pricing: Pricing) -> Costs:
@@ -123,8 +123,6 @@ class _Batch:
         """
         price_id, currency, amounts, by_id = priced.price_id, priced.currency, priced.amounts, self.costs.by_id
         of_input, of_output, fixed = amounts.input, amounts.output, amounts.fixed
-        input_rest, output_rest, fixed_rest = amounts.input_rest, amounts.output_rest, amounts.fixed_rest
-        has_rests = amounts.has_rests
         requests, total, estimated_requests, estimated = len(entries), 0, 0, 0
         for entry in entries:
             tokens_in, tokens_out = entry.input_tokens, entry.output_tokens or 0
@@ -140,18 +138,12 @@ class _Batch:
                 requests -= 1
                 self.add(entry)
                 continue
-            cached, reasoning = entry.cached_tokens, entry.reasoning_tokens
-            cost = of_input * tokens_in + of_output * tokens_out + fixed
-            if cached is None and reasoning is None:
-                if has_rests:
-                    cost += (input_rest * tokens_in + output_rest * tokens_out + fixed_rest) // TOKENS
-            else:
-                cached = part_of(cached, tokens_in) or 0
-                reasoning = part_of(reasoning, tokens_out) or 0
-                cost += amounts.cached * cached + amounts.reasoning * reasoning
-                if has_rests:
-                    rest = input_rest * tokens_in + output_rest * tokens_out + fixed_rest
-                    cost += (rest + amounts.cached_rest * cached + amounts.reasoning_rest * reasoning) // TOKENS
+            exact = of_input * tokens_in + of_output * tokens_out + fixed
+            if (part := entry.cached_tokens) and 0 < part <= MAX_TOKENS:
+                exact += amounts.cached * (part if part < tokens_in else tokens_in)
+            if (part := entry.reasoning_tokens) and 0 < part <= MAX_TOKENS:
+                exact += amounts.reasoning * (part if part < tokens_out else tokens_out)
+            cost = exact // TOKENS
             by_id[entry.id] = RequestCost(price_id, currency, cost)
             total += cost
             if entry.estimated:
