@@ -15,6 +15,7 @@ from gateway.ipc.counters.counter_file import (
     CounterFile,
     short_tag,
 )
+from gateway.ipc.counters.own_place import OwnPlace
 
 LOOKED_AT = 4  # places that are given up, if they are idle, each time a subject gets one
 
@@ -40,6 +41,7 @@ class OwnPlaces:
         entries = zip(file.shorts[tags : tags + room].tolist(), file.shorts[numbers : numbers + room], strict=True)
         taken = [self._place(number) for short, number in entries if short]
         self._places = {self._words[place + TAG]: place for place in taken}
+        self._copies: dict[int, OwnPlace] = {}  # of the places that this process uses
         self._free = list({self._place(number) for number in range(file.used(row))}.difference(taken))
         for bucket in range(BUCKETS):  # its process may have been killed before it stored a new generation
             self._words[file.generation(row, bucket)] += 1
@@ -56,6 +58,13 @@ class OwnPlaces:
         """
         place = self._places.get(tag)
         return self._add(tag, number, kept) if place is None else place
+
+    def copy_of(self, place: int) -> OwnPlace:
+        """Return the counts of a place."""
+        found = self._copies.get(place)
+        if found is None:
+            found = self._copies[place] = OwnPlace(self._file, place)
+        return found
 
     def _add(self, tag: int, number: int, kept: Collection[int]) -> int:
         file, words = self._file, self._words

@@ -25,20 +25,14 @@ from msgspec import Struct
 
 from gateway.ipc.counters.counter_file import (
     CELL_SECONDS,
-    CELLS,
     CHANGES,
-    CLAIM,
     IN_FLIGHT,
     MAX_REQUESTS_IN_CELL,
     MAX_TOKENS_IN_CELL,
-    NEWEST,
-    REQUEST_CELLS,
-    REQUESTS,
-    TOKEN_CELLS,
-    TOKENS,
     WAITING,
     CounterFile,
 )
+from gateway.ipc.counters.own_place import OwnPlace
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
 from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
 from gateway.ipc.live_page import memory_barrier
@@ -50,7 +44,6 @@ HEAD_START = 10  # ms that a request may have waited less than one of another pr
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
 ENDLESS = 1 << 62  # in place of a limit that there is not
 NEVER = -1  # in place of a count that no word has
-CLAIM_AT = 4  # in `Plan._cells`
 
 # From IN_FLIGHT on: requests in flight, the claim, then the requests and tokens that were ever counted. Each word is
 # loaded at once, one after the other.
@@ -121,14 +114,13 @@ class Plan:
     """
 
     __slots__ = (
-        "_cells",
         "_checks",
+        "_counted",
         "_demands",
         "_given_up",
         "_halves",
-        "_in_flight",
         "_load_stamp",
-        "_minutes",
+        "_own",
         "_own_places",
         "_pause",
         "_shorts",
@@ -156,11 +148,8 @@ class Plan:
         self.elsewhere: list[tuple[int, Subject]] = []
         self.number = 0  # of the present cell
         self._until = 0.0  # time at which it ends
-        self._in_flight: list[int] = []  # indexes of words of the own places
-        # For each subject that is counted: indexes of the words of the requests and of the tokens, in the present cell
-        # and in all, and of the claim; and those of the newest cell's number and of the first cells.
-        self._cells: list[tuple[int, int, int, int, int]] = []
-        self._minutes: list[tuple[int, int, int]] = []
+        self._own: list[OwnPlace] = []  # of all subjects
+        self._counted: list[OwnPlace] = []  # of those that have a limit a minute
         self._load_stamp = itemgetter(CHANGES, CHANGES)
         self._stamp: tuple[int, ...] = ()  # while these words are so, all places are known
         # For each subject: the bytes at which its counts begin in all rows; and its limits, less `Subject.base_…`.
@@ -189,7 +178,7 @@ class Plan:
             memory_barrier()
             left: list[int] = []
             if (excess := self._excess(left)) is None:
-                if self._cells:
+                if self._counted:
                     self._count(tokens)
                 return left
             self._undo()
@@ -248,50 +237,46 @@ class Plan:
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
         """End a request, and give back what it was counted for and has not used. Negative tokens: it used more."""
-        words = self._words  # the places are as when it was taken: the subjects keep them meanwhile
+        # The places are as when it was taken: the subjects keep them meanwhile.
         if tokens < 0:
-            for subject in self._counted():
-                subject.add_tokens(self.file.cell_number(), -tokens)
+            for own in self._counted:
+                own.add_tokens(self.file.cell_number(), -tokens)
         elif tokens or requests:
-            cell = number % CELLS
-            for newest, request_cells, token_cells in self._minutes:
-                if words[newest] - number < CELLS:  # else the cell has left the last minute
-                    if requests:
-                        self._shorts[request_cells + cell] -= requests
-                    self._halves[token_cells + cell] -= tokens
-        for at in self._in_flight:
-            words[at] -= 1
+            for own in self._counted:
+                own.give_back(number, requests, tokens)
+        for own in self._own:
+            self._words[own.in_flight_at] = own.in_flight = own.in_flight - 1
 
     def _claim(self, tokens: int) -> None:
         """Count a request in flight, and claim its part of the minute. Both are to be checked. Raises NoPlace."""
         words, now = self._words, self.clock()
         if now >= self._until or (self._given_up != self._own_places.given_up and self._has_lost_a_place()):
             self._renew(now)
-        for at in self._in_flight:
-            words[at] += 1
-        for cells in self._cells:
-            words[cells[CLAIM_AT]] = tokens + 1
+        for own in self._own:
+            words[own.in_flight_at] = own.in_flight = own.in_flight + 1
+        for own in self._counted:
+            words[own.claim_at] = tokens + 1
 
     def _count(self, tokens: int) -> None:
         """Count the request of a claim that was checked, and end the claim. Raises NoPlace."""
         words, shorts, halves = self._words, self._shorts, self._halves
         try:
-            for request_cell, requests, token_cell, all_tokens, claim in self._cells:
-                shorts[request_cell] += 1
-                words[requests] += 1
-                halves[token_cell] += tokens
-                words[all_tokens] += tokens
-                words[claim] = 0
+            for own in self._counted:
+                shorts[own.request_cell_at] = own.cell_requests = own.cell_requests + 1
+                words[own.requests_at] = own.requests = own.requests + 1
+                halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
+                words[own.tokens_at] = own.tokens = own.tokens + tokens
+                words[own.claim_at] = 0
         except ValueError:
             self._undo()
             raise full_cell() from None
 
     def _undo(self) -> None:
         words = self._words
-        for cells in self._cells:
-            words[cells[CLAIM_AT]] = 0
-        for at in self._in_flight:
-            words[at] -= 1
+        for own in self._counted:
+            words[own.claim_at] = 0
+        for own in self._own:
+            words[own.in_flight_at] = own.in_flight = own.in_flight - 1
 
     def _excess(self, left: list[int], requests: int = 0, tokens: int = 0, *, stops: bool = True) -> Excess | None:
         """Return the first limit that is exceeded, with so many more requests and tokens than now.
@@ -334,32 +319,20 @@ class Plan:
         It may have another one by now, which a plan with the same subject has found.
         """
         tags = [subject.tag for subject, _ in self._demands]
-        if any(self._words[at - IN_FLIGHT] != tag for at, tag in zip(self._in_flight, tags, strict=True)):
+        if any(self._words[own.place] != tag for own, tag in zip(self._own, tags, strict=True)):
             return True
         self._given_up = self._own_places.given_up
         return False
-
-    def _counted(self) -> list[Subject]:
-        return [subject for subject, allowance in self._demands if allowance.counted]
 
     def _renew(self, now: float) -> None:
         """Follow the clock: find the own places, or get them, and begin their cells."""
         self.number = number = int(now / CELL_SECONDS)
         tags = [subject.tag for subject, _ in self._demands]
-        for subject, _ in self._demands:
-            subject.find_own_place(number, tags)
+        self._own = [subject.find_own_place(number, tags) for subject, _ in self._demands]
         self._given_up = self._own_places.given_up
-        self._in_flight = [subject.place + IN_FLIGHT for subject, _ in self._demands]
-        self._cells, self._minutes = [], []
-        for subject in self._counted():
-            subject.begin_cell(number)
-            place = subject.place
-            request_cells, token_cells = 4 * place + REQUEST_CELLS, 2 * place + TOKEN_CELLS
-            cell = number % CELLS
-            self._cells.append(
-                (request_cells + cell, place + REQUESTS, token_cells + cell, place + TOKENS, place + CLAIM)
-            )
-            self._minutes.append((place + NEWEST, request_cells, token_cells))
+        self._counted = [own for own, (_, allowance) in zip(self._own, self._demands, strict=True) if allowance.counted]
+        for own in self._counted:
+            own.begin_cell(number)
         self._until = (number + 1) * CELL_SECONDS
         self._stamp = ()
 

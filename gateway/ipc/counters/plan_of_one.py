@@ -2,7 +2,8 @@
 
 import threading
 
-from gateway.ipc.counters.counter_file import CELLS, CHANGES, IN_FLIGHT
+from gateway.ipc.counters.counter_file import CHANGES
+from gateway.ipc.counters.own_place import OwnPlace
 from gateway.ipc.counters.plan import NEVER, Excess, Plan, full_cell, load_counts
 
 _barrier = threading.Lock()  # as that of `memory_barrier`, whose call is saved
@@ -17,9 +18,9 @@ class PlanOfOne(Plan):
     has begun to count meanwhile.
     """
 
-    __slots__ = ("_most", "_own")
+    __slots__ = ("_most", "_one")
 
-    _own: tuple[int, int, int, int, int, int]  # indexes of words: that of the requests in flight, and those of `_cells`
+    _one: OwnPlace
     # The word CHANGES, while no other row counts; and the limits as of `_checks`.
     _most: tuple[int, int, int, int]
 
@@ -30,19 +31,20 @@ class PlanOfOne(Plan):
         changes, most_flying, most_requests, most_tokens = self._most
         if changes == NEVER:
             return self._enter_beside_others(tokens)
-        words = self._words
-        in_flight, request_cell, all_requests, token_cell, all_tokens, _ = self._own
-        flying, requests, of_tokens = words[in_flight] + 1, words[all_requests] + 1, words[all_tokens] + tokens
+        own = self._one
+        flying, requests, of_tokens = own.in_flight + 1, own.requests + 1, own.tokens + tokens
         if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
             return super().enter(tokens)
         try:
-            self._shorts[request_cell] += 1
-            self._halves[token_cell] += tokens
+            self._shorts[own.request_cell_at] = cell_requests = own.cell_requests + 1
+            self._halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
         except ValueError:
             raise full_cell() from None
-        words[all_requests] = requests
-        words[all_tokens] = of_tokens
-        words[in_flight] = flying
+        own.cell_requests = cell_requests
+        words = self._words
+        words[own.requests_at] = own.requests = requests
+        words[own.tokens_at] = own.tokens = of_tokens
+        words[own.in_flight_at] = own.in_flight = flying
         _acquire()
         _release()
         if words[CHANGES] != changes:  # another process counts, which may not have seen this request
@@ -52,50 +54,50 @@ class PlanOfOne(Plan):
 
     def _enter_beside_others(self, tokens: int) -> list[int] | Excess:
         words = self._words
-        in_flight, request_cell, all_requests, token_cell, all_tokens, claim = self._own
-        words[in_flight] = flying = words[in_flight] + 1
-        words[claim] = tokens + 1
+        own = self._one
+        words[own.in_flight_at] = own.in_flight = flying = own.in_flight + 1
+        words[own.claim_at] = tokens + 1
         _acquire()
         _release()
-        requests, of_tokens = words[all_requests] + 1, words[all_tokens] + tokens
+        requests, of_tokens = own.requests + 1, own.tokens + tokens
         most_flying, most_requests, most_tokens = self._most_beside_others()
         if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
             self._undo()
             return super().enter(tokens)
         try:
-            self._shorts[request_cell] += 1
-            words[all_requests] = requests
-            self._halves[token_cell] += tokens
-            words[all_tokens] = of_tokens
+            self._shorts[own.request_cell_at] = own.cell_requests = own.cell_requests + 1
+            words[own.requests_at] = own.requests = requests
+            self._halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
+            words[own.tokens_at] = own.tokens = of_tokens
         except ValueError:
             self._undo()
             raise full_cell() from None
-        words[claim] = 0
+        words[own.claim_at] = 0
         return [most_flying - flying, most_requests - requests, most_tokens - of_tokens]
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
         if requests or tokens < 0:
             super().leave(number, requests, tokens)
             return
-        words = self._words
-        (in_flight,), ((newest, _, token_cells),) = self._in_flight, self._minutes
-        if words[newest] - number < CELLS:
-            self._halves[token_cells + number % CELLS] -= tokens
-        words[in_flight] -= 1
+        own = self._one
+        if number == own.number:
+            self._halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens - tokens
+        else:
+            own.give_back(number, 0, tokens)
+        self._words[own.in_flight_at] = own.in_flight = own.in_flight - 1
 
     def _renew(self, now: float) -> None:
         super()._renew(now)
-        (in_flight,), (cells,) = self._in_flight, self._cells
-        self._own = in_flight, *cells
+        (self._one,) = self._own
 
     def _most_beside_others(self) -> tuple[int, int, int]:
         """Return up to which counts of the own place the limits hold, beside those of other rows now."""
         words = self._words
         if self._load_stamp(words) != self._stamp:
             return NEVER, NEVER, NEVER
-        ((subject, places, in_flight, requests, tokens),) = self._checks
+        ((_, places, in_flight, requests, tokens),) = self._checks
         for place in places:
-            if place >> 3 == subject.place + IN_FLIGHT:
+            if place >> 3 == self._one.in_flight_at:
                 continue
             others_flying, claim, others_requests, others_tokens = load_counts(words, place)
             in_flight -= others_flying

@@ -6,16 +6,13 @@ from gateway.ipc.counters.counter_file import (
     CELLS,
     CHANGES,
     IN_FLIGHT,
-    MAX_TOKENS_IN_CELL,
-    NEWEST,
-    REQUEST_CELLS,
     REQUESTS,
-    TOKEN_CELLS,
     TOKENS,
     WAITING,
     WAITS_UNTIL,
     CounterFile,
 )
+from gateway.ipc.counters.own_place import OwnPlace
 from gateway.ipc.counters.places import OwnPlaces
 
 FRESH = 1000  # ms: a process repeats the waits of its queue many times in that time, unless it was stopped
@@ -93,9 +90,10 @@ class Subject:
             return False
         return int(self._file.clock() * 1000) - (word >> 32) & MASK <= FRESH
 
-    def find_own_place(self, number: int, kept: Sequence[int]) -> None:
-        """Find the place in the own row, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
+    def find_own_place(self, number: int, kept: Sequence[int]) -> OwnPlace:
+        """Return the own place, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
         self.place = self._own_places.get(self.tag, number, kept)
+        return self._own_places.copy_of(self.place)
 
     def look(self, number: int) -> None:
         """Find the places in all rows, and add up their cells, unless this is known. `number` is that of now."""
@@ -145,23 +143,6 @@ class Subject:
                 requests[index] += of_requests
                 tokens[index] += of_tokens
         return requests, tokens
-
-    def begin_cell(self, number: int) -> None:
-        """Clear the cells since the newest one of the own place, all of which are older than a minute."""
-        file, place = self._file, self.place
-        newest = file.words[place + NEWEST]
-        for skipped in range(max(newest, number - CELLS) + 1, number + 1):
-            file.shorts[4 * place + REQUEST_CELLS + skipped % CELLS] = 0
-            file.halves[2 * place + TOKEN_CELLS + skipped % CELLS] = 0
-        file.words[place + NEWEST] = number
-
-    def add_tokens(self, number: int, tokens: int) -> None:
-        """Count tokens that exceed the reservation of a request in flight."""
-        self.begin_cell(number)
-        cell = 2 * self.place + TOKEN_CELLS + number % CELLS
-        tokens = min(tokens, MAX_TOKENS_IN_CELL - self._file.halves[cell])
-        self._file.halves[cell] += tokens
-        self._file.words[self.place + TOKENS] += tokens
 
 
 def _time_of(since: float) -> int:

@@ -65,7 +65,7 @@ def charge_refused_requests() -> None:
 
     def enter_anyway(plan: Plan, tokens: int = 0) -> Any:
         left = enter(plan, tokens)
-        if isinstance(left, Excess) and plan._cells:
+        if isinstance(left, Excess) and plan._counted:
             plan._count(tokens)
         return left
 

@@ -277,12 +277,13 @@ def test_a_full_cell_is_an_error(two, world):
     subject = counters.tag("key", "a")
     place = counters.find(0, subject)
     counters.shorts[4 * place + REQUEST_CELLS + 10_000 % 21] = MAX_REQUESTS_IN_CELL - 1
-    taken(two[0], much).settle()
+    again = world.restart()  # a process loads what the one before it has counted
+    taken(again, much).settle()
     with pytest.raises(NoPlace, match="a cell has 65,535 requests or"):
-        take(two[0], much)
+        take(again, much)
     assert most(two[1], Allowance(concurrency=2)) == 2  # nothing is in flight
     world.clock.now += CELL_SECONDS
-    taken(two[0], much)
+    taken(again, much)
 
 
 def test_of_two_that_collide_one_wins(two, monkeypatch):
