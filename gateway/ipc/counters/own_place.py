@@ -19,12 +19,17 @@ class OwnPlace:
 
     Only this process stores them. So it keeps a copy of each, as a load from the file takes as many instructions as
     fifteen loads of an attribute. Who stores a count sets its copy, too.
+
+    `requests` and `tokens` are all that this process has counted, and what the file had before. The sums in the file
+    lack what was counted while no other row did (gateway.ipc.counters.plan_of_one); their copies are `shared_requests`
+    and `shared_tokens`.
     """
 
     __slots__ = (
         "_file",
         "cell_requests",
         "cell_tokens",
+        "claim",
         "claim_at",
         "in_flight",
         "in_flight_at",
@@ -33,6 +38,8 @@ class OwnPlace:
         "request_cell_at",
         "requests",
         "requests_at",
+        "shared_requests",
+        "shared_tokens",
         "token_cell_at",
         "tokens",
         "tokens_at",
@@ -46,7 +53,9 @@ class OwnPlace:
         self.in_flight_at, self.claim_at = place + IN_FLIGHT, place + CLAIM
         self.requests_at, self.tokens_at = place + REQUESTS, place + TOKENS
         self.in_flight = file.words[self.in_flight_at]
-        self.requests, self.tokens = file.words[self.requests_at], file.words[self.tokens_at]
+        self.claim = file.words[self.claim_at]
+        self.requests = self.shared_requests = file.words[self.requests_at]
+        self.tokens = self.shared_tokens = file.words[self.tokens_at]
         self._enter_cell(file.words[place + NEWEST])
 
     def begin_cell(self, number: int) -> None:
@@ -85,4 +94,5 @@ class OwnPlace:
         self.begin_cell(number)
         file, tokens = self._file, min(tokens, MAX_TOKENS_IN_CELL - self.cell_tokens)
         file.halves[self.token_cell_at] = self.cell_tokens = self.cell_tokens + tokens
-        file.words[self.tokens_at] = self.tokens = self.tokens + tokens
+        file.words[self.tokens_at] = self.shared_tokens = self.shared_tokens + tokens
+        self.tokens += tokens

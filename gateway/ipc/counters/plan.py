@@ -152,7 +152,7 @@ class Plan:
         self._counted: list[OwnPlace] = []  # of those that have a limit a minute
         self._load_stamp = itemgetter(CHANGES, CHANGES)
         self._stamp: tuple[int, ...] = ()  # while these words are so, all places are known
-        # For each subject: the bytes at which its counts begin in all rows; and its limits, less `Subject.base_…`.
+        # For each subject: the bytes at which its counts begin in other rows; and its limits, less `Subject.base_…`.
         self._checks: list[tuple[Subject, list[int], int, int, int]] = []
 
     @final
@@ -255,7 +255,7 @@ class Plan:
         for own in self._own:
             words[own.in_flight_at] = own.in_flight = own.in_flight + 1
         for own in self._counted:
-            words[own.claim_at] = tokens + 1
+            words[own.claim_at] = own.claim = tokens + 1
 
     def _count(self, tokens: int) -> None:
         """Count the request of a claim that was checked, and end the claim. Raises NoPlace."""
@@ -263,10 +263,12 @@ class Plan:
         try:
             for own in self._counted:
                 shorts[own.request_cell_at] = own.cell_requests = own.cell_requests + 1
-                words[own.requests_at] = own.requests = own.requests + 1
+                own.requests += 1
+                words[own.requests_at] = own.shared_requests = own.shared_requests + 1
                 halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
-                words[own.tokens_at] = own.tokens = own.tokens + tokens
-                words[own.claim_at] = 0
+                own.tokens += tokens
+                words[own.tokens_at] = own.shared_tokens = own.shared_tokens + tokens
+                words[own.claim_at] = own.claim = 0
         except ValueError:
             self._undo()
             raise full_cell() from None
@@ -274,7 +276,7 @@ class Plan:
     def _undo(self) -> None:
         words = self._words
         for own in self._counted:
-            words[own.claim_at] = 0
+            words[own.claim_at] = own.claim = 0
         for own in self._own:
             words[own.in_flight_at] = own.in_flight = own.in_flight - 1
 
@@ -287,11 +289,14 @@ class Plan:
         words = self._words
         while self._load_stamp(words) != self._stamp:
             self._look()
-        for subject, places, in_flight, of_requests, of_tokens in self._checks:
+        for (subject, places, in_flight, of_requests, of_tokens), own in zip(self._checks, self._own, strict=True):
+            in_flight -= own.in_flight
             if of_requests is ENDLESS and of_tokens is ENDLESS:  # nothing else is counted
                 for place in places:
                     in_flight -= words[place >> 3]
             else:
+                of_requests -= own.requests + (own.claim > 0)
+                of_tokens -= own.tokens + (own.claim and own.claim - 1)
                 for place in places:
                     flying, claim, counted_requests, counted_tokens = load_counts(words, place)
                     in_flight -= flying
@@ -350,7 +355,7 @@ class Plan:
             self._checks.append(
                 (
                     subject,
-                    [8 * (place + IN_FLIGHT) for place in subject.places],
+                    [8 * (place + IN_FLIGHT) for place in subject.others],
                     ENDLESS if concurrency is None else concurrency,
                     ENDLESS if requests is None else requests - subject.base_requests,
                     ENDLESS if tokens is None else tokens - subject.base_tokens,
@@ -359,12 +364,7 @@ class Plan:
         if len(at) == 1:  # of one word, an itemgetter returns no tuple
             at, stamp = at * 2, stamp * 2
         self._load_stamp, self._stamp = itemgetter(*at), tuple(stamp)
-        self.elsewhere = [
-            (place + WAITING, subject)
-            for subject, _ in self._demands
-            for place in subject.places
-            if place != subject.place
-        ]
+        self.elsewhere = [(place + WAITING, subject) for subject, _ in self._demands for place in subject.others]
 
 
 def full_cell() -> NoPlace:

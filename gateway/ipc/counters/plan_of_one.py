@@ -40,10 +40,8 @@ class PlanOfOne(Plan):
             self._halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
         except ValueError:
             raise full_cell() from None
-        own.cell_requests = cell_requests
+        own.cell_requests, own.requests, own.tokens = cell_requests, requests, of_tokens
         words = self._words
-        words[own.requests_at] = own.requests = requests
-        words[own.tokens_at] = own.tokens = of_tokens
         words[own.in_flight_at] = own.in_flight = flying
         _acquire()
         _release()
@@ -56,7 +54,7 @@ class PlanOfOne(Plan):
         words = self._words
         own = self._one
         words[own.in_flight_at] = own.in_flight = flying = own.in_flight + 1
-        words[own.claim_at] = tokens + 1
+        words[own.claim_at] = own.claim = tokens + 1
         _acquire()
         _release()
         requests, of_tokens = own.requests + 1, own.tokens + tokens
@@ -66,13 +64,14 @@ class PlanOfOne(Plan):
             return super().enter(tokens)
         try:
             self._shorts[own.request_cell_at] = own.cell_requests = own.cell_requests + 1
-            words[own.requests_at] = own.requests = requests
+            words[own.requests_at] = own.shared_requests = own.shared_requests + 1
             self._halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
-            words[own.tokens_at] = own.tokens = of_tokens
+            words[own.tokens_at] = own.shared_tokens = own.shared_tokens + tokens
         except ValueError:
             self._undo()
             raise full_cell() from None
-        words[own.claim_at] = 0
+        words[own.claim_at] = own.claim = 0
+        own.requests, own.tokens = requests, of_tokens
         return [most_flying - flying, most_requests - requests, most_tokens - of_tokens]
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
@@ -97,8 +96,6 @@ class PlanOfOne(Plan):
             return NEVER, NEVER, NEVER
         ((_, places, in_flight, requests, tokens),) = self._checks
         for place in places:
-            if place >> 3 == self._one.in_flight_at:
-                continue
             others_flying, claim, others_requests, others_tokens = load_counts(words, place)
             in_flight -= others_flying
             requests -= others_requests

@@ -33,6 +33,7 @@ class Subject:
         "_stamp_number",
         "base_requests",
         "base_tokens",
+        "others",
         "place",
         "places",
         "stamp",
@@ -44,6 +45,7 @@ class Subject:
         self.tag = tag
         self.place = 0  # index of the first word of the own place
         self.places: list[int] = []  # in all rows
+        self.others: list[int] = []  # in all rows but the own one
         self.stamp_at: list[int] = []  # indexes of the words which are as in `stamp` while `places` are all
         self.stamp: list[int] = []
         self.base_requests = self.base_tokens = 0  # in the last minute, less the sums at that time
@@ -114,8 +116,10 @@ class Subject:
             if place is not None:
                 self.places.append(place)
         self._seen, self._stamp_number = seen, number
-        requests = -sum([words[place + REQUESTS] for place in self.places])  # before the cells
-        tokens = -sum([words[place + TOKENS] for place in self.places])
+        own = self._own_places.copy_of(self.place)
+        self.others = [place for place in self.places if place != self.place]
+        requests = -own.requests - sum([words[place + REQUESTS] for place in self.others])  # before the cells
+        tokens = -own.tokens - sum([words[place + TOKENS] for place in self.others])
         for place in self.places:
             more_requests, more_tokens = file.window(place, number)
             requests += more_requests
@@ -125,7 +129,7 @@ class Subject:
     @property
     def is_alone(self) -> bool:
         """True if only the own row counts, as of the last `look`: others change one of the words in `stamp`."""
-        return len(self.stamp_at) == 2 and self.places == [self.place]
+        return len(self.stamp_at) == 2 and not self.others
 
     def in_flight(self) -> int:
         """Return the requests in flight, over all rows, as of the last `look`."""
