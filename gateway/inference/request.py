@@ -39,7 +39,6 @@ BY_OPERATOR = Ending(
     CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
 )
 NOT_PARSED = Request("", False, False)
-_FIRST_ATTEMPT = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 MAX_ID_BYTES = 128  # of a client's own x-request-id
 
 
@@ -174,35 +173,33 @@ class InferenceRequest:
     def header_lines(self) -> bytes:
         """Return header lines of the response: the request's id, endpoint and why, attempts, queue time, and limits."""
         attempt, limited = self.attempt, self.limited
-        if limited is None:
-            limits = b""
-        else:
-            parts, left = limited.compiled.header_parts, limited.left
-            if parts is None or left is None or limited.anthropic:
-                limits = replies.header_lines(limited)
-            else:  # the same without a call
-                both, at, after = parts
-                limits = both % (left[at], left[after])
         if not self.services.config.route_headers:
-            limits += b"" if attempt is None else _dropped_by(attempt)
-            return b"x-request-id: %b\r\n%b" % (self.request_id, limits)
-        if attempt is None:
-            endpoint, more = b"", limits
-        else:
-            endpoint, more = attempt.endpoint.label, limits
+            more = b"" if limited is None else replies.header_lines(limited)
+            more += b"" if attempt is None else _dropped_by(attempt)
+            return b"x-request-id: %b\r\n%b" % (self.request_id, more)
+        label = more = b""
+        if attempt is not None:
+            label = attempt.endpoint.label
             if attempt.decision.costs:
-                more += routing_lines(attempt.decision, attempt.kept)
+                more = routing_lines(attempt.decision, attempt.kept)
             if attempt.translation is not None or attempt.dropped is not None:
                 more += _dropped_by(attempt)
             if self.chain is not None:
                 more += self.chain.header_lines(attempt.route)
         # The current attempt of a stream is not in the list yet.
         attempts = len(self.attempts) + (attempt is not None and attempt.active)
-        if attempts == 1 and self.stay.us is None:
-            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, more, _FIRST_ATTEMPT))
+        is_first = attempts == 1 and self.stay.us is None
+        if limited is not None:
+            usual, left = limited.compiled.usual_lines, limited.left
+            if is_first and usual is not None and not more and left is not None and not limited.anthropic:
+                lines, at, after = usual
+                return lines % (self.request_id, label, left[at], left[after])
+            more = replies.header_lines(limited) + more
+        if is_first:
+            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", label, more, replies.FIRST_ATTEMPT))
         return b"x-request-id: %b\r\n%b%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
             self.request_id,
-            endpoint,
+            label,
             more,
             attempts,
             (self.stay.us or 0) // 1000,

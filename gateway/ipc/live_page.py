@@ -26,9 +26,9 @@ Processors may delay a store until after later loads. A process that stores into
 calls `memory_barrier` in between (`Roster.take`).
 """
 
+import io
 import mmap
 import os
-import threading
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -70,19 +70,13 @@ _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _ROW_BYTES = 4 * _ROW_WORDS
 _PAGE_BYTES = _HEADER_BYTES + MAX_ROWS * _ROW_BYTES
 
-_barrier = threading.Lock()
-_acquire, _release = _barrier.acquire, _barrier.release
-
-
-def memory_barrier() -> None:
-    """Make all stores before this call visible to other processes before any load after it (0.1 µs).
-
-    An uncontended lock operation is a locked instruction, which is a full barrier on x86-64. On arm64, acquiring and
-    releasing a lock orders neither direction: there RouterDash is exact with one worker only
-    (docs/architecture/processes-and-files.md).
-    """
-    _acquire(False)
-    _release()
+# Makes all stores before this call visible to other processes before any load after it (0.1 µs).
+#
+# A buffered file has a lock, which flushing it acquires and releases, even if its buffer is empty. These are locked
+# instructions, which are full barriers on x86-64. This takes a third of the instructions of acquiring and releasing a
+# lock of `threading`. On arm64, a lock orders neither direction: there RouterDash is exact with one worker only
+# (docs/architecture/processes-and-files.md).
+memory_barrier = io.BufferedWriter(io.FileIO(os.devnull, "w")).flush
 
 
 def wanted_bit(slot: int) -> int:

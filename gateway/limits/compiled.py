@@ -61,8 +61,8 @@ class CompiledLimits:
 
     __slots__ = (
         "_counters", "_for_bulk", "budgets", "cheap", "gives_way", "has_hard", "has_money", "has_tokens",
-        "has_two_lines", "has_user", "header_parts", "is_simple", "levels", "minutes", "other_waits",
-        "owner_id", "plan", "reserved_budgets", "version", "with_instead",
+        "has_two_lines", "has_user", "is_simple", "levels", "minutes", "other_waits", "owner_id",
+        "plan", "reserved_budgets", "usual_lines", "version", "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -113,9 +113,9 @@ class CompiledLimits:
             ]
             if found:
                 self.minutes.append((limit, found))
-        # OpenAI's header lines, if both are limited by one level each: a format, and the places of both in `left`.
-        # They are made when they are first needed (gateway.limits.replies).
-        self.header_parts: tuple[bytes, int, int] | None = None
+        # If both are limited by one level each, and once they were needed: a format of header lines, and the places of
+        # both in `left` (gateway.limits.replies).
+        self.usual_lines: tuple[bytes, int, int] | None = None
         self.has_two_lines = [len(found) for _, found in self.minutes] == [1, 1]
 
     def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:

@@ -24,6 +24,7 @@ _OPENAI_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-reset-%b: %b\r\nx-rate
 _ANTHROPIC_LINES = (
     b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-reset: %b\r\nanthropic-ratelimit-%b-remaining: "
 )
+FIRST_ATTEMPT = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 
 
 class LimitRefusal(Refusal):
@@ -132,9 +133,8 @@ def header_lines(limited: LimitedRequest) -> bytes:
     left, compiled, anthropic = limited.left, limited.compiled, limited.anthropic
     if left is None:
         return b""
-    if compiled.has_two_lines and not anthropic:
-        both, at, after = compiled.header_parts or _make_header_parts(compiled)
-        return both % (left[at], left[after])
+    if compiled.has_two_lines and compiled.usual_lines is None:
+        compiled.usual_lines = _usual_lines(compiled)
     reset = _reset(WINDOW_SECONDS, anthropic=True) if anthropic else _FULL_WINDOW
     return b"".join(
         b"%b%d\r\n" % (_first_lines(limit, amount, reset, anthropic), rest)
@@ -142,14 +142,15 @@ def header_lines(limited: LimitedRequest) -> bytes:
     )
 
 
-def _make_header_parts(compiled: CompiledLimits) -> tuple[bytes, int, int]:
+def _usual_lines(compiled: CompiledLimits) -> tuple[bytes, int, int]:
+    """Return a format of all lines that RouterDash adds to most responses of OpenAI's API, with both limits.
+
+    It is for the request's id, the line of the endpoint, and what is left of each limit. The numbers are the places of
+    the latter in `left`.
+    """
     (one, ((at, amount),)), (other, ((after, of_other),)) = compiled.minutes
-    both = b"%b%%d\r\n%b%%d\r\n" % (
-        _first_lines(one, amount, _FULL_WINDOW, False),
-        _first_lines(other, of_other, _FULL_WINDOW, False),
-    )
-    compiled.header_parts = both, at, after
-    return compiled.header_parts
+    first, second = (_first_lines(*it, _FULL_WINDOW, False) for it in ((one, amount), (other, of_other)))
+    return b"x-request-id: %%b\r\n%%b%b%%d\r\n%b%%d\r\n%b" % (first, second, FIRST_ATTEMPT), at, after
 
 
 @lru_cache(1000)

@@ -189,7 +189,8 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         force_setattr(made, "limit", limited.waited_for)
     if compiled.has_user:
         force_setattr(made, "user_id", compiled.owner_id)
-    if request.services.limits.waits[0]:
+    # Without requests in the own queue, and while no other process counts, none waits for these limits.
+    if (request.services.queue.length or compiled.plan.elsewhere) and request.services.limits.waits[0]:
         let_others_go_on(request, limited)
 
 

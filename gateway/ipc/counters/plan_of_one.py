@@ -1,13 +1,9 @@
 """The limits of one subject, taken with few steps: those of most requests that have limits."""
 
-import threading
-
 from gateway.ipc.counters.counter_file import CHANGES
 from gateway.ipc.counters.own_place import OwnPlace
 from gateway.ipc.counters.plan import NEVER, Excess, Plan, full_cell, load_counts
-
-_barrier = threading.Lock()  # as that of `memory_barrier`, whose call is saved
-_acquire, _release = _barrier.acquire, _barrier.release
+from gateway.ipc.live_page import memory_barrier
 
 
 class PlanOfOne(Plan):
@@ -43,8 +39,7 @@ class PlanOfOne(Plan):
         own.cell_requests, own.requests, own.tokens = cell_requests, requests, of_tokens
         words = self._words
         words[own.in_flight_at] = own.in_flight = flying
-        _acquire()
-        _release()
+        memory_barrier()
         if words[CHANGES] != changes:  # another process counts, which may not have seen this request
             self.leave(self.number, 1, tokens)
             return super().enter(tokens)
@@ -55,8 +50,7 @@ class PlanOfOne(Plan):
         own = self._one
         words[own.in_flight_at] = own.in_flight = flying = own.in_flight + 1
         words[own.claim_at] = own.claim = tokens + 1
-        _acquire()
-        _release()
+        memory_barrier()
         requests, of_tokens = own.requests + 1, own.tokens + tokens
         most_flying, most_requests, most_tokens = self._most_beside_others()
         if flying > most_flying or requests > most_requests or of_tokens > most_tokens:
