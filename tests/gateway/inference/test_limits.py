@@ -315,9 +315,11 @@ def test_the_playground_counts_for_its_user(gateway, sim, control_script):  # no
     gateway.limit(USER_LEVEL, owner)
 
 
-def test_a_request_that_cannot_be_counted_is_refused(gateway, sim):
+def test_a_request_that_cannot_be_counted_is_refused(make_gateway, sim):
     """The table of the gateway's row has no room for another subject."""
+    gateway = make_gateway().start()
     model, key = gateway.add(sim.add(tokens=1)), LimitedKey(gateway, requests=100, tokens=1 << 40)
+    LimitedKey(gateway, requests=1).chat(model)  # the process has its table from here on
     file = gateway.page.counters
     used = {row: file.used(row) for row in file.counting(file.cell_number())}
     for row in used:
