@@ -20,9 +20,9 @@ class OwnPlace:
     Only this process stores them. So it keeps a copy of each, as a load from the file takes as many instructions as
     fifteen loads of an attribute. Who stores a count sets its copy, too.
 
-    `requests` and `tokens` are all that this process has counted, and what the file had before. The sums in the file
-    lack what was counted while no other row did (gateway.ipc.counters.plan_of_one); their copies are `shared_requests`
-    and `shared_tokens`.
+    `requests` and `tokens` are all that this process has counted, with the sums that it found in the file. The sums in
+    the file, of which `shared_requests` and `shared_tokens` are copies, lack the counts of times in which no other row
+    counted (gateway.ipc.counters.plan_of_one).
     """
 
     __slots__ = (
