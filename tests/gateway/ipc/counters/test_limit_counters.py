@@ -363,17 +363,17 @@ def test_a_process_that_begins_to_count_in_the_middle_of_a_taking_is_seen(world,
     first = counters.find(0, counters.tag("key", "a"))
     own = slice(first, first + PLACE_WORDS)
     before = counters.words[own].tolist()
-    acquire = plan_of_one._acquire
+    barrier = memory_barrier
 
     def another_takes():
-        monkeypatch.setattr(plan_of_one, "_acquire", acquire)
+        monkeypatch.setattr(plan_of_one, "memory_barrier", barrier)
         stored = counters.words[own].tolist()
         counters.words[own] = memoryview(array("Q", before))  # others do not see the stores yet
         taken(world.start(), one_a_minute).settle()
         counters.words[own] = memoryview(array("Q", stored))
-        acquire()
+        barrier()
 
-    monkeypatch.setattr(plan_of_one, "_acquire", another_takes)
+    monkeypatch.setattr(plan_of_one, "memory_barrier", another_takes)
     assert plan.take().limit == REQUESTS_PER_MINUTE
     assert most(world.start(), Allowance(concurrency=2)) == 2  # nothing is in flight
 
@@ -385,13 +385,13 @@ def test_of_two_that_collide_in_the_short_way_one_wins(two, world, monkeypatch):
     world.clock.now += 63.0
     assert plan.look() is None
     assert other.look() is None
-    acquire, found = plan_of_one._acquire, []
+    barrier, found = memory_barrier, []
 
     def collide():
-        monkeypatch.setattr(plan_of_one, "_acquire", acquire)
+        monkeypatch.setattr(plan_of_one, "memory_barrier", barrier)
         found.append(other.take())  # it sees the claim of the first
-        acquire()
+        barrier()
 
-    monkeypatch.setattr(plan_of_one, "_acquire", collide)
+    monkeypatch.setattr(plan_of_one, "memory_barrier", collide)
     found.append(plan.take())
     assert [isinstance(it, Charge) for it in found].count(True) == 1
