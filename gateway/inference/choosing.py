@@ -14,7 +14,7 @@ from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
-from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens, reserve_budgets
+from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens, reserve_budgets, reserve_expected
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -27,6 +27,7 @@ from gateway.inference.steps.targets import (
     model_refusal,
     use_of,
 )
+from gateway.limits.compiled import LimitedRequest
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand, among_free
@@ -247,6 +248,18 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
     return decision
 
 
+def _admit_expected(
+    request: InferenceRequest, limited: LimitedRequest, route: Route, prompt: int, output: float
+) -> Decision | None:
+    """Do as `admit` for a request with an endpoint, whose `expected_tokens` are known."""
+    compiled = limited.compiled
+    if limited.reserved is None and compiled.has_tokens:
+        reserve_expected(request, limited, prompt, output)
+    if compiled.budgets:
+        reserve_budgets(request, limited, route)
+    return admit(request, limited)
+
+
 def _take(request: InferenceRequest, endpoint: Endpoint) -> bool:
     """Take a slot of an endpoint that has a limit. Return False if none is free for the request."""
     return request.services.roster.take(endpoint, slots_for_bulk(endpoint) if request.stay.gives_way else None)
@@ -288,17 +301,18 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
         output = most
     prompt = floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1  # as `expected_tokens`
     decision = known.only
-    if decision is None:
-        if learned.others or not learned.alone:
-            return None
+    if decision is None and learned.alone and not learned.others:
         decision = among_free(known.rows, prompt, output, NOTHING_KEPT)
-        if decision is None:
-            return None
+    if decision is None:
+        return None
     route = routes.by_id[decision.endpoint_id]
     endpoint = route.endpoint
     if known.only is not None and not _is_free(request, endpoint):
         return None
-    if endpoint.slots is None and request.limited is None and endpoint.breaker.due is None and learned.alone:
+    if endpoint.slots is None and endpoint.breaker.due is None and learned.alone:
+        limited = request.limited
+        if limited is not None and (over := _admit_expected(request, limited, route, prompt, output)) is not None:
+            return over
         work = endpoint.begin_work(known.by_id[decision.endpoint_id], prompt, output)
         request.attempt = attempt = Attempt(route, decision, trial=False)
         attempt.start, attempt.pending = work, prompt

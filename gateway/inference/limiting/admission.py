@@ -7,10 +7,9 @@ written. A request that reaches no endpoint is undone. The same holds for budget
 from msgspec.structs import force_setattr
 
 from gateway.base.errors import Refusal
-from gateway.inference.limiting.budgeting import cost_of, expected_tokens, reserve
+from gateway.inference.limiting.budgeting import cost_of, reserve
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.ipc import record
-from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
@@ -52,18 +51,13 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
         or not request.api.kind.needs_slot
     ):
         return _admit_any(request, limited)
-    reserved = limited.reserved
-    if reserved is None and compiled.has_tokens:  # as `reserve`, without its call
-        limited.expected = prompt, output, _ = expected_tokens(request)
-        reserved = prompt + output.__trunc__() * request.parsed.choices  # int(…) takes twice as long
-        if reserved > MAX_TOKENS_IN_CELL:
-            reserved = MAX_TOKENS_IN_CELL
-        limited.reserved = reserved
+    if limited.reserved is None:
+        reserve(request, limited)
     plan = compiled.plan
     if plan.elsewhere and plan.older_wait(request.exchange.arrived) is not None:
         return _admit_any(request, limited)
     try:
-        left = plan.enter(reserved or 0)
+        left = plan.enter(limited.reserved or 0)
     except NoPlace:
         limited.excess = limited.exceeded = None
         return OVER
