@@ -14,7 +14,7 @@ from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
-from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens, reserve_budgets, reserve_expected
+from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -27,7 +27,6 @@ from gateway.inference.steps.targets import (
     model_refusal,
     use_of,
 )
-from gateway.limits.compiled import LimitedRequest
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand, among_free
@@ -235,29 +234,14 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
     elif not _take(request, endpoint):
         return FULL
     limited = request.limited
-    if limited is not None:
-        if limited.compiled.budgets:
-            reserve_budgets(request, limited, route)
-        if (over := admit(request, limited)) is not None:
-            endpoint.leave()
-            return over
+    if limited is not None and (over := admit(request, limited, route)) is not None:
+        endpoint.leave()
+        return over
     trial = endpoint.breaker.due is not None
     request.attempt = Attempt(route, decision, trial=trial)
     if trial:
         endpoint.begin_trial()
     return decision
-
-
-def _admit_expected(
-    request: InferenceRequest, limited: LimitedRequest, route: Route, prompt: int, output: float
-) -> Decision | None:
-    """Do as `admit` for a request with an endpoint, whose `expected_tokens` are known."""
-    compiled = limited.compiled
-    if limited.reserved is None and compiled.has_tokens:
-        reserve_expected(request, limited, prompt, output)
-    if compiled.budgets:
-        reserve_budgets(request, limited, route)
-    return admit(request, limited)
 
 
 def _take(request: InferenceRequest, endpoint: Endpoint) -> bool:
@@ -311,7 +295,7 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
         return None
     if endpoint.slots is None and endpoint.breaker.due is None and learned.alone:
         limited = request.limited
-        if limited is not None and (over := _admit_expected(request, limited, route, prompt, output)) is not None:
+        if limited is not None and (over := admit(request, limited, route, prompt, output)) is not None:
             return over
         work = endpoint.begin_work(known.by_id[decision.endpoint_id], prompt, output)
         request.attempt = attempt = Attempt(route, decision, trial=False)

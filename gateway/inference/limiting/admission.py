@@ -7,9 +7,10 @@ written. A request that reaches no endpoint is undone. The same holds for budget
 from msgspec.structs import force_setattr
 
 from gateway.base.errors import Refusal
-from gateway.inference.limiting.budgeting import cost_of, reserve
+from gateway.inference.limiting.budgeting import cost_of, expected_tokens, reserve, reserve_budgets
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.ipc import record
+from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
@@ -19,6 +20,7 @@ from gateway.limits.compiled import CompiledLimits, LimitedRequest
 from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
+from gateway.routing.routes import Route
 
 
 def find_limits(request: InferenceRequest) -> None:
@@ -35,29 +37,38 @@ def limited_by(request: InferenceRequest, compiled: CompiledLimits) -> LimitedRe
     return LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.anthropic)
 
 
-def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
+def admit(
+    request: InferenceRequest, limited: LimitedRequest, route: Route | None = None, prompt: int = 0, output: float = 0.0
+) -> Decision | None:
     """Take a request that has an endpoint from its limits, unless it has been. Return HELD if it must wait for one.
 
     OVER: it is to be refused, for the reason that `refusal_of` returns. The limits are those of this moment: they may
-    have changed while the request waited.
+    have changed while the request waited. `route`: that to its endpoint, to reserve from budgets what it needs there.
+    `prompt` and `output`: its `expected_tokens`, where they are known.
     """
     if limited.left is not None:
         return None
-    compiled = limited.compiled
+    compiled, reserved = limited.compiled, limited.reserved
     if (
         not compiled.is_simple
         or request.stay is not NO_STAY
         or compiled.version != request.services.roster.reader.limits_version
         or not request.api.kind.needs_slot
     ):
-        return _admit_any(request, limited)
-    if limited.reserved is None:
-        reserve(request, limited)
+        return _admit_any(request, limited, route)
+    if reserved is None and compiled.has_tokens:  # as `reserve`, without its call
+        if not prompt:
+            prompt, output, _ = expected_tokens(request)
+        limited.prompt = prompt
+        reserved = prompt + output.__trunc__() * request.parsed.choices  # int(…) takes twice as long
+        if reserved > MAX_TOKENS_IN_CELL:
+            reserved = MAX_TOKENS_IN_CELL
+        limited.reserved = reserved
     plan = compiled.plan
     if plan.elsewhere and plan.older_wait(request.exchange.arrived) is not None:
-        return _admit_any(request, limited)
+        return _admit_any(request, limited, route)
     try:
-        left = plan.enter(limited.reserved or 0)
+        left = plan.enter(reserved or 0)
     except NoPlace:
         limited.excess = limited.exceeded = None
         return OVER
@@ -68,12 +79,14 @@ def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None
     return _held(request, limited)
 
 
-def _admit_any(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
+def _admit_any(request: InferenceRequest, limited: LimitedRequest, route: Route | None) -> Decision | None:
     """Do the same for any request, not only for one as most are."""
     if limited.compiled.version != request.services.roster.reader.limits_version and not _follow(request, limited):
         return None
     if request.stay is not NO_STAY and not _follow_class(request, limited):
         return None
+    if limited.compiled.budgets and route is not None:
+        reserve_budgets(request, limited, route)
     reserve(request, limited)
     try:
         taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()

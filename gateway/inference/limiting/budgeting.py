@@ -54,14 +54,8 @@ def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
     """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
     if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
         prompt, output, _ = expected_tokens(request)
-        reserve_expected(request, limited, prompt, output)
-
-
-def reserve_expected(request: InferenceRequest, limited: LimitedRequest, prompt: int, output: float) -> None:
-    """Do the same for a request whose `expected_tokens` are known."""
-    limited.prompt = prompt
-    reserved = prompt + output.__trunc__() * request.parsed.choices  # int(…) takes twice as long
-    limited.reserved = reserved if reserved < MAX_TOKENS_IN_CELL else MAX_TOKENS_IN_CELL
+        limited.prompt = prompt
+        limited.reserved = min(prompt + int(output) * request.parsed.choices, MAX_TOKENS_IN_CELL)
 
 
 def reserve_budgets(request: InferenceRequest, limited: LimitedRequest, route: Route) -> None:
