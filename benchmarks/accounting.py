@@ -180,6 +180,7 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
     from metrics.storage import seeding
+    from metrics.storage.database import set_up_writer
     from metrics.storage.history_rows import EndpointName
     from metrics.storage.writer import DatabaseWriter
     from routerdash.processes import data_directory, prepare
@@ -193,6 +194,7 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     journal = Writer(config.journal_dir, runtime.follower.database_id)
     place = EndpointName("gpu-a100", "192.0.2.7")
     writer = DatabaseWriter(runtime.follower, config.zone, lambda _: place)
+    set_up_writer()
     records = list(VARIANTS[name].records(count, time.time_ns() // 1000))
     gc.collect()
     gc.freeze()

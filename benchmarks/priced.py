@@ -153,6 +153,7 @@ def measure(load: Load) -> None:
     from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
     from metrics.storage import seeding
+    from metrics.storage.database import set_up_writer
     from metrics.storage.history_rows import EndpointName
     from metrics.storage.writer import DatabaseWriter
 
@@ -166,6 +167,7 @@ def measure(load: Load) -> None:
     journal = journals.Writer(config.journal_dir, follower.database_id)
     place = EndpointName("gpu-a100", "192.0.2.7")
     writer = DatabaseWriter(follower, config.zone, lambda _: place)
+    set_up_writer()
     count = (WARM_UP + load.batches) * load.size
     now = time.time_ns() // 1000 // HOUR_US * HOUR_US  # so that each process has the same number of records a minute
     records = list(VARIANTS[load.variant].records(count, now))

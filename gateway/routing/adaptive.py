@@ -239,7 +239,7 @@ def _factors(harm: tuple[float, float]) -> tuple[list[float], list[float]]:
     return [1.0 + n * prefill for n in range(COUNTED)], [n * (1.0 + decode) for n in range(COUNTED)]
 
 
-_HARM_FACTORS = _READS, _WRITES = _factors(HARM)
+_HARM_FACTORS = _factors(HARM)
 
 _COST = itemgetter(0)
 Recorded = tuple[tuple[str, int], ...]  # id and cost in whole ms
@@ -297,6 +297,7 @@ def among_free(
     That is if several are compared, all are of rank 0, and none is full, must load the model or has few completions.
     """
     found: Found = []
+    reads, writes = _HARM_FACTORS
     prompt = unread = prompt + 0.0
     for it in rows:
         candidate, name, setup, read, alone, share, edge, few = it.terms
@@ -306,7 +307,7 @@ def among_free(
         if kept:
             unread = prompt - kept[name] if name in kept else prompt
         if n or pending:
-            value = setup + read * (pending + unread * _READS[n]) + output * (alone + share * _WRITES[n])
+            value = setup + read * (pending + unread * reads[n]) + output * (alone + share * writes[n])
         else:
             value = setup + read * unread + output * alone
         found.append((value, name, few))

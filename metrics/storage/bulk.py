@@ -199,25 +199,20 @@ def _insert_sqlite(database: sqlite3.Connection, table: str, columns: Columns, g
     Most of the cost of a row is binding its values, and beginning and ending a statement.
     """
     copies = tuple(columns.copies.items())
-    # Django lets SQLite parse each JSON text again: an eighth of the time, for text that was created a moment ago.
-    database.execute("PRAGMA ignore_check_constraints = 1")
-    try:
-        larger = 0
-        for count in ROWS_PER_STATEMENT:
-            statement = _statement(table, columns.common, columns.own, copies, count)
-            database.executemany(statement, _parameters(groups, count, larger))
-            larger = count
-        # Sorted as the table's index is, by the first own column.
-        rest = [(row, common) for common, rows in groups for row in rows[len(rows) - len(rows) % larger :]]
-        rest.sort(key=_first_of_row)
-        at = 0
-        for count in REST_PER_STATEMENT:
-            statement = _statement(table, (), columns.common + columns.own, copies, count)
-            end = len(rest) - (len(rest) - at) % count
-            database.executemany(statement, _parameters_of_rest(rest[at:end], count))
-            at = end
-    finally:
-        database.execute("PRAGMA ignore_check_constraints = 0")
+    larger = 0
+    for count in ROWS_PER_STATEMENT:
+        statement = _statement(table, columns.common, columns.own, copies, count)
+        database.executemany(statement, _parameters(groups, count, larger))
+        larger = count
+    # Sorted as the table's index is, by the first own column.
+    rest = [(row, common) for common, rows in groups for row in rows[len(rows) - len(rows) % larger :]]
+    rest.sort(key=_first_of_row)
+    at = 0
+    for count in REST_PER_STATEMENT:
+        statement = _statement(table, (), columns.common + columns.own, copies, count)
+        end = len(rest) - (len(rest) - at) % count
+        database.executemany(statement, _parameters_of_rest(rest[at:end], count))
+        at = end
 
 
 def _parameters(groups: Sequence[Group], count: int, larger: int) -> Iterator[tuple[Any, ...]]:

@@ -87,7 +87,7 @@ class DatabaseWriter:
 
     def run(self, stop: threading.Event, prepare: Callable[[], bool]) -> None:
         """Write until `stop` is set, then write the rest. `prepare` returns True if the database can be written."""
-        database.enlarge_cache()
+        database.set_up_writer()
         backoff = PAUSE_SECONDS
         while not stop.is_set():
             written = None

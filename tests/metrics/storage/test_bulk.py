@@ -80,14 +80,6 @@ def test_inserting_an_existing_row_is_an_error() -> None:
     assert list(Total.objects.values_list("name", "value")) == [("one", 1)]
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite can turn constraints off")
-def test_json_is_checked_again_after_an_insert() -> None:
-    with connection.cursor() as cursor:
-        insert(cursor, "metric_totals", TOTALS, [((), [("one", 1)])])
-        cursor.execute("PRAGMA ignore_check_constraints")
-        assert cursor.fetchone() == (0,)
-
-
 @pytest.mark.parametrize("sizes", [(), (0,), (1,), (7, 8, 9), (64,), (3, 150, 1, 65)])
 def test_every_row_of_every_group_is_inserted_once(sizes: tuple[int, ...]) -> None:
     columns = Columns(common=("endpoint_id", "value"), own=("model", "samples"), copies={"kind": "model"})

@@ -82,17 +82,18 @@ def test_a_snapshot_inside_a_transaction_is_that_of_the_transaction() -> None:
     assert Total.objects.get().value == 1
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has its own cache")
-def test_a_thread_that_writes_has_a_larger_cache() -> None:
-    def sizes() -> list[int]:
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="settings of SQLite")
+def test_a_thread_that_writes_has_a_larger_cache_and_does_not_check_its_json() -> None:
+    def settings() -> list[tuple[int, int]]:
         found = []
-        database.enlarge_cache()
+        database.set_up_writer()
         for _ in range(2):
             with connection.cursor() as cursor:
                 ((size,),) = cursor.execute("PRAGMA cache_size").fetchall()
-            found.append(size)
+                ((unchecked,),) = cursor.execute("PRAGMA ignore_check_constraints").fetchall()
+            found.append((size, unchecked))
             connection.close()  # as when the database was away
         return found
 
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(sizes).result() == [-database.WRITER_CACHE_KIB] * 2
+        assert thread.submit(settings).result() == [(-database.WRITER_CACHE_KIB, 1)] * 2
