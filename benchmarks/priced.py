@@ -244,8 +244,8 @@ def add_prices() -> None:
     since = datetime(2020, 1, 1, tzinfo=UTC)
     for number in range(max(variant.models for variant in VARIANTS.values())):
         PriceRow.objects.create(
-            pattern=f"organisation/model-{number}", valid_from=since, currency="USD", input=NANO // 4 + number,
-            cached=NANO // 40, output=2 * NANO + 1,
+            pattern=f"organisation/model-{number}", valid_from=since, currency="USD",
+            input=NANO // 4 + number * NANO // 100, cached=NANO // 40, output=2 * NANO,
         )  # fmt: skip
 
 

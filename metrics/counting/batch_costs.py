@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.ipc.record import RequestRecord
-from gateway.prices.book import TOKENS, TokenAmounts, first, in_minutes
+from gateway.prices.book import TokenAmounts, first, in_minutes
 from gateway.prices.costs import Pricing, RequestCost
-from gateway.prices.counts import MAX_TOKENS, USUAL_TOKENS, plausible
+from gateway.prices.counts import USUAL_TOKENS, part_of, plausible
 from gateway.registry.prices import Price
 from metrics.counting.cells import local_date
 from metrics.counting.costs import CostKey, CostSums, Place, PlaceSums, cost_key, place_of
@@ -122,7 +122,8 @@ class _Batch:
         Requests with unusual counts are added alone, and are not in these sums.
         """
         price_id, currency, amounts, by_id = priced.price_id, priced.currency, priced.amounts, self.costs.by_id
-        of_input, of_output, fixed = amounts.input, amounts.output, amounts.fixed
+        of_input, of_output, of_cached = amounts.input, amounts.output, amounts.cached
+        fixed, divisor = amounts.fixed, amounts.divisor
         requests, total, estimated_requests, estimated = len(entries), 0, 0, 0
         for entry in entries:
             tokens_in, tokens_out = entry.input_tokens, entry.output_tokens or 0
@@ -139,11 +140,14 @@ class _Batch:
                 self.add(entry)
                 continue
             exact = of_input * tokens_in + of_output * tokens_out + fixed
-            if (part := entry.cached_tokens) and 0 < part <= MAX_TOKENS:
-                exact += amounts.cached * (part if part < tokens_in else tokens_in)
-            if (part := entry.reasoning_tokens) and 0 < part <= MAX_TOKENS:
-                exact += amounts.reasoning * (part if part < tokens_out else tokens_out)
-            cost = exact // TOKENS
+            # Only if the part is unusual, a call is needed.
+            if part := entry.cached_tokens:
+                exact += of_cached * (part if part > 0 and part < tokens_in else part_of(part, tokens_in) or 0)
+            if part := entry.reasoning_tokens:
+                exact += amounts.reasoning * (
+                    part if part > 0 and part < tokens_out else part_of(part, tokens_out) or 0
+                )
+            cost = exact if divisor == 1 else exact // divisor
             by_id[entry.id] = RequestCost(price_id, currency, cost)
             total += cost
             if entry.estimated:

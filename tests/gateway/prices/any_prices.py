@@ -14,7 +14,9 @@ from tests.metrics.records import AT, KEY, A, B, attempt, request, uuid_of
 
 MINUTE = int(AT) // 60 * 60
 MOMENTS = st.integers(MINUTE - 61, MINUTE + 61)
-AMOUNTS = st.none() | st.integers(0, 20 * NANO)
+# As most prices, whose cost needs no or a small divisor; and any other one.
+ROUND_AMOUNTS = st.builds(int.__mul__, st.integers(0, 400), st.sampled_from((NANO // 20, 200_000, 31_250)))
+AMOUNTS = st.none() | ROUND_AMOUNTS | st.integers(0, 20 * NANO)
 TOKENS = st.none() | st.sampled_from((-1, 0, 1, MAX_TOKENS, MAX_TOKENS + 1)) | st.integers(0, 500)
 TIERS = ("", "flex")
 

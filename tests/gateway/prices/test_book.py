@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prices.book import NANO, PriceBook, PricedUsage, cost, tier_of
+from gateway.prices.book import NANO, PriceBook, PricedUsage, TokenAmounts, cost, tier_of
 from gateway.registry.patterns import matches
 from gateway.registry.prices import Price, PriceWindow
 
@@ -222,3 +222,16 @@ class TestCost:
 
 def test_the_default_tier_has_no_name():
     assert [tier_of(it) for it in ("", "default", "Standard", " auto ", "FLEX")] == ["", "", "", "", "flex"]
+
+
+@pytest.mark.parametrize(
+    ("input_", "request_", "divisor"),
+    [(NANO // 4, None, 1), (200_000, None, 5), (31_250, 500, 32), (NANO + 1, None, 1_000_000), (0, 3, 1000), (0, 0, 1)],
+)
+def test_costs_of_tokens_need_the_least_divisor(input_: int, request_: int | None, divisor: int) -> None:
+    price = Price(1, "*", "", "", 0, None, "USD", 0, "", input=input_, output=2 * input_, request=request_)
+    amounts = TokenAmounts.of(price)
+    assert amounts.divisor == divisor
+    for tokens in range(100):
+        exact = amounts.input * tokens + amounts.output * 3 + amounts.fixed
+        assert exact // divisor == cost(price, PricedUsage(input=tokens, output=3))
