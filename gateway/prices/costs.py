@@ -7,21 +7,15 @@ truncated requests are included.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
 from gateway.prices.book import PriceBook, PricedUsage, cost
 from gateway.prices.counts import part_of, plausible
 from gateway.registry.prices import Price
 
-
-class RequestCost(msgspec.Struct, frozen=True, gc=False):
-    """Cost of one request, in 10⁻⁹ of the currency, and the row of the price book it was computed from."""
-
-    price_id: int
-    currency: str
-    cost: int
+# Id of the row of the price book, currency, and the cost of one request in 10⁻⁹ of it. Plain tuples take a third of the
+# time of objects with names, and control makes one for each request.
+RequestCost = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ class Pricing:
         is_counted = is_counted or (audio_ms is not None and price.minute is not None)
         if not is_counted:
             return None
-        return RequestCost(price.id, price.currency, cost_at(price, entry))
+        return price.id, price.currency, cost_at(price, entry)
 
 
 def cost_at(price: Price, entry: RequestRecord) -> int:

@@ -40,7 +40,10 @@ class PublishedPrices:
         None: it has no price, nothing of it was counted, or its currency has no rate.
         """
         found = self._follow().cost(entry)
-        return None if found is None else self._converted(found.cost, found.currency, entry.completed_us / 1e6)
+        if found is None:
+            return None
+        _, currency, cost = found
+        return self._converted(cost, currency, entry.completed_us / 1e6)
 
     def expected_cost(
         self,

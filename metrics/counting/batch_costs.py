@@ -148,7 +148,7 @@ class _Batch:
                     part if part > 0 and part < tokens_out else part_of(part, tokens_out) or 0
                 )
             cost = exact if divisor == 1 else exact // divisor
-            by_id[entry.id] = RequestCost(price_id, currency, cost)
+            by_id[entry.id] = price_id, currency, cost
             total += cost
             if entry.estimated:
                 estimated_requests += 1
@@ -193,7 +193,7 @@ class _Batch:
             priced = self._priced(row, endpoint_id, model if served is None else served)
             added = self._add_entries(priced, part)
             if added.requests:
-                self.costs.add(cost_key(part[0], RequestCost(row.id, row.currency, 0), self._zone), added)
+                self.costs.add(cost_key(part[0], (row.id, row.currency, 0), self._zone), added)
 
     def add(self, entry: RequestRecord) -> None:
         """Add a request with attempts, if it has a cost."""
@@ -201,7 +201,7 @@ class _Batch:
         if found is not None:
             self.costs.by_id[entry.id] = found
             added = CostSums()
-            added.count(found.cost, estimated=entry.estimated)
+            added.count(found[2], estimated=entry.estimated)
             self.costs.add(cost_key(entry, found, self._zone), added)
 
 

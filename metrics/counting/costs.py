@@ -57,7 +57,7 @@ def cost_key(entry: RequestRecord, found: RequestCost, zone: ZoneInfo) -> CostKe
     return (
         local_date(entry.completed_us // MINUTE_US, zone), last.endpoint_id, entry.model, entry.kind,
         entry.api_key_id or "", served, served if last.canonical is None else last.canonical, last.step,
-        found.price_id, found.currency,
+        *found[:2],
     )  # fmt: skip
 
 

@@ -56,8 +56,10 @@ class Money:
         batch: dict[CostKey, int] = defaultdict(int)
         for entry in entries:
             found = costs.get(entry.id)
-            if found is not None and found.currency != reporting:
-                batch[self._key(entry, found)] += found.cost
+            if found is not None:
+                _, currency, cost = found
+                if currency != reporting:
+                    batch[self._key(entry, found)] += cost
         if len(self._rows) > MAX_ROWS:
             self._rows.clear()
         missing = batch.keys() - self._rows.keys()
@@ -68,23 +70,21 @@ class Money:
         """Return the amount of a request, which is added to its row."""
         if found is None:
             return NOTHING
+        _, currency, cost = found
         counted = self.counted(entry, found)
-        if found.currency == self._rates().reporting:
+        if currency == self._rates().reporting:
             return Amount(counted, counted)
         key = self._key(entry, found)
         before = self._rows.get(key, 0)
-        self._rows[key] = before + found.cost
-        return Amount(self._converted(before + found.cost, key) - self._converted(before, key), counted)
+        self._rows[key] = before + cost
+        return Amount(self._converted(before + cost, key) - self._converted(before, key), counted)
 
     def counted(self, entry: RequestRecord, found: RequestCost | None) -> int:
         """Return what a gateway counts for a request."""
         if found is None:
             return 0
-        return (
-            found.cost
-            if found.currency == self._rates().reporting
-            else self._converted(found.cost, self._key(entry, found))
-        )
+        _, currency, cost = found
+        return cost if currency == self._rates().reporting else self._converted(cost, self._key(entry, found))
 
     def _converted(self, cost: int, key: CostKey) -> int:
         return self._rates().converted(cost, key[-1], moment_of(key[0], self._zone)) or 0

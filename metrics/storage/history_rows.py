@@ -210,7 +210,7 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
     if cost is None:
         amount = currency = price_id = None
     else:
-        amount, currency, price_id = cost.cost, cost.currency, cost.price_id
+        price_id, currency, amount = cost
     if entry is not None:
         if has_details(entry):
             cached_tokens = part_of(entry.cached_tokens, entry.input_tokens)

@@ -80,9 +80,9 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
             for found, sign in ((old, -1), (new, 1)):
                 if found is not None:
                     key = cost_key(entry, found, zone)
-                    sums.setdefault(key, CostSums()).count(found.cost, estimated=entry.estimated, sign=sign)
-            facts = dict.fromkeys(RequestCost.__struct_fields__) if new is None else msgspec.structs.asdict(new)
-            attempts[-1] = msgspec.structs.replace(last, **facts)
+                    sums.setdefault(key, CostSums()).count(found[2], estimated=entry.estimated, sign=sign)
+            price_id, currency, amount = (None, None, None) if new is None else new
+            attempts[-1] = msgspec.structs.replace(last, price_id=price_id, currency=currency, cost=amount)
             updates.append((history_rows.attempts_text(attempts), row[0]))
         if apply and updates:
             with connection.cursor() as cursor:
@@ -134,17 +134,15 @@ def _record(row: tuple[Any, ...], last: StoredAttempt) -> RequestRecord:
 def _old_cost(last: StoredAttempt) -> RequestCost | None:
     if last.cost is None or last.currency is None or last.price_id is None:
         return None
-    return RequestCost(last.price_id, last.currency, last.cost)
+    return last.price_id, last.currency, last.cost
 
 
 def _count(
     changes: dict[tuple[Any, ...], PriceChange], model: str, old: RequestCost | None, new: RequestCost | None
 ) -> None:
-    (old_id, old_currency), (new_id, new_currency) = (
-        (None, None) if it is None else (it.price_id, it.currency) for it in (old, new)
-    )
+    (old_id, old_currency), (new_id, new_currency) = ((None, None) if it is None else it[:2] for it in (old, new))
     key = (model, old_id, new_id, old_currency, new_currency)
     change = changes.setdefault(key, PriceChange(*key))
     change.requests += 1
-    change.old_cost += 0 if old is None else old.cost
-    change.new_cost += 0 if new is None else new.cost
+    change.old_cost += 0 if old is None else old[2]
+    change.new_cost += 0 if new is None else new[2]

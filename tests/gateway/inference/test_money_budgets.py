@@ -56,7 +56,7 @@ class Money:
         """Return what control computes when it folds these records."""
         pricing = Pricing(PriceBook(self.prices), lambda endpoint_id: "")
         found = [pricing.cost(record) for record in records]
-        return sum(it.cost for it in found if it is not None)
+        return sum(it[2] for it in found if it is not None)
 
 
 @pytest.fixture

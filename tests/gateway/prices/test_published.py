@@ -62,7 +62,7 @@ def of_control(prices: list[Price], rates: list[DatedRate], entry: RequestRecord
     if found is None:
         return None
     day = local_date(entry.completed_us // 60_000_000, ZONE)
-    return Rates("USD", rates).converted(found.cost, found.currency, moment_of(day, ZONE))
+    return Rates("USD", rates).converted(found[2], found[1], moment_of(day, ZONE))
 
 
 ANY_RATE = st.builds(

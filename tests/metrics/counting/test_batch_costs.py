@@ -26,7 +26,7 @@ def test_costs_of_groups_are_those_of_each_request(entries: list[RequestRecord],
     for entry in entries:
         if entry.id in alone:
             key = cost_key(entry, alone[entry.id], UTC_ZONE)
-            sums.setdefault(key, CostSums()).count(alone[entry.id].cost, estimated=entry.estimated)
+            sums.setdefault(key, CostSums()).count(alone[entry.id][2], estimated=entry.estimated)
     for key, added in sums.items():
         place = places.setdefault(place_of(key), PlaceSums())
         place.requests += added.requests

@@ -114,7 +114,7 @@ def test_each_request_counts_its_own_cost_in_a_gateway() -> None:
     costs = commit([one, two])
     money.begin([one, two], costs)
     amounts = [money.add(entry, costs[entry.id]) for entry in (one, two)]
-    each = price_registry.rates().converted(costs[one.id].cost, "EUR", AT)
+    each = price_registry.rates().converted(costs[one.id][2], "EUR", AT)
     assert [it.counted for it in amounts] == [each, each]
     assert sum(it.added for it in amounts) == shown()[""]
 
