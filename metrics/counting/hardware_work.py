@@ -187,19 +187,17 @@ def _counts(entry: RequestRecord) -> Counts:
         tokens_in = plausible(tokens_in)
     if tokens_out is None or tokens_out < 0 or tokens_out > USUAL_TOKENS:
         tokens_out = plausible(tokens_out)
-    cached, written, reasoning = entry.cached_tokens, entry.cache_write_tokens, entry.reasoning_tokens
-    if cached is None and written is None and reasoning is None:
-        return 1, tokens_in or 0, tokens_out or 0, 0, 0, 0, 0
-    written = part_of(written, tokens_in)
-    return (
-        1,
-        tokens_in or 0,
-        tokens_out or 0,
-        part_of(cached, tokens_in) or 0,
-        written or 0,
-        part_of(entry.long_write_tokens, written) or 0,
-        part_of(reasoning, tokens_out) or 0,
-    )
+    # Only if a part is unusual, a call is needed.
+    cached, written, reasoning = entry.cached_tokens or 0, entry.cache_write_tokens, entry.reasoning_tokens or 0
+    if cached and (tokens_in is None or not 0 < cached < tokens_in):
+        cached = part_of(cached, tokens_in) or 0
+    if reasoning and (tokens_out is None or not 0 < reasoning < tokens_out):
+        reasoning = part_of(reasoning, tokens_out) or 0
+    long = 0
+    if written is not None:
+        written = part_of(written, tokens_in)
+        long = part_of(entry.long_write_tokens, written) or 0
+    return 1, tokens_in or 0, tokens_out or 0, cached, written or 0, long, reasoning
 
 
 def _sums(entries: Sequence[RequestRecord]) -> Counts:
