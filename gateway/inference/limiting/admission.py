@@ -87,7 +87,8 @@ def _admit_any(request: InferenceRequest, limited: LimitedRequest, route: Route 
         return None
     if limited.compiled.budgets and route is not None:
         reserve_budgets(request, limited, route)
-    reserve(request, limited)
+    else:
+        reserve(request, limited)
     try:
         taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()
     except NoPlace:
