@@ -46,7 +46,7 @@ from metrics.prices.registry import COUNTER, price_registry
 from metrics.queries.slowdowns import slowdowns
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
-from metrics.storage import cost_rows, seeding
+from metrics.storage import cost_rows, database, seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
 from routerdash import secret_key
@@ -108,6 +108,7 @@ class Control:
             self.publisher.live.last_byte,
             self._syncs.passed_check,
             self._is_database_unavailable,
+            database.refuse_moved_files,
         )
         self.engines = EnginePoller(
             registry,

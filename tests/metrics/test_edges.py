@@ -126,6 +126,45 @@ def test_no_records_are_written_to_a_database_file_that_was_moved_away(tmp_path:
         assert moved.execute("SELECT count(*) FROM request_history").fetchone() == (1,)
 
 
+MOVED_BELOW_CHECKS = """
+from django.db import connection
+from django.utils import timezone
+from endpoints.checks.result import Check
+from endpoints.health import HealthChecker
+from endpoints.models import Endpoint
+from endpoints.registry import registry
+from metrics.storage import database
+endpoint = Endpoint.objects.create(name="x", base_url="http://x.invalid")
+registry.reload()
+checker = HealthChecker(
+    registry, lambda it: None, lambda it: 0.0, lambda it, recovered: None, lambda: False, database.refuse_moved_files
+)
+def store(error):
+    checker._store([(registry.get(str(endpoint.pk)), Check(False, None, error, timezone.now()))])
+    return registry.get(str(endpoint.pk)).last_error
+store("first")
+used = connection.connection
+store("second")
+print(used is not None, connection.connection is used)
+path = config.database_path
+prepare.backup(config).rename(path.with_name("copy"))
+for end in ("", "-wal", "-shm"):
+    path.with_name(path.name + end).rename(path.with_name("moved" + end))
+path.with_name("copy").rename(path)
+print(store("third"), store("fourth"))
+"""
+
+
+def test_no_health_checks_are_stored_in_a_database_file_that_was_moved_away(tmp_path: Path) -> None:
+    """The connection stays open from batch to batch. The check that finds that out is only in memory."""
+    done = python(UP_TO_DATE + MOVED_BELOW_CHECKS, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert (done.code, done.out.splitlines()) == (0, ["True True", "third fourth"]), done.err
+    for name, errors in (("moved", ["first", "second"]), ("routerdash.sqlite3", ["first", "second", "fourth"])):
+        with closing(sqlite3.connect(tmp_path / name)) as found:
+            stored = found.execute("SELECT error_message FROM endpoint_health_checks ORDER BY id")
+            assert [error for (error,) in stored] == errors
+
+
 # The file returns first, as `mv` moves files in alphabetical order; we open it before its -wal returns.
 BACK = """
 import subprocess, sys
