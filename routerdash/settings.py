@@ -110,6 +110,10 @@ def database(settings: config.Config) -> dict[str, Any]:
 
 
 DATABASES = {"default": database(ROUTERDASH)}
+if ROUTERDASH_ROLE == "background":
+    # By default, django-q2 opens connections several times for each job, which took half of the CPU time of syncs. It
+    # closes older ones meanwhile, so that a database file that was moved away is not used for long.
+    DATABASES["default"] |= {"CONN_MAX_AGE": 5, "CONN_HEALTH_CHECKS": True}
 
 # Access
 AUTH_USER_MODEL = "access.User"

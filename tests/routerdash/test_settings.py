@@ -45,6 +45,24 @@ def test_caches_of_sqlite_have_a_limit_together(tmp_path: Path) -> None:
     assert done.out == "(64000000,)\n"
 
 
+SAME_CONNECTION = """
+from django.db import close_old_connections, connection
+connection.ensure_connection()
+opened = connection.connection
+close_old_connections()
+print(connection.connection is opened)
+"""
+
+
+def test_only_background_jobs_use_a_connection_again(tmp_path: Path) -> None:
+    """Threads of control end with their request, and would leave their connections open."""
+    file = tmp_path / "routerdash.sqlite3"
+    file.touch()
+    for role, expected in (("background", "True"), ("control", "False")):
+        done = python(SAME_CONNECTION, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_ROLE=role)
+        assert done.out.split() == [expected], done.err
+
+
 def test_postgresql_is_configured_by_its_url() -> None:
     found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
     assert found["ENGINE"] == "routerdash.postgresql"
