@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, cast
 
 from django.conf import settings
 
@@ -83,48 +83,54 @@ def items(
     aside: Mapping[str, AsideNote],
     stats: StatsPayload,
     at: float,
-) -> list[AttentionPayload]:
-    """Return the items, the worst first.
+    most: int | None = None,
+) -> tuple[list[AttentionPayload], int]:
+    """Return the items, the worst first, at most so many (None: all), and the number of all.
 
     `trials` has the state of each circuit breaker that is not closed, `aside` the endpoints that get no requests;
     `at` is in seconds since 1970.
     """
-    attention_items = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials, aside), *_limits(at)]
+    away = [entry for entry in entries if _is_away(entry)]
+    shown = _first(away, most)
+    attention_items = [*_recording(stats, at), *_disk(), *_away(shown, entries), *_limits(at)]
+    attention_items += _reachable(entries, trials, aside)
     attention_items += [*_storage(entries), *_publication(at), *_slow(entries, at), *_passwords()]
     attention_items += [*_model_names(entries, at), *_budgets(at)]
     if settings.ROUTERDASH.plain_http:
         attention_items.append(_item(PLAIN_HTTP, WARN))
-    return sorted(
-        attention_items,
-        key=lambda item: (item["severity"] != BAD, KINDS.index(item["kind"]), item["endpoint_name"] or ""),
+    attention_items.sort(
+        key=lambda item: (item["severity"] != BAD, KINDS.index(item["kind"]), item["endpoint_name"] or "")
     )
+    return attention_items[:most], len(attention_items) + len(away) - len(shown)
+
+
+_NO_DETAILS: _Details = {
+    "cause": None,
+    "endpoint_id": None,
+    "endpoint_name": None,
+    "models": None,
+    "models_nowhere_else": None,
+    "user_id": None,
+    "username": None,
+    "free_bytes": None,
+    "keys": None,
+    "model": None,
+    "factor": None,
+    "level": None,
+    "subject_id": None,
+    "subject_name": None,
+    "unit": None,
+    "period": None,
+    "percent": None,
+    "until": None,
+    "budgets": None,
+}
 
 
 def _item(kind: str, severity: str, since: datetime | None = None, **details: Unpack[_Details]) -> AttentionPayload:
-    return {
-        "kind": kind,
-        "severity": severity,
-        "since": json_time(since),
-        "cause": details.get("cause"),
-        "endpoint_id": details.get("endpoint_id"),
-        "endpoint_name": details.get("endpoint_name"),
-        "models": details.get("models"),
-        "models_nowhere_else": details.get("models_nowhere_else"),
-        "user_id": details.get("user_id"),
-        "username": details.get("username"),
-        "free_bytes": details.get("free_bytes"),
-        "keys": details.get("keys"),
-        "model": details.get("model"),
-        "factor": details.get("factor"),
-        "level": details.get("level"),
-        "subject_id": details.get("subject_id"),
-        "subject_name": details.get("subject_name"),
-        "unit": details.get("unit"),
-        "period": details.get("period"),
-        "percent": details.get("percent"),
-        "until": details.get("until"),
-        "budgets": details.get("budgets"),
-    }
+    # Joined, not listed: a fleet that is away has hundreds of items, and each page and event needs them.
+    item = {"kind": kind, "severity": severity, "since": json_time(since), **_NO_DETAILS, **details}
+    return cast(AttentionPayload, item)
 
 
 def _recording(stats: StatsPayload, at: float) -> Iterator[AttentionPayload]:
@@ -154,18 +160,26 @@ def _disk() -> Iterator[AttentionPayload]:
         yield _item(DISK, BAD, free_bytes=disk.free // FREE_STEP * FREE_STEP)
 
 
-def _endpoints(
-    entries: tuple[Entry, ...], trials: Mapping[str, str], aside: Mapping[str, AsideNote]
-) -> Iterator[AttentionPayload]:
-    """Yield enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
-    enabled = [entry for entry in entries if entry.operator_state == OperatorState.ENABLED]
-    away = [entry for entry in enabled if entry.status in (Status.OFFLINE, Status.ERROR)]
-    online = (entry.models.ids for entry in enabled if entry.status == Status.ONLINE)
-    served = frozenset().union(*online) if away else frozenset()
-    for entry in away:
-        kind = OFFLINE if entry.status == Status.OFFLINE else ERROR
+def _is_away(entry: Entry) -> bool:
+    """Return True for enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
+    return entry.status in (Status.OFFLINE, Status.ERROR) and entry.operator_state == OperatorState.ENABLED
+
+
+def _first(away: list[Entry], most: int | None) -> list[Entry]:
+    """Return those of the endpoints that are among the first `most` items.
+
+    A fleet that is away has hundreds of items, and each page and live event needs a few of them.
+    """
+    if most is None or len(away) <= most:
+        return away
+    return sorted(away, key=lambda entry: (entry.status != Status.OFFLINE, entry.name))[:most]
+
+
+def _away(shown: list[Entry], entries: tuple[Entry, ...]) -> Iterator[AttentionPayload]:
+    served = _served(entries) if shown else frozenset()
+    for entry in shown:
         yield _item(
-            kind,
+            OFFLINE if entry.status == Status.OFFLINE else ERROR,
             BAD,
             endpoint_events.since(entry.id, entry.status),
             cause=entry.last_error,
@@ -174,12 +188,29 @@ def _endpoints(
             models=len(entry.models),
             models_nowhere_else=len(entry.models.ids - served),
         )
-    for entry in enabled:
+
+
+def _served(entries: tuple[Entry, ...]) -> frozenset[str]:
+    """Return the ids of the models of all endpoints that are online and enabled."""
+    online = (
+        entry.models.ids
+        for entry in entries
+        if entry.status == Status.ONLINE and entry.operator_state == OperatorState.ENABLED
+    )
+    return frozenset[str]().union(*online)
+
+
+def _reachable(
+    entries: tuple[Entry, ...], trials: Mapping[str, str], aside: Mapping[str, AsideNote]
+) -> Iterator[AttentionPayload]:
+    for entry in entries:
+        if entry.operator_state != OperatorState.ENABLED or _is_away(entry):
+            continue
         remark = _remark(entry, aside.get(entry.id))
         if remark is not None and entry.status == Status.ONLINE:
             yield _item(ACCOUNT, BAD, cause=remark, endpoint_id=entry.id, endpoint_name=entry.name)
         state = trials.get(entry.id, breakers.CLOSED)
-        if state != breakers.CLOSED and entry.status not in (Status.OFFLINE, Status.ERROR):
+        if state != breakers.CLOSED:
             severity = BAD if state == breakers.OPEN else WARN
             yield _item(BREAKER, severity, cause=state, endpoint_id=entry.id, endpoint_name=entry.name)
 

@@ -42,7 +42,7 @@ def live(moment: Moment | None = None) -> LiveOverviewPayload:
 def live_figures(moment: Moment) -> LiveFigures:
     """Return what all open pages get."""
     stats = figures.stats(moment)
-    items = attention(moment, stats)
+    items, count = first_attention(moment, stats, MAX_ATTENTION)
     events = endpoint_events.recent()
     return {
         "stats": stats,
@@ -51,8 +51,8 @@ def live_figures(moment: Moment) -> LiveFigures:
         "speeds_known": speeds.known(moment),
         "minutes": minutes(moment),
         "busiest": busiest(moment),
-        "attention": items[:MAX_ATTENTION],
-        "attention_count": len(items),
+        "attention": items,
+        "attention_count": count,
         "marks": {"count": len(events), "last_at": json_time(events[-1].at) if events else None},
         "states": Counter(str(entry.shown_status) for entry in moment.entries),
         **digests(moment),
@@ -114,9 +114,15 @@ def busiest(moment: Moment) -> BusiestPayload:
 
 
 def attention(moment: Moment, stats: StatsPayload) -> list[AttentionPayload]:
+    """Return all items that need attention, the worst first."""
+    return first_attention(moment, stats, None)[0]
+
+
+def first_attention(moment: Moment, stats: StatsPayload, most: int | None) -> tuple[list[AttentionPayload], int]:
+    """Return the worst items, at most so many, and the number of all."""
     at = moment.figures.at
     trials = {endpoint_id: breakers.state(due, at) for endpoint_id, due in moment.trials.items()}
-    return attention_items.items(moment.entries, trials, moment.aside, stats, at)
+    return attention_items.items(moment.entries, trials, moment.aside, stats, at, most)
 
 
 def recent_events() -> list[EndpointEventPayload]:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import uuid
 from collections import namedtuple
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +26,8 @@ from metrics.learning.slowdown import Slowdown
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.runtime import runtime
 from metrics.memory.used_budgets import UsedBudget, used_budgets
+from metrics.queries import figures, overview
+from metrics.queries.figures import Moment
 from metrics.queries.slowdowns import SlowModel, slowdowns
 from metrics.times import json_time
 from tests.access.people import Api
@@ -142,6 +145,17 @@ def test_the_breaker_of_an_offline_endpoint_is_not_listed_too(as_viewer: Api, re
     add_endpoint(A, "a", status="offline")
     fake_installation().trials = lambda: {A: int(AT) + 60}
     assert kinds(as_viewer) == ["offline"]
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 4, 5, 6])
+def test_the_first_items_are_those_of_the_whole_list(restored: World, most: int) -> None:
+    for number, status in enumerate(("error", "offline", "online", "error", "offline")):
+        add_endpoint(str(uuid.UUID(int=number + 1)), f"server {5 - number}", status=status)
+    fake_installation().trials = lambda: {str(uuid.UUID(int=3)): int(AT) + 60}
+    moment = Moment.now()
+    every = overview.attention(moment, figures.stats(moment))
+    assert [item["kind"] for item in every] == ["offline", "offline", "error", "error", "breaker"]
+    assert overview.first_attention(moment, figures.stats(moment), most) == (every[:most], 5)
 
 
 def test_a_backlog_of_records(as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
