@@ -11,7 +11,7 @@ from endpoints.registry import Entry
 log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 0.2  # a result that changes no status waits so long for others
-SPACING_SECONDS = 0.05  # between the starts of two transactions, so that many changes of status share them
+SPACING_SECONDS = 0.1  # between the starts of two transactions, so that many changes of status share them
 MAX_RESULTS = 500  # in one transaction, so that no other writer waits long
 
 Results = list[tuple[Entry, Check]]
