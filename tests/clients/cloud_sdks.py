@@ -1,4 +1,7 @@
-"""SDKs of Groq, Mistral and Together, and LiteLLM: a chat, a stream and tools. Arguments: SDK, base URL, key, model."""
+"""SDKs of Groq, Mistral and Together, and LiteLLM: a chat, a stream and tools.
+
+Arguments: SDK, base URL, key, model; further base URLs, keys and models.
+"""
 
 import json
 import os
@@ -58,9 +61,10 @@ def use_litellm(base_url: str, key: str, model: str) -> list[dict]:
     return [litellm.completion(**common).usage, chunks[-1].usage, called.usage]
 
 
-def main(name: str, base_url: str, key: str, model: str) -> None:
+def main(name: str, *arguments: str) -> None:
     used = {"groq": use_groq, "mistral": use_mistral, "together": use_together, "litellm": use_litellm}
-    print(json.dumps({"usages": [dump(usage) for usage in used[name](base_url, key, model)]}))
+    calls = zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True)
+    print(json.dumps({"usages": [dump(usage) for call in calls for usage in used[name](*call)]}))
 
 
 if __name__ == "__main__":

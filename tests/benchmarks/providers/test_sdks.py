@@ -95,14 +95,22 @@ def test_sdks_of_other_providers(sim: Simulator, cloud_python: Path, provider: s
     assert sorted(_pair(usage) for usage in usages) == sorted((it.tokens.input, it.tokens.total) for it in cloud.tally)
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "deepseek", "groq", "mistral", "openrouter", "xai"])
-def test_litellm(sim: Simulator, cloud_python: Path, provider: str) -> None:
-    cloud = add(sim, provider)
-    base_url = cloud.url if provider == "anthropic" else cloud.base_url
-    model = f"{provider}/{cloud.behaviour.models[0]}"
-    command = [str(cloud_python), str(HERE / "cloud_sdks.py"), "litellm", base_url, cloud.key, model]
-    usages = run(command)["usages"]
-    assert sorted(usage["prompt_tokens"] for usage in usages) == sorted(it.tokens.input for it in cloud.tally)
+def test_litellm(sim: Simulator, cloud_python: Path) -> None:
+    """One process for all providers, because the import of LiteLLM takes most of the time."""
+    names = ["openai", "anthropic", "deepseek", "groq", "mistral", "openrouter", "xai"]
+    clouds = {name: add(sim, name) for name in names}
+    arguments = [
+        argument
+        for name, cloud in clouds.items()
+        for argument in (
+            cloud.url if name == "anthropic" else cloud.base_url,
+            cloud.key,
+            f"{name}/{cloud.behaviour.models[0]}",
+        )
+    ]
+    usages = run([str(cloud_python), str(HERE / "cloud_sdks.py"), "litellm", *arguments])["usages"]
+    prompts = {name: sorted(it["prompt_tokens"] for it in usages[3 * n : 3 * n + 3]) for n, name in enumerate(names)}
+    assert prompts == {name: sorted(it.tokens.input for it in cloud.tally) for name, cloud in clouds.items()}
 
 
 def test_openai_node(sim: Simulator) -> None:
