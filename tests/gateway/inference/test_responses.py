@@ -20,7 +20,7 @@ def by(key):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def responding(tmp_path_factory):
     process = GatewayProcess(tmp_path_factory.mktemp("responses"))
     process.add_key(OTHER)
     process.start()
@@ -31,9 +31,9 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def gateway(shared):
-    shared.records()
-    return shared
+def gateway(responding):
+    responding.records()
+    return responding
 
 
 def create(gateway, model, **options):
