@@ -25,7 +25,7 @@ from gateway.ipc.running_requests import Running, Waiting
 from gateway.limits import replies
 from gateway.limits.compiled import LimitedRequest
 from gateway.loop.time_slices import Slices
-from gateway.routing.adaptive import Demand
+from gateway.routing.adaptive import FASTEST, Demand
 from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
@@ -38,6 +38,10 @@ CANCELLED_STATUS = 499  # of a request that an operator cancelled: no client rep
 BY_OPERATOR = Ending(
     CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
 )
+# Lines of most responses with two endpoints. One format takes fewer instructions than lines that are joined.
+_FASTEST_OF_TWO = b"x-request-id: %%b\r\n%%bx-routerdash-reason: %b;cost=%%d;next=%%d\r\n%b" % (
+    FASTEST.encode(), replies.FIRST_ATTEMPT,
+)  # fmt: skip
 NOT_PARSED = Request("", False, False)
 MAX_ID_BYTES = 128  # of a client's own x-request-id
 
@@ -178,17 +182,23 @@ class InferenceRequest:
             more += b"" if attempt is None else _dropped_by(attempt)
             return b"x-request-id: %b\r\n%b" % (self.request_id, more)
         label = more = b""
-        if attempt is not None:
-            label = attempt.endpoint.label
-            if attempt.decision.costs:
-                more = routing_lines(attempt.decision, attempt.kept)
-            if attempt.translation is not None or attempt.dropped is not None:
-                more += _dropped_by(attempt)
-            if self.chain is not None:
-                more += self.chain.header_lines(attempt.route)
         # The current attempt of a stream is not in the list yet.
         attempts = len(self.attempts) + (attempt is not None and attempt.active)
         is_first = attempts == 1 and self.stay.us is None
+        if attempt is not None:
+            label = attempt.endpoint.label
+            if attempt.translation is not None or attempt.dropped is not None:
+                more = _dropped_by(attempt)
+            if self.chain is not None:
+                more += self.chain.header_lines(attempt.route)
+            if attempt.decision.costs:
+                decision = attempt.decision
+                costs = decision.costs
+                if is_first and len(costs) == 2 and decision.reason == FASTEST and limited is None and not more:
+                    (name, least), (_, more_costly) = costs
+                    own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
+                    return _FASTEST_OF_TWO % (self.request_id, label, own, other)
+                more = routing_lines(decision, attempt.kept) + more
         if limited is not None:
             usual, left = limited.compiled.usual_lines, limited.left
             if is_first and usual is not None and not more and left is not None and not limited.anthropic:

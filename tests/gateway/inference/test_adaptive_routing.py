@@ -78,6 +78,29 @@ def test_the_faster_endpoint_gets_the_requests(gateway, sim):
     assert attempt.costs[0][1] < attempt.costs[1][1]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_responses_explain_a_choice_between_two(gateway, sim, streamed):
+    """Of two alike either is chosen, the one with the least cost or the other."""
+    model = add_equals(gateway, sim.add(), sim.add())
+    learn(gateway, model, FAST, msgspec.structs.replace(FAST, setup=0.012))
+    names = {it.id: it.name for it in gateway.endpoints_of(model)}
+    seen = set()
+    for _ in range(100):
+        headers = gateway.chat(model, stream=streamed).headers
+        (attempt,) = gateway.record().attempts
+        costs = dict(attempt.costs)
+        own = costs.pop(attempt.endpoint_id)
+        (other,) = costs.values()
+        assert headers["x-routerdash-reason"] == f"fastest;cost={own};next={other}"
+        assert headers["x-routerdash-endpoint"] == names[attempt.endpoint_id]
+        assert headers["x-request-id"]
+        assert (headers["x-routerdash-attempts"], headers["x-routerdash-queue-ms"]) == ("1", "0")
+        seen.add(own < other)
+        if len(seen) == 2:
+            return
+    raise AssertionError("the same one was always chosen")
+
+
 def test_new_speeds_change_the_choice(gateway, sim):
     model = add_equals(gateway, sim.add(), sim.add())
     first, second = learn(gateway, model, FAST, SLOW)
