@@ -133,15 +133,17 @@ class MediaApi(OpenAiApi):
 def read_prefix(request: InferenceRequest, parsed: Request, fields: PromptFields, body_bytes: int) -> None:
     """Read the beginning of a request's prompt. `fields` share the memory of the body, and are not kept."""
     affinity = request.services.affinity
-    if affinity is None or not request.api.kind.generates:
+    if affinity is None:
         return
-    exchange = request.exchange
-    session = exchange.head.session
+    head = request.exchange.head
+    session = head.session
     if session is UNREAD:
-        session = exchange.head.session = session_in(exchange.head.fields)
+        session = head.session = session_in(head.fields)
     if session is None and body_bytes < FIRST_BYTES and not fields.prompt_cache_key:
         return
-    key = exchange.api_key
+    if not request.api.kind.generates:
+        return
+    key = request.exchange.api_key
     key_id = None if key is None else key.id
     chain, roster = request.chain, request.services.roster
     if chain is not None:

@@ -21,6 +21,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
 MICROSECONDS = int(1_000_000 / MOMENTS_PER_SECOND)  # of one moment
+_SMALL = (1 << 30) - 1  # differences up to it need no care; Python compares greater numbers by a call
 _BITS = 31  # of a difference; a greater one is below 0: the cells of a process that has ended were cleared
 
 Integrated = tuple[()]
@@ -38,7 +39,9 @@ class Attempt:
 
     reads_stored = False
 
-    def __init__(self, route: Route, decision: Decision, *, trial: bool) -> None:
+    def __init__(
+        self, route: Route, decision: Decision, start: Work | None = None, pending: int = 0, *, trial: bool
+    ) -> None:
         self.route = route
         self.endpoint = route.endpoint
         self.decision = decision
@@ -48,8 +51,8 @@ class Attempt:
         # The work as it is expected, with the endpoint's counts at the start: prompt tokens sent so far with its own,
         # and the integral of the requests in flight in moments; of both, only differences modulo 2**32 mean something.
         # None: it reads a stored response, or nothing is learned.
-        self.start: Work | Integrated | None = None
-        self.pending = 0  # prompt tokens, until the response begins
+        self.start: Work | Integrated | None = start
+        self.pending = pending  # prompt tokens, until the response begins
         self.kept = 0  # prompt tokens that are expected in the endpoint's prefix cache
         self.load: ModelLoad | None = None  # that it waits for, until the response begins
         # Expected seconds until the first token and until the end, without the load that it caused.
@@ -162,7 +165,7 @@ class Attempt:
             read, shared = learned.work_until(endpoint, at)
         read -= work.read_tokens
         shared -= work.shared_us
-        if (read | shared) >> _BITS:
+        if read < 0 or shared < 0 or read > _SMALL or shared > _SMALL:
             read, shared = _difference(read), _difference(shared)
         work.read_tokens, work.shared_us = read, shared * MICROSECONDS
         if self.load is not None:

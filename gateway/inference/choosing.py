@@ -29,11 +29,12 @@ from gateway.inference.steps.targets import (
 )
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
-from gateway.routing.adaptive import BULK_HARM, HARM, Demand, among_free
+from gateway.routing.adaptive import BULK_HARM, HARM, Demand, Row, among_free
 from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
 from gateway.routing.bulk import counts_for_bulk, is_full, leaves_better, load_for_bulk, slots_for_bulk
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.loaded_models import with_reason
+from gateway.routing.pairs import among_two
 from gateway.routing.routes import LearnedRoutes, Route, Routes, has_free
 
 ENDLESS = float("inf")
@@ -156,9 +157,10 @@ def choose(
         return _choose_able(request, routes, tried, patient=patient)
     if not services.is_adaptive:
         return _choose_least(request, routes, tried)
-    is_usual = request.stay is NO_STAY and request.prefix is None and request.preferred is None and not tried
-    if is_usual and patient and (decision := _choose_at_once(request, routes)) is not None:
-        return decision
+    if patient and not tried and request.stay is NO_STAY and request.prefix is None and request.preferred is None:
+        decision = _choose_at_once(request, routes)
+        if decision is not None:
+            return decision
     return _choose_adaptively(request, routes, tried, patient=patient)
 
 
@@ -285,26 +287,39 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
         output = most
     prompt = floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1  # as `expected_tokens`
     decision = known.only
-    if decision is None and learned.alone and not learned.others:
-        decision = among_free(known.rows, prompt, output, NOTHING_KEPT)
-    if decision is None:
+    if decision is not None:
+        if not _is_free(request, known.rows[0].candidate):
+            return None
+    elif learned.others or not learned.alone:
         return None
-    route = routes.by_id[decision.endpoint_id]
+    else:
+        pair = known.pair
+        decision = None if pair is None else among_two(pair, prompt, output)
+        if decision is None and (decision := among_free(known.rows, prompt, output, NOTHING_KEPT)) is None:
+            return None
+    chosen = decision.endpoint_id
+    route, row = routes.by_id[chosen], known.by_id[chosen]
     endpoint = route.endpoint
-    if known.only is not None and not _is_free(request, endpoint):
-        return None
-    if endpoint.slots is None and endpoint.breaker.due is None and learned.alone:
-        limited = request.limited
-        if limited is not None and (over := admit(request, limited, route, prompt, output)) is not None:
-            return over
-        work = endpoint.begin_work(known.by_id[decision.endpoint_id], prompt, output)
-        request.attempt = attempt = Attempt(route, decision, trial=False)
-        attempt.start, attempt.pending = work, prompt
-        return decision
+    if endpoint.slots is not None or endpoint.breaker.due is not None or not learned.alone:
+        return _begin(request, route, decision, row, prompt, output)
+    limited = request.limited
+    if limited is not None and (over := admit(request, limited, route, prompt, output)) is not None:
+        return over
+    work = endpoint.begin_work(row, prompt, output)
+    request.attempt = Attempt(route, decision, work, prompt, trial=False)
+    return decision
+
+
+def _begin(
+    request: InferenceRequest, route: Route, decision: Decision, row: Row[Endpoint], prompt: int, output: float
+) -> Decision:
+    """Begin an attempt at an endpoint that may be full or need a trial, or that other processes use. The result is that
+    of `_enter`.
+    """
     decision = _enter(request, route, decision)
     if decision.endpoint_id:
         assert request.attempt is not None
-        request.attempt.begin(learned, known.by_id[decision.endpoint_id], prompt, output)
+        request.attempt.begin(request.services.learned, row, prompt, output)
     return decision
 
 

@@ -239,7 +239,7 @@ def _factors(harm: tuple[float, float]) -> tuple[list[float], list[float]]:
     return [1.0 + n * prefill for n in range(COUNTED)], [n * (1.0 + decode) for n in range(COUNTED)]
 
 
-_HARM_FACTORS = _factors(HARM)
+HARM_FACTORS = _factors(HARM)
 
 _COST = itemgetter(0)
 Recorded = tuple[tuple[str, int], ...]  # id and cost in whole ms
@@ -251,13 +251,13 @@ def _costs(
 ) -> tuple[int, Found, list[_Edge]]:
     """Return the best rank with a free candidate, the costs of those that are free, and of those that are not.
 
-    This loop and that of `among_free` have the formula without a call.
+    This loop, that of `among_free` and `among_two` of gateway.routing.pairs have the formula without a call.
     """
     best = OPEN
     found: Found = []
     edges: list[_Edge] = []
     prompt, output, kept, _, _, harm = demand
-    reads, writes = _HARM_FACTORS if harm is HARM else _factors(harm)
+    reads, writes = HARM_FACTORS if harm is HARM else _factors(harm)
     prompt = unread = prompt + 0.0  # a product of two floats is quicker than one with an integer
     for it in [it for it in rows if it.id not in tried] if tried else rows:
         candidate, name, setup, read, alone, share, edge, few = it.terms
@@ -297,7 +297,7 @@ def among_free(
     That is if several are compared, all are of rank 0, and none is full, must load the model or has few completions.
     """
     found: Found = []
-    reads, writes = _HARM_FACTORS
+    reads, writes = HARM_FACTORS
     prompt = unread = prompt + 0.0
     for it in rows:
         candidate, name, setup, read, alone, share, edge, few = it.terms

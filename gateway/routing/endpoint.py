@@ -156,22 +156,26 @@ class Endpoint:
         As `enter` and `gateway.inference.attempt.Attempt.begin` with few calls. All requests are of this process, none
         of the prompt is in the prefix cache, and the endpoint, which has this row, is a MeasuredEndpoint.
         """
-        cells, number, others, shared = self._cells, self.in_flight, self.pending, self.shared
+        cells, shared = self._cells, self.shared
+        number, others = self.in_flight, self.pending
+        setup, per_read, write, share = row.unweighted
         now = floor(monotonic() * MOMENTS_PER_SECOND)
+        was_idle = True
         if number:
+            was_idle = False
             self.shared = shared = shared + number * (now - self.since)
             cells[SHARED] = shared & WORD
+            share *= number + 1
         self.since = now
         cells[MOMENT] = now & WORD
-        self.in_flight = cells[IN_FLIGHT] = number = number + 1
-        self.pending = cells[PENDING] = others + prompt
+        self.in_flight = cells[IN_FLIGHT] = number + 1
+        self.pending = cells[PENDING] = pending = others + prompt
         self.read = read = self.read + prompt
         cells[READ] = read & WORD
-        setup, per_read, write, share = row.unweighted
-        expected = setup + per_read * (others + prompt) + output * (write + share * number)  # `expected_seconds`
+        expected = setup + per_read * pending + output * (write + share)  # `expected_seconds`
         if row.replaced:
             self.memory.recent_prompt = recent_mean(self.memory.recent_prompt, prompt)
-        return Work(prompt, floor(output), 0, 0, floor(expected * 1e6), others, read, shared, number == 1)
+        return Work(prompt, floor(output), 0, 0, floor(expected * 1e6), others, read, shared, was_idle)
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""

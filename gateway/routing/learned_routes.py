@@ -22,6 +22,7 @@ from gateway.routing.adaptive import (
 from gateway.routing.balancer import ONLY, Decision
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.loaded_models import LoadedModels
+from gateway.routing.pairs import pair_of
 from gateway.routing.roster import Roster
 from gateway.routing.routes import LearnedRoutes, Routes
 
@@ -110,7 +111,7 @@ class LearnedFacts:
         slowest_read = max((it.read for it in rows), default=0.0)
         found = LearnedRoutes(
             rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, any(loads), only,
-            slowest_read, {}, not reporting and len(rows) <= ALL_UP_TO,
+            slowest_read, {}, not reporting and len(rows) <= ALL_UP_TO, pair_of(rows),
         )  # fmt: skip
         routes.learned[kind] = found
         return found

@@ -8,6 +8,7 @@ from gateway.registry.schema import EndpointFacts, EngineState, Model
 from gateway.routing.adaptive import C, Counts, Row
 from gateway.routing.balancer import OPEN, Decision
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.pairs import Pair
 
 MAX_SUBSETS = 500  # that are kept of the routes of a model
 
@@ -43,6 +44,7 @@ class LearnedRoutes:
     # each prompt token. Filled by gateway.inference.limiting.budgeting.
     lengths: dict[str | None, tuple[float, float]]
     at_once: bool  # all may be compared, and none reports which models are in memory
+    pair: Pair | None  # if there are just two endpoints, which need no care
 
 
 def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
