@@ -11,6 +11,14 @@ BUFFER_SPACE = 4  # the running request waits for room in the buffers
 PACE = 8  # the client has used up its steps of an iteration of the event loop
 
 
+def _is_closed() -> bool:
+    return True
+
+
+def _discard(data: bytes) -> None:
+    """Receive bytes of a closed connection."""
+
+
 class PacedReading:
     """The reading side of one connection, which the Pacer holds back."""
 
@@ -28,7 +36,7 @@ class PacedReading:
         """Discard the postponed bytes; no more bytes are read."""
         self._flow = None
         self.postponed = b""
-        del self._is_closing, self._deliver  # which refer to the connection
+        self._is_closing, self._deliver = _is_closed, _discard  # instead of those that refer to the connection
 
     def pause(self, reason: int) -> None:
         if not self.reasons and self._flow is not None:

@@ -63,7 +63,7 @@ class RequestParser:
 
     def close(self) -> None:
         """Break the reference cycles. `feed` must not be called any more."""
-        del self._parser
+        self._parser = None  # type: ignore[assignment]
         self._sink = None
 
     def stop(self) -> None:

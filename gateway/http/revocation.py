@@ -22,6 +22,12 @@ class Ending:
     error: str  # for the record
 
 
+CANCELLED_STATUS = 499  # of a request that an operator cancelled: no client repeats it on its own
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
+
+
 class KeyedRequest(Protocol):
     """A request that may bear an API key."""
 

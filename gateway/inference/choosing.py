@@ -284,7 +284,7 @@ def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | Non
     key = exchange.api_key
     output, bytes_per_token = known.lengths.get(None if key is None else key.id) or expected_lengths(request, known)
     if most is not None and most < output:
-        output = most
+        output = most + 0.0
     prompt = floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1  # as `expected_tokens`
     decision = known.only
     if decision is not None:
@@ -375,7 +375,7 @@ def _count_work(
         engine, model, seconds = reported
         attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, model, seconds)
     row = known.by_id[endpoint.id]
-    prompt: int = demand[0]  # type: ignore[assignment]  # only previews have a fraction of a token
+    prompt = int(demand[0])
     if prefix is None or services.affinity is None:
         attempt.begin(services.learned, row, prompt, demand[1])
     else:

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from gateway.http.revocation import Revocation
+from gateway.http.revocation import BY_OPERATOR, Revocation
 from gateway.inference.services import NO_EVENTS, RunningRequest, Services
 from gateway.ipc import cancellations, running_requests
 from gateway.ipc.running_requests import Present
@@ -102,7 +102,7 @@ class Housekeeping:
         cancelled = {cancel.id for cancel in cancellations.load(self._services.config.data_dir)}
         for request in [request for request in self._services.running if request.id in cancelled]:
             log.info("an operator cancelled request %s", request.id)
-            request.cancel()
+            request.cancel(BY_OPERATOR)
 
     def _end_requests(self, now: float) -> None:
         """End requests whose endpoint was drained or whose API key ended. `now`: seconds since 1970."""

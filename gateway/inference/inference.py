@@ -74,6 +74,16 @@ def run(
 
 async def _serve_big(request: InferenceRequest, body: Body) -> None:
     """Parse a big body in time slices, and serve its request."""
+    await _read_big(request, body)
+    if request.exchange.line.query:
+        request.target += request.api.query(request)
+    if request.services.stores_bodies:
+        request.body = body
+    await serve(request, body)
+
+
+async def _read_big(request: InferenceRequest, body: Body) -> None:
+    """Parse a big body in time slices. What was found ends here: it may hold the buffer of the body."""
     services, api = request.services, request.api
     found = await services.time_slices.start_now(split_large(body))
     request.parsed = parse_large(body, found)
@@ -81,12 +91,6 @@ async def _serve_big(request: InferenceRequest, body: Body) -> None:
     begin_chain(request, request.parsed, found.values if isinstance(found, Outline) else None)
     read_prefix(request, request.parsed, prompt_of(body, found), len(body))
     await api.check_big(request, body, None if isinstance(found, Fields) else found)
-    del found  # it may hold the buffer of the body
-    if request.exchange.line.query:
-        request.target += api.query(request)
-    if services.stores_bodies:
-        request.body = body
-    await serve(request, body)
 
 
 async def serve(request: InferenceRequest, body: Body) -> None:
@@ -242,7 +246,7 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
             return fail_attempt(request, attempt, failure)
         if len(response) > BIG_RESPONSE_BYTES:
             only = [response]
-            del response, whole
+            response, whole = b"", None
             return await respond_big(request, attempt, connection, only)
         return respond(request, attempt, connection, response)
     except UpstreamError as error:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.base import errors
 from gateway.base.addresses import client_of
 from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
@@ -34,10 +33,6 @@ from gateway.upstream.errors import UpstreamError
 from gateway.upstream.response_head import EVENT_STREAM
 
 ENDED = "ended"  # kind of an UpstreamError: RouterDash itself ended the attempt
-CANCELLED_STATUS = 499  # of a request that an operator cancelled: no client repeats it on its own
-BY_OPERATOR = Ending(
-    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
-)
 # Lines of most responses with two endpoints. One format takes fewer instructions than lines that are joined.
 _FASTEST_OF_TWO = b"x-request-id: %%b\r\n%%bx-routerdash-reason: %b;cost=%%d;next=%%d\r\n%b" % (
     FASTEST.encode(), replies.FIRST_ATTEMPT,
@@ -267,7 +262,7 @@ class InferenceRequest:
         if attempt is not None and attempt.connection is not None:
             attempt.connection.fail(UpstreamError(ENDED, reason))
 
-    def cancel(self, ending: Ending = BY_OPERATOR) -> None:
+    def cancel(self, ending: Ending) -> None:
         """End the request at once, wherever it waits, and send the reason to the client."""
         task = self.exchange.task
         if task is not None and not self.recorded:

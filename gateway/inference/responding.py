@@ -20,21 +20,18 @@ async def respond_big(
 ) -> Failure | None:
     """Send a big whole response, read in time slices. It is taken out of `whole`, to have it in memory only once."""
     slices = request.services.time_slices
-    body = whole.pop()
-    read: tuple[bytes, Usage | None] = body, None
     await slices.next()
+    usage: Usage | None = None
+    if connection.status < 400 and connection.response.is_json:
+        body, usage = await slices.start_now(request.api.read_slices(request, attempt, whole.pop()))
+        await slices.next()
+    else:
+        body = whole.pop()
     if connection.status < 400:
-        if connection.response.is_json:
-            reading, body = request.api.read_slices(request, attempt, body), b""
-            read = await slices.start_now(reading)
-            del reading
-            await slices.next()
-        body, usage = read
         if (secret := attempt.secret) is not None and secret in body:
             body = body.replace(secret, REDACTED)
-        read = body, usage
         await slices.next()
-    return respond(request, attempt, connection, body, read)
+    return respond(request, attempt, connection, body, (body, usage))
 
 
 def respond(

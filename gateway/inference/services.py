@@ -52,7 +52,7 @@ class RunningRequest(Protocol):
     def end_early(self, reason: str) -> None:
         """End the attempt as if the endpoint had closed its connection."""
 
-    def cancel(self, ending: Ending = ...) -> None:
+    def cancel(self, ending: Ending) -> None:
         """End the request at once, and send the reason to the client."""
 
     def describe_queued(self, epoch: float, position: int) -> Waiting:

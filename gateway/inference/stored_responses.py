@@ -188,7 +188,7 @@ async def _respond_from(request: InferenceRequest, attempt: Attempt, body: Body)
         raise
     if len(response) > BIG_RESPONSE_BYTES:
         only = [response]
-        del response
+        response = b""
         await respond_big(request, attempt, connection, only)
     else:
         respond(request, attempt, connection, response)

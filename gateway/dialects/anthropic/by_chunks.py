@@ -14,16 +14,14 @@ from gateway.dialects.usage import Usage
 class ByChunks(StreamTranslation[Any]):
     """Translation of the events of one message to what another translation makes of chunks."""
 
-    nothing = CompletionChunks.nothing
-
     def __init__(
         self, model: str, translation: Translation, target: StreamTranslation[Any], *, has_comments: bool
     ) -> None:
         """`target`: the other translation; `has_comments`: its dialect has a place for them, which say that the
         endpoint is at work.
         """
-        super().__init__()
         self._chunks = CompletionChunks(model, translation, wants_usage=False)
+        super().__init__(self._chunks.nothing)
         self.target = target
         self._has_comments = has_comments
 

@@ -83,11 +83,9 @@ class _OpenCall:
 class CompletionChunks(StreamTranslation[_MessagesEvent]):
     """Translation of the events of one message to chunks, which wait in `_out` for `take`."""
 
-    nothing = _MessagesEvent()
-
     def __init__(self, model: str, translation: Translation, *, wants_usage: bool) -> None:
         """`model`: the model name that the client requested; `wants_usage`: it expects a chunk with the usage."""
-        super().__init__()
+        super().__init__(_MessagesEvent())
         self._started = False
         self._translation = translation
         self._wants_usage = wants_usage

@@ -146,11 +146,9 @@ class _Block:
 class MessageEvents(StreamTranslation[Completion]):
     """Translation of the chunks of one message to its events, which wait in `_out` for `take`."""
 
-    nothing = Completion()
-
     def __init__(self, model: str) -> None:
         """`model`: the model name that the client requested."""
-        super().__init__()
+        super().__init__(Completion())
         self._model = model
         self._started = False
         self._blocks: deque[_Block] = deque()  # the first is being sent, the others wait for its end

@@ -20,9 +20,8 @@ E = TypeVar("E")
 class StreamTranslation(ABC, Generic[E]):
     """Translation of the events of one response, which wait in `_out` for `take`. `E`: a decoded event."""
 
-    nothing: E  # stands for [DONE]
-
-    def __init__(self) -> None:
+    def __init__(self, nothing: E) -> None:
+        self.nothing = nothing  # stands for [DONE]
         self.closed = False  # after the last event or an error: later ones are ignored
         self._out: list[bytes] = []
 

@@ -201,10 +201,8 @@ class _ArrivingCall:
 class Lines(StreamTranslation[AnyCompletion]):
     """Translation of the chunks of one response to lines. Calls are sent whole, before the last line."""
 
-    nothing = AnyCompletion()
-
     def __init__(self, shell: Shell) -> None:
-        super().__init__()
+        super().__init__(AnyCompletion())
         self._shell = shell
         self._calls: list[_ArrivingCall] = []
         self._open: dict[int | None, _ArrivingCall] = {}  # by the index that chunks give them

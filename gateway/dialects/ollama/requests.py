@@ -171,7 +171,7 @@ def lifted(body: Body) -> bytes:
     """
     fields = _object(body)
     options = _object(bytes(fields.get("options", b"{}")))
-    for name in _LIFTED & options.keys():
+    for name in _LIFTED.intersection(options):
         fields.setdefault(TO_CHAT.get(name, name), options.pop(name))
     fields["options"] = msgspec.Raw(encode(options))
     return encode(fields)

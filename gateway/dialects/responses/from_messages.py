@@ -12,17 +12,9 @@ from gateway.dialects.responses.translation import ResponsesTranslation
 class MessageResponseRelay(TranslatingRelay[Any]):
     """Relay of a stream of Messages to a client of Responses."""
 
-    _translation: ByChunks
-
     def __init__(self, requested_model: str, translation: ResponsesTranslation) -> None:
-        events = ResponseEvents(requested_model, translation)
+        self._events = events = ResponseEvents(requested_model, translation)
         super().__init__(DIALECT, requested_model, ByChunks(requested_model, translation, events, has_comments=True))
-
-    @property
-    def _events(self) -> ResponseEvents:
-        target = self._translation.target
-        assert isinstance(target, ResponseEvents)
-        return target
 
     @property
     def response_id(self) -> str | None:

@@ -66,6 +66,7 @@ _SHARED = (
 _WITHOUT_EFFECT = frozenset(
     ["metadata", "client_metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "stream_options"]
 )
+_NOT_DROPPED = frozenset(("model", "input", *_SHARED, *_WITHOUT_EFFECT))
 _DEFAULTS: Mapping[str, tuple[bytes, ...]] = {  # values that are not named
     "store": (b"false",),
     "truncation": (b'"disabled"',),
@@ -156,7 +157,7 @@ def _decode(body: Any) -> tuple[_Given, dict[str, msgspec.Raw], list[ReadItem], 
             setattr(given, name, _decoded(name, decode, raw))
         elif name == "conversation" or (name == "prompt" and is_object(raw)):  # a text `prompt` is of no API
             raise _unsupported(name)
-        elif name not in ("model", "input", *_SHARED, *_WITHOUT_EFFECT) and bytes(raw) not in _DEFAULTS.get(name, ()):
+        elif name not in _NOT_DROPPED and bytes(raw) not in _DEFAULTS.get(name, ()):
             dropped.add(name, "false" if name == "store" else "")
     if given.previous_response_id:
         raise not_stored("previous_response_id")

@@ -69,11 +69,9 @@ _encode = msgspec.json.Encoder().encode
 class ResponseEvents(StreamTranslation[Completion]):
     """Translation of the chunks of one response to its events, which wait in `_out` for `take`."""
 
-    nothing = Completion()
-
     def __init__(self, model: str, translation: ResponsesTranslation) -> None:
         """`model`: the model name that the client requested."""
-        super().__init__()
+        super().__init__(Completion())
         self.number = 0  # of the next event
         self.response_id: str | None = None  # None: the response has not begun
         self._translation = translation
@@ -312,17 +310,16 @@ class ResponseEvents(StreamTranslation[Completion]):
 class ResponseRelay(TranslatingRelay[Completion]):
     """Relay of a stream of chunks to a client of Responses. `held` has the last event."""
 
-    _translation: ResponseEvents
-
     def __init__(self, requested_model: str, translation: ResponsesTranslation) -> None:
-        super().__init__(dialect(CHAT), requested_model, ResponseEvents(requested_model, translation))
+        self._events = ResponseEvents(requested_model, translation)
+        super().__init__(dialect(CHAT), requested_model, self._events)
 
     @property
     def response_id(self) -> str | None:
         """The id of the response; None: it has not begun."""
-        return self._translation.response_id
+        return self._events.response_id
 
     @property
     def next_number(self) -> int:
         """The sequence number of the next event."""
-        return self._translation.number
+        return self._events.number

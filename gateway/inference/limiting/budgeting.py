@@ -36,7 +36,7 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
     if not request.api.kind.generates:
         output = typical = 0.0
     elif most is not None and most < output:
-        output = most
+        output = most + 0.0
     return floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
 
 

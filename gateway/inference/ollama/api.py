@@ -184,11 +184,15 @@ def run(services: Services, api: OllamaApi, exchange: Exchange) -> Coroutine[Any
 
 async def _serve_big(request: InferenceRequest, body: Body) -> None:
     """Parse a big body in time slices, and serve its request."""
+    found, parsed = await _read_big(request, body)
+    await _begin(request, body, found, parsed)
+
+
+async def _read_big(request: InferenceRequest, body: Body) -> tuple[SmallOllamaRequest, OllamaRequest]:
+    """Parse a big body in time slices. The values of all its fields end here."""
     top = await request.services.time_slices.start_now(split_large(body))
     found = fields_of(body, top)
-    parsed = request_of(found, top.values)
-    del top
-    await _begin(request, body, found, parsed)
+    return found, request_of(found, top.values)
 
 
 def _begin(
