@@ -111,11 +111,11 @@ class Upstream(budget.Upstream):
         return True
 
 gateways = []
-class Gateway(budget.Gateway):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        gateways.append(self)
-budget.Gateway = Gateway
+create = budget.Gateway
+def remembered(*arguments):  # no subclass: the gateway may be compiled
+    gateways.append(create(*arguments))
+    return gateways[-1]
+budget.Gateway = remembered
 
 requests, streams, events, endpoints, keys, alike = map(int, sys.argv[1:7])
 balancer, named, *body = sys.argv[7:]
