@@ -14,6 +14,9 @@ RUN ["/opt/tools/bin/pip", "--python", "/opt/routerdash/bin/python", "install", 
 COPY . .
 RUN ["/opt/tools/bin/python", "-m", "build", "--no-isolation", "--wheel", "--outdir", "/dist", "."]
 RUN ["/opt/tools/bin/pip", "--python", "/opt/routerdash/bin/python", "install", "--quiet", "--no-index", "--no-deps", "--find-links", "/dist", "routerdash"]
+# The compiled gateway takes two thirds of the CPU time. Without a C compiler, gateways run in Python.
+RUN ["sh", "-c", "command -v cc || (apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev) || true"]
+RUN ["sh", "-c", "! command -v cc || /opt/tools/bin/python packaging/compile_gateway.py --for /opt/routerdash/bin/python"]
 # Compiled here, because the root of what runs may be read-only.
 RUN ["/opt/routerdash/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/opt/routerdash/lib"]
 RUN ["install", "-d", "-m", "0700", "-o", "10001", "-g", "10001", "/empty"]

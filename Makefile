@@ -10,6 +10,7 @@ JS := .cache/js
 BIOME := $(JS)/node_modules/.bin/biome
 NEWEST := .cache/newest
 COVERAGE := .cache/coverage
+COMPILED := .cache/test-compiled
 DOCS := .cache/docs
 DIST ?= dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long torture-limits storm bench bench-micro bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
+.PHONY: help install compile serve demo screenshots test test-fast coverage test-newest test-tasks test-compiled test-js test-postgres fuzz hostile torture torture-long torture-limits storm bench bench-micro bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -73,6 +74,10 @@ $(JS)/installed: package.json package-lock.json
 
 install: $(VENV)/installed ## Create the virtual environment and install RouterDash's requirements in it
 
+# Gateways use it as long as it was built from the sources that are there (routerdash/processes/compiled.py).
+compile: $(VENV)/installed-dev ## Compile the gateway, which takes about two thirds of the CPU time then (needs a C compiler)
+	$(BIN)/python packaging/compile_gateway.py
+
 serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
 	@exec $(BIN)/python manage.py serve
 
@@ -108,6 +113,11 @@ test-newest: $(NEWEST)/installed ## Run the gateway's tests on the newest Python
 test-tasks: $(VENV)/installed-dev ## Run the gateway's tests with each request in an asyncio Task instead of a CoroutineRunner
 	TEST_PLAIN_TASKS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --hypothesis-profile=fast tests/gateway \
 	  $(addprefix --ignore=tests/gateway/,base dialects ipc/counters loop providers registry routing upstream) $(ARGS)
+
+# Built without optimisation, in half of the time.
+test-compiled: $(VENV)/installed-dev ## Compile the gateway, and run the tests of whole gateway processes with it
+	$(BIN)/python packaging/compile_gateway.py --to $(COMPILED) --optimise 0
+	TEST_COMPILED=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m gateway_process $(ARGS)
 
 test-postgres: $(VENV)/installed-dev ## Run the tests that depend on the database, on the PostgreSQL server in TEST_DATABASE
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)

@@ -43,6 +43,7 @@ SLOW_FOLDERS = {"adoption", "benchmarks", "e2e", "hostile", "image", "storm", "t
 SLOW_FIXTURES = {"install", "prepared", "browser", "router"}
 # Tests that measure time or memory, or kill processes at once; `make coverage` runs them without coverage's tracer.
 UNMEASURED_FOLDERS = {"benchmarks", "hostile", "image", "storm", "torture"}
+GATEWAY_FIXTURES = {"gateway", "make_gateway", "running_gateway"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,10 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark slow tests. On PostgreSQL, keep only the tests that depend on the database: all others ran on SQLite."""
     for item in items:
         folders = item.path.relative_to(config.rootpath).parts
-        if SLOW_FOLDERS.intersection(folders) or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        if SLOW_FOLDERS.intersection(folders) or SLOW_FIXTURES.intersection(fixtures):
             item.add_marker("slow")
         if UNMEASURED_FOLDERS.intersection(folders):
             item.add_marker("unmeasured")
+        if GATEWAY_FIXTURES.intersection(fixtures) or hasattr(getattr(item, "module", None), "GatewayProcess"):
+            item.add_marker("gateway_process")
     if _selects_by_database(config):
         kept = [item for item in items if _depends_on_the_database(item)]
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))

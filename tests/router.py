@@ -71,6 +71,7 @@ class RouterDash(Served):
             "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
             "ROUTERDASH_BOOTSTRAP_API_KEY": KEY,
             "ROUTERDASH_TIME_ZONE": "UTC",
+            "ROUTERDASH_COMPILED": "off",  # whatever was built in this checkout
             "DATABASE_URL": database_url,
             **environment,
         }

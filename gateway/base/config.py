@@ -24,6 +24,7 @@ from gateway.base.setting_parsers import IPNetwork, setting
 SOCKET_PATH_BYTES = 100
 
 ADAPTIVE, LEAST_INFLIGHT = "adaptive", "least_inflight"  # balancers
+COMPILED_AUTO, COMPILED_OFF = "auto", "off"
 AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF = "auto", "header", "off"
 
 
@@ -40,6 +41,13 @@ class Config(OllamaSettings):
     )
     port: int = setting("ROUTERDASH_PORT", "32768", parsers.WholeNumber(1, 65535), "Port to listen on.")
     workers: int = setting("ROUTERDASH_WORKERS", "1", parsers.WholeNumber(1, 32), "Number of gateway processes.")
+    compiled: str = setting(
+        "ROUTERDASH_COMPILED",
+        COMPILED_AUTO,
+        parsers.OneOf((COMPILED_AUTO, COMPILED_OFF)),
+        "`auto`: gateways run the code that `make compile` has built, if it was built from these sources. `off`: they "
+        "run in Python.",
+    )
     data_dir: Path = setting(
         "ROUTERDASH_DATA_DIR",
         "",

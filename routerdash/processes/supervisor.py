@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from gateway.base.config import Config, ConfigError, for_a_child
+from gateway.base.config import COMPILED_AUTO, Config, ConfigError, for_a_child
 from gateway.base.setting_parsers import INSTALLED
 from gateway.ipc.live_page import LivePage
 from gateway.providers.table import PROVIDERS
+from routerdash.processes.compiled import compiled_gateway
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.signals import SignalPipe
 
@@ -34,6 +35,7 @@ MAX_RESTART_SECONDS = 10.0
 SETTLED_SECONDS = 3.0  # a process that ran longer is no crash loop: it is restarted at once
 CONTROL_STOP_SECONDS = 8.0
 BACKGROUND_STOP_SECONDS = 4.0
+FAULTS = (1, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGABRT)  # exit codes of code that cannot run
 CANNOT_START = 2  # exit code of control after it has reported the reason
 
 # Each process receives only the secrets it needs: root and the user of the process can read its environment in /proc.
@@ -108,6 +110,8 @@ class Supervisor:
         """Lock the data directory and open the sockets. Raises CannotStart if one of them is in use."""
         self.config = config
         self._directory = directory
+        compiled = compiled_gateway() if config.compiled == COMPILED_AUTO else None
+        self._gateway_directory = directory if compiled is None else str(compiled)
         self._stop = threading.Event()
         self._first = os.getpid() == 1
         self._held = _hold(config)
@@ -157,6 +161,8 @@ class Supervisor:
         log.info("RouterDash is at %s", _url(self.config))
         if self.config.ollama_port:
             log.info("Ollama's API is at port %d", self.config.ollama_port)
+        if self._gateway_directory != self._directory:
+            log.info("gateways run compiled code")
         if self.config.plain_http:
             log.warning(
                 "%s is reachable from other machines by plain HTTP: passwords and API keys are sent over the network "
@@ -198,7 +204,7 @@ class Supervisor:
             child = Child(
                 f"gateway-{worker}",
                 [*gateway, "--worker", str(worker)],
-                self._directory,
+                self._gateway_directory,
                 inherited,
                 role="gateway",
                 died=page.clear_dead_rows,
@@ -248,6 +254,9 @@ class Supervisor:
         child.start_at = now + (0.0 if settled else child.backoff)
         child.process = None
         log.warning("%s exited unexpectedly (%s); it is restarted", child.name, _exit_status(code))
+        if not settled and code in FAULTS and child.directory == self._gateway_directory != self._directory:
+            child.directory = self._directory
+            log.error("the compiled %s does not run; it runs in Python from now on", child.name)
 
     # The end
 

@@ -30,6 +30,7 @@ from tests.router import MEASURED, ROOT, clean_environment, until
 T = TypeVar("T")
 KEY = "sk_" + "GatewayKey0" * 3
 ALL = ("openai.inference", "openai.models.read")
+GATEWAY = Path(os.environ.get("TEST_COMPILED", ROOT))  # the folder of the package
 RANKS = (schema.ONLINE, schema.PENDING, schema.ERROR)
 
 
@@ -71,7 +72,7 @@ class GatewayProcess(Served):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, "--worker", str(self.worker), "--listen", str(descriptors[0]),
                  "--alive", str(alive), *more],
-                pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
+                pass_fds=descriptors, cwd=GATEWAY, env=clean_environment(self.environment), stdout=log, stderr=log,
             )  # fmt: skip
         os.close(alive)
         return self

@@ -14,6 +14,7 @@ GOOD = [
     ("ROUTERDASH_PORT", "65535", "port", 65535),
     ("ROUTERDASH_PORT", " 8080 ", "port", 8080),
     ("ROUTERDASH_WORKERS", "32", "workers", 32),
+    ("ROUTERDASH_COMPILED", "off", "compiled", "off"),
     ("ROUTERDASH_DATA_DIR", "/srv/routerdash", "data_dir", Path("/srv/routerdash")),
     ("ROUTERDASH_DATA_DIR", "here", "data_dir", Path.cwd() / "here"),
     ("ROUTERDASH_DATA_DIR", "~/there", "data_dir", Path.home() / "there"),
@@ -120,6 +121,7 @@ BAD = [
     ("ROUTERDASH_OLLAMA_PORT", "32768"),  # that of ROUTERDASH_PORT
     ("ROUTERDASH_OLLAMA_KEEP_ALIVE", "never"),
     ("ROUTERDASH_WORKERS", "0"),
+    ("ROUTERDASH_COMPILED", "yes"),
     ("ROUTERDASH_WORKERS", "33"),
     ("DATABASE_URL", "mysql://me:hunter2@db/main"),
     ("DATABASE_URL", "sqlite:///hunter2.sqlite3"),

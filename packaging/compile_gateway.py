@@ -1,0 +1,217 @@
+"""Compile the package `gateway` to machine code by mypyc: `python packaging/compile_gateway.py --to FOLDER`.
+
+A compiled gateway takes about two thirds of the CPU time for a request. FOLDER gets a whole copy of the package, in
+which most modules are extension modules for this Python and this machine; the sources stay as they are. RouterDash
+finds it there (routerdash.processes.compiled). Needs mypy, setuptools and a C compiler; takes about a minute on two
+cores.
+"""
+
+import argparse
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mypyc.build import mypycify
+from mypyc.common import RUNTIME_C_FILES
+from mypyc_sources import rewritten, split, struct_names
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from routerdash.processes.compiled import DIGEST, FOLDER, SUFFIX, digest  # noqa: E402  # this needs the path
+
+PACKAGE, PLAIN = "gateway", "plain"  # the second is the package in it for classes that stay in Python
+GROUP = "routerdash_gateway"
+Extension = Any  # of setuptools, which has no types
+# Modules that stay in Python: no request needs them, or mypyc cannot compile them.
+IN_PYTHON = frozenset((
+    "base.addresses", "base.cloud_settings", "base.config", "base.csv_cells", "base.currencies", "base.destinations",
+    "base.files", "base.logs", "base.ollama_settings", "base.process", "base.sealing", "base.secret_files",
+    "base.setting_parsers", "base.volumes", "certificate", "http.acceptor", "http.control_proxy", "http.cors",
+    "ipc.cancellations", "ipc.running_requests", "loop.uvicorn_parts", "main", "prices.catalogue", "prices.published",
+    "registry.folders", "registry.old_snapshot", "registry.store", "registry.writer", "routing.queue", "routing.routes",
+    "server",
+))  # fmt: skip
+# Classes from which `type()` derives others while a gateway runs (gateway.http.protocol.bound_to).
+DERIVED_FROM = frozenset(("HttpConnection", "GatewayProtocol", "OllamaProtocol"))
+UNITS = 8  # C files: the headers of Python are parsed once for each
+# mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
+SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
+
+MYPY = """
+[mypy]
+strict = True
+warn_unused_ignores = False
+[mypy-httptools.*,uvloop.*]
+ignore_missing_imports = True
+[mypy-gateway.plain.*]
+ignore_errors = True
+"""
+
+
+# Compiled modules import the decorator for mypyc, and need not have it installed.
+NO_EXTENSIONS = """
+def mypyc_attr(*_, **__):
+    return lambda it: it
+"""
+
+
+def folder_of(python: str) -> Path:
+    """Return where RouterDash looks for the compiled gateway in the environment of a Python."""
+    program = "from routerdash.processes.compiled import FOLDER; print(FOLDER)"
+    return Path(_run([python, "-P", "-c", program]).strip())
+
+
+def copied(to: Path) -> list[Path]:
+    """Copy the package into a folder, rewritten where it will be compiled. Return the sources to compile."""
+    sources = sorted((ROOT / PACKAGE).rglob("*.py"))
+    trees = {path: ast.parse(path.read_text()) for path in sources}
+    structs = struct_names(trees.values())
+    in_python = [path for path in sources if path.name == "__init__.py" or _name(path) in IN_PYTHON]
+    derived_from = DERIVED_FROM | {name for path in in_python for name in _bases(trees[path])}
+    shutil.copytree(ROOT / PACKAGE, to / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    compiled = [path for path in sources if path not in in_python]
+    for path in compiled:
+        inside = path.relative_to(ROOT / PACKAGE)
+        module = ".".join((PACKAGE, PLAIN, *inside.with_suffix("").parts))
+        kept, plain = split(path.read_text(), module, structs)
+        (to / PACKAGE / inside).write_text(rewritten(kept, derived_from))
+        if plain is not None:
+            _write_module(to / PACKAGE / PLAIN, inside, plain)
+    return [path.relative_to(ROOT) for path in compiled]
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
+
+
+def _bases(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from (ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases)
+
+
+def _write_module(package: Path, inside: Path, text: str) -> None:
+    for folder in [package, *((package / parent) for parent in inside.parents)]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+    (package / inside).write_text(text)
+
+
+def translated(sources: Iterable[Path], c_folder: Path, python: str) -> list[Extension]:
+    """Translate modules of the current directory to C. Return an extension for each, and one for the code of all.
+
+    `python`: that of the environment with RouterDash's requirements, whose types count.
+    """
+    Path("mypy.ini").write_text(MYPY)
+    return mypycify(
+        ["--config-file=mypy.ini", f"--python-executable={python}", *map(str, sources)],
+        multi_file=True,  # else all is one file, which one core would compile for minutes
+        group_name=GROUP,
+        target_dir=str(c_folder),
+    )
+
+
+def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> None:
+    """Compile the C code into the current directory, beside the modules."""
+    mend_slices(c_folder)
+    shared = next(it for it in extensions if it.name.startswith(GROUP))
+    generated = [Path(it) for it in shared.sources if Path(it).name not in RUNTIME_C_FILES]
+    units = _units(generated, c_folder)
+    runtime = c_folder / "runtime.c"
+    runtime.write_text("".join(f'#include "{it}"\n' for it in shared.sources if Path(it).name in RUNTIME_C_FILES))
+    shims = [it for it in extensions if it is not shared]
+    include = ["-I", str(c_folder), *(f"-I{it}" for it in shared.include_dirs)]
+    flags = ["-fPIC", "-DNDEBUG", "-fwrapv", "-g0", "-w", "-fvisibility=hidden", f"-O{optimise}", *include]
+    flags += ["-I", sysconfig.get_path("include")]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda unit: _compiled(unit, flags), [*units, runtime]))
+        _run([*_cc(), "-shared", *map(str, objects), "-o", shared.name + SUFFIX])
+        list(pool.map(lambda shim: _linked(shim, flags), shims))
+
+
+def mend_slices(c_folder: Path) -> None:
+    path = c_folder / "bytes_ops.c"
+    text = path.read_text()
+    if text.count(SLICE) != 1:
+        raise SystemExit("another version of mypyc: look whether it mends slices of bytes that end before they begin")
+    path.write_text(text.replace(SLICE, MENDED_SLICE))
+
+
+def _units(sources: list[Path], c_folder: Path) -> list[Path]:
+    """Distribute C files over a few, by their size: each includes its own."""
+    parts: list[tuple[int, list[Path]]] = [(0, []) for _ in range(UNITS)]
+    for source in sorted(sources, key=lambda it: it.stat().st_size, reverse=True):
+        size, part = parts.pop(parts.index(min(parts, key=lambda it: it[0])))
+        parts.append((size + source.stat().st_size, [*part, source]))
+    units = [c_folder / f"unit{number}.c" for number in range(UNITS)]
+    for unit, (_, part) in zip(units, parts, strict=True):
+        unit.write_text("".join(f'#include "{it}"\n' for it in part))
+    return units
+
+
+def _compiled(source: Path, flags: list[str]) -> Path:
+    target = source.with_suffix(".o")
+    _run([*_cc(), *flags, "-c", str(source), "-o", str(target)])
+    return target
+
+
+def _linked(shim: Extension, flags: list[str]) -> None:
+    _run([*_cc(), *flags, "-shared", *shim.sources, "-o", shim.name.replace(".", "/") + SUFFIX])
+
+
+def _cc() -> list[str]:
+    return os.environ.get("CC", "cc").split()
+
+
+def _run(command: list[str]) -> str:
+    """Run a program, and return what it prints."""
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed with {command[-1]}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--to", type=Path, help="the folder of the compiled package")
+    parser.add_argument("--for", dest="python", help="the Python of another environment, where RouterDash is installed")
+    parser.add_argument("--optimise", default="2", help="level of the C compiler, such as 0 for a quick build")
+    options = parser.parse_args()
+    to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
+    compiler = _cc()[0]
+    if shutil.which(compiler) is None:
+        raise SystemExit(
+            f"there is no C compiler {compiler}; install one, for example by: apt-get install gcc libc6-dev"
+        )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix="building-") as made:
+        built, c_folder = Path(made) / "package", Path(made) / "c"
+        sources = copied(built)
+        print(f"translating {len(sources)} modules to C", flush=True)
+        os.chdir(built)
+        extensions = translated(sources, c_folder, options.python or sys.executable)
+        print(f"compiling them ({time.monotonic() - began:.0f} s so far)", flush=True)
+        compile_all(extensions, c_folder, options.optimise)
+        shutil.rmtree(".mypy_cache", ignore_errors=True)
+        Path("mypy.ini").unlink()
+        Path("mypy_extensions.py").write_text(NO_EXTENSIONS)
+        (built / DIGEST).write_text(digest(ROOT / PACKAGE))
+        os.chdir(ROOT)
+        shutil.rmtree(to, ignore_errors=True)
+        built.rename(to)
+    print(f"the compiled gateway is in {to} ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

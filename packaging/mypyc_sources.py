@@ -1,0 +1,210 @@
+"""Rewrite a module of the gateway for mypyc, in a copy and without moving a line.
+
+Sources stay plain Python. What mypyc needs beyond types can be derived from the syntax tree: which names are
+constants, and which classes are extended by modules that stay in Python.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+_CONSTANT = re.compile(r"_?_?[A-Za-z][A-Za-z0-9_]*")
+_OF_TYPES = {"TypeVar", "NewType", "ParamSpec", "NamedTuple", "namedtuple", "Literal", "Callable"}
+
+Edit = tuple[int, int, int, str]  # line and column, the number of bytes that it replaces, and the text
+
+
+def split(source: str, name: str, structs: Collection[str]) -> tuple[str, str | None]:
+    """Move what mypyc cannot define into a module that stays in Python: structs, whose keywords it drops, and generic
+    data classes, with what their bodies need. Return both sources; None: there is nothing to move.
+
+    Both keep the numbers of lines. `name`: of the module for what is moved; `structs`: names of all struct classes.
+    """
+    tree = ast.parse(source)
+    moved = _moved(tree, structs)
+    if not moved:
+        return source, None
+    lines = source.split("\n")
+    kept, plain = list(lines), [""] * len(lines)
+    for node in tree.body:
+        first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", ()))])
+        at = slice(first - 1, node.end_lineno)
+        if node in moved:
+            plain[at] = lines[at]
+            kept[at] = [""] * (node.end_lineno - first + 1)
+            kept[first - 1] = f"from {name} import " + ", ".join(f"{it} as {it}" for it in sorted(set(_bound_by(node))))
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) or node is tree.body[0]:
+            plain[at] = lines[at]
+    return "\n".join(kept), "\n".join(plain)
+
+
+def struct_names(trees: Collection[ast.Module]) -> set[str]:
+    """The names of all classes that are msgspec structs, through any number of bases."""
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    found = {"Struct"}
+    while more := {it.name for it in classes if it.name not in found and found & _bases(it)}:
+        found |= more
+    return found
+
+
+def _bases(node: ast.ClassDef) -> set[str]:
+    return {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
+
+
+def _moved(tree: ast.Module, structs: Collection[str]) -> list[ast.stmt]:
+    """The statements at the top of a module that define structs and generic data classes, and what these name."""
+    by_name: dict[str, list[ast.stmt]] = {}
+    for node in tree.body:
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            for name in _bound_by(node):
+                by_name.setdefault(name, []).append(node)
+    waiting: list[ast.stmt] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and (node.name in structs or _is_generic_data(node))
+    ]
+    moved: list[ast.stmt] = []
+    while waiting:
+        node = waiting.pop()
+        if node not in moved:
+            moved.append(node)
+            named = (it for it in ast.walk(node) if isinstance(it, ast.Name))
+            waiting += (of for name in named for of in by_name.get(name.id, ()))
+    return moved
+
+
+def _is_generic_data(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(it) for it in node.decorator_list) and "Generic" in _bases(node)
+
+
+def _bound_by(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        yield node.name
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            yield from (it.id for it in ast.walk(target) if isinstance(it, ast.Name))
+
+
+def rewritten(source: str, subclassed: Collection[str] = ()) -> str:
+    """Return the source of a module as mypyc shall read it. `subclassed`: classes that Python modules extend."""
+    tree = ast.parse(source)
+    edits = [*_constants(tree), *_classes(tree, subclassed), *_deletions(tree)]
+    if any("Final" in text for *_, text in edits) or any("mypyc_attr" in text for *_, text in edits):
+        edits.append(_imports(tree))
+    return _edited(source, edits)
+
+
+def _constants(tree: ast.Module) -> Iterator[Edit]:
+    """Declare what a module binds once, at its top, as Final: mypyc reads it without a dictionary."""
+    bound = Counter(_bound(tree))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and bound[target.id] == 1 and _is_value(target.id, node.value):
+                yield *_end(target), 0, ": Final"
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple) and node.lineno == node.end_lineno:
+                pairs = zip(target.elts, node.value.elts, strict=True)
+                names = [(name.id, ast.unparse(value)) for name, value in pairs if isinstance(name, ast.Name)]
+                if len(names) == len(target.elts) and all(bound[name] == 1 for name, _ in names):
+                    text = "; ".join(f"{name}: Final = {value}" for name, value in names)
+                    yield node.lineno, node.col_offset, _length(node), text
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            shown = ast.unparse(node.annotation)
+            if bound[node.target.id] == 1 and "Final" not in shown and "TypeAlias" not in shown:
+                yield node.annotation.lineno, node.annotation.col_offset, 0, "Final["
+                yield *_end(node.annotation), 0, "]"
+
+
+def _bound(tree: ast.Module) -> Iterator[str]:
+    """The names that the module binds, once for each time."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Global):
+            yield from node.names
+            yield from node.names
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        if isinstance(node, functions):
+            yield from (name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names * 2)
+        elif not isinstance(node, ast.comprehension):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _is_value(name: str, value: ast.expr) -> bool:
+    """Whether the assignment binds a value and not a type."""
+    if isinstance(value, ast.Call):
+        called = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        if called in _OF_TYPES or called == "type":
+            return False
+    return bool(re.fullmatch(r"_?_?[A-Z][A-Z0-9_]*|_?[a-z][a-z0-9_]*", name)) and not name.startswith("__")
+
+
+def _classes(tree: ast.Module, subclassed: Collection[str]) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        data_class = [it for it in node.decorator_list if "dataclass" in ast.unparse(it)]
+        for decorator in data_class:
+            if isinstance(decorator, ast.Call):
+                kept = [it for it in decorator.keywords if it.arg != "slots"]
+                text = "dataclass" + (f"({', '.join(ast.unparse(it) for it in kept)})" if kept else "")
+                yield decorator.lineno, decorator.col_offset, _length(decorator), text
+        yield from _second_names(node)
+        marks = []
+        if node.name in subclassed:
+            marks.append("allow_interpreted_subclasses=True")
+        if marks:
+            yield node.lineno, node.col_offset, 0, f"@mypyc_attr({', '.join(marks)})\n"
+
+
+def _second_names(node: ast.ClassDef) -> Iterator[Edit]:
+    """Make a method of each `second = first` in a class: a compiled one would be an attribute of every instance."""
+    methods = {it.name: it for it in node.body if isinstance(it, ast.FunctionDef)}
+    for line in node.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Name) and line.value.id in methods:
+            assert isinstance(line.targets[0], ast.Name)
+            method = methods[line.value.id]
+            given = ", ".join(it.arg for it in method.args.args[1:])
+            assert method.returns is not None
+            head = f"def {line.targets[0].id}({ast.unparse(method.args)}) -> {ast.unparse(method.returns)}: "
+            text = head + f"return self.{method.name}({given})"
+            yield line.lineno, line.col_offset, _length(line), text
+
+
+def _deletions(tree: ast.Module) -> Iterator[Edit]:
+    """Leave out `del` of local variables, which fails in coroutines. It breaks cycles of frames, which do not exist."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Delete) and all(isinstance(target, ast.Name) for target in node.targets):
+            yield node.lineno, node.col_offset, _length(node), "pass"
+
+
+def _end(node: ast.expr) -> tuple[int, int]:
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    return node.end_lineno, node.end_col_offset
+
+
+def _length(node: ast.expr | ast.stmt) -> int:
+    assert node.lineno == node.end_lineno
+    assert node.end_col_offset is not None
+    return node.end_col_offset - node.col_offset
+
+
+def _imports(tree: ast.Module) -> Edit:
+    text = "from typing import Final; from mypy_extensions import mypyc_attr; "
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            return node.lineno, node.col_offset, 0, text
+    first = tree.body[1] if ast.get_docstring(tree) is not None else tree.body[0]
+    return first.lineno, first.col_offset, 0, text
+
+
+def _edited(source: str, edits: list[Edit]) -> str:
+    lines = [line.encode() for line in source.split("\n")]
+    for number, column, length, text in sorted(edits, reverse=True):
+        line = lines[number - 1]
+        lines[number - 1] = line[:column] + text.encode() + line[column + length :]
+    return b"\n".join(lines).decode()

@@ -1,0 +1,104 @@
+"""The sources that mypyc compiles: what `packaging/mypyc_sources.py` changes in them, and what it must not change."""
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.test_docs import ROOT
+
+MODULES = sorted((ROOT / "gateway").rglob("*.py"))
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "packaging" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sources = _load("mypyc_sources")
+
+
+@pytest.mark.parametrize(
+    ("source", "compiled"),
+    [
+        ("A = 1", "A: Final = 1"),
+        ("_decode = make()", "_decode: Final = make()"),
+        ("A: int = 1", "A: Final[int] = 1"),
+        ("A, B = 1, 'b'", "A: Final = 1; B: Final = 'b'"),
+        ("T = TypeVar('T')", "T = TypeVar('T')"),
+        ("Point = namedtuple('Point', 'x y')", "Point = namedtuple('Point', 'x y')"),
+        ("A = 1\nA = 2", "A = 1\nA = 2"),
+        ("a = None\ndef f():\n    global a\n    a = 1", "a = None\ndef f():\n    global a\n    a = 1"),
+        ("for A in range(3):\n    B = A", "for A in range(3):\n    B = A"),
+        ("def f():\n    a = 1\n    del a", "def f():\n    a = 1\n    pass"),
+        ("def f(d):\n    del d['a']", "def f(d):\n    del d['a']"),
+        ("@dataclass(frozen=True, slots=True)\nclass A: ...", "@dataclass(frozen=True)\nclass A: ..."),
+        ("@dataclass(slots=True)\nclass A: ...", "@dataclass\nclass A: ..."),
+        (
+            "class A:\n    def f(self, n: int = 1) -> int: return n\n    g = f",
+            "class A:\n    def f(self, n: int = 1) -> int: return n\n"
+            "    def g(self, n: int=1) -> int: return self.f(n)",
+        ),
+    ],
+)
+def test_what_is_rewritten(source: str, compiled: str) -> None:
+    assert sources.rewritten("import x\n" + source).split("\n", 1)[1] == compiled
+
+
+def test_a_class_that_python_extends_says_so() -> None:
+    first, *rest = sources.rewritten("import x\nclass A: ...\nclass B: ...", {"B"}).split("\n")
+    assert first.endswith("import x")
+    assert rest == ["class A: ...", "@mypyc_attr(allow_interpreted_subclasses=True)", "class B: ..."]
+
+
+STRUCT = """import msgspec
+LIMIT = 3
+OTHER = 4
+class Found(msgspec.Struct, kw_only=True):
+    number: int = LIMIT
+def use(found: Found) -> int:
+    return found.number + OTHER"""
+
+
+def test_structs_move_with_what_they_need_and_lines_keep_their_numbers() -> None:
+    kept, plain = sources.split(STRUCT, "gateway.plain.x", {"Struct", "Found"})
+    lines = STRUCT.split("\n")
+    assert plain is not None
+    assert plain.split("\n") == [*lines[:2], "", *lines[3:5], "", ""]
+    moved = "from gateway.plain.x import "
+    assert kept.split("\n") == [
+        lines[0], f"{moved}LIMIT as LIMIT", lines[2], f"{moved}Found as Found", "", *lines[5:]
+    ]  # fmt: skip
+
+
+def test_structs_are_known_through_their_bases() -> None:
+    trees = [ast.parse("class B(A): ..."), ast.parse("class A(msgspec.Struct, tag='a'): ...\nclass C: ...")]
+    assert sources.struct_names(trees) == {"Struct", "A", "B"}
+
+
+def test_every_module_of_the_gateway_can_be_rewritten() -> None:
+    structs = sources.struct_names([ast.parse(path.read_text()) for path in MODULES])
+    for path in MODULES:
+        source = path.read_text()
+        kept, plain = sources.split(source, "gateway.plain.x", structs)
+        assert ast.parse(sources.rewritten(kept)), path
+        assert plain is None or ast.parse(plain), path
+        assert len(kept.split("\n")) == len(source.split("\n")), path
+
+
+def _uses(path: Path, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Import | ast.ImportFrom) and name in ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_the_gateway_uses_no_weak_references() -> None:
+    """Objects of compiled classes that extend Python's do not clear them, so that they would refer to freed memory."""
+    assert [path for path in MODULES if _uses(path, "weakref")] == []
