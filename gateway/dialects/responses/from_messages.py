@@ -13,8 +13,14 @@ class MessageResponseRelay(TranslatingRelay[Any]):
     """Relay of a stream of Messages to a client of Responses."""
 
     def __init__(self, requested_model: str, translation: ResponsesTranslation) -> None:
-        self._events = events = ResponseEvents(requested_model, translation)
+        events = ResponseEvents(requested_model, translation)
         super().__init__(DIALECT, requested_model, ByChunks(requested_model, translation, events, has_comments=True))
+
+    @property
+    def _events(self) -> ResponseEvents:
+        assert isinstance(self._translation, ByChunks)
+        assert isinstance(self._translation.target, ResponseEvents)
+        return self._translation.target
 
     @property
     def response_id(self) -> str | None:

@@ -311,8 +311,12 @@ class ResponseRelay(TranslatingRelay[Completion]):
     """Relay of a stream of chunks to a client of Responses. `held` has the last event."""
 
     def __init__(self, requested_model: str, translation: ResponsesTranslation) -> None:
-        self._events = ResponseEvents(requested_model, translation)
-        super().__init__(dialect(CHAT), requested_model, self._events)
+        super().__init__(dialect(CHAT), requested_model, ResponseEvents(requested_model, translation))
+
+    @property
+    def _events(self) -> ResponseEvents:
+        assert isinstance(self._translation, ResponseEvents)
+        return self._translation
 
     @property
     def response_id(self) -> str | None:
