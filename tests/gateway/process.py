@@ -115,6 +115,17 @@ class GatewayProcess(Served):
     def publish(self) -> None:
         self.registry.publish(self.endpoints.values(), self.keys.values(), self.database_id)
 
+    def apply(self, changes: Changes) -> None:
+        """Publish these changes, and wait until all processes follow them."""
+        self.registry.writer.apply(changes)
+        self.wait_until_followed()
+
+    def wait_until_followed(self) -> None:
+        """Wait until all processes follow what is published. A process without a connection looks once a second."""
+        version = self.page.version
+        with self.connect():
+            until(lambda: not self.page.behind(version))
+
     def add_key(
         self,
         secret: str,
@@ -132,8 +143,7 @@ class GatewayProcess(Served):
     def limit(self, level: str = KEY_LEVEL, subject_id: str = KEY[3:11], **limits: Any) -> None:
         """Publish the limits of an API key, a user or everyone (""), and wait until all processes follow them."""
         facts = LimitFacts(**limits) if limits else None
-        version = self.registry.writer.apply(Changes(limits={(level, subject_id): facts}))
-        until(lambda: not self.page.behind(version))
+        self.apply(Changes(limits={(level, subject_id): facts}))
 
     def add(self, *upstreams: Any, known_as: str = "", **facts: Any) -> str:
         """Publish a model that only these upstreams have, and return its name. They are tried in this order."""

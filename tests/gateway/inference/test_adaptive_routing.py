@@ -43,14 +43,8 @@ def gateway(adaptive_gateway: GatewayProcess) -> GatewayProcess:
 def learn(gateway: GatewayProcess, model: str, *speeds: Speeds, kind: str = CHAT) -> list[str]:
     """Publish speeds of the endpoints of a model, in their order, and return the ids of the endpoints."""
     ids = [endpoint.id for endpoint in gateway.endpoints_of(model)]
-    apply(gateway, Changes(speeds={(it, model, kind): found for it, found in zip(ids, speeds, strict=True)}))
+    gateway.apply(Changes(speeds={(it, model, kind): found for it, found in zip(ids, speeds, strict=True)}))
     return ids
-
-
-def apply(gateway: GatewayProcess, changes: Changes) -> None:
-    gateway.registry.writer.apply(changes)
-    version = gateway.page.version
-    until(lambda: gateway.page.newest_applied() >= version)
 
 
 def pending(gateway: GatewayProcess, model: str) -> int:
@@ -146,7 +140,7 @@ def test_prompt_tokens_come_from_the_size_of_the_body(gateway, sim):
     model = add_equals(gateway, sim.add())
     for _ in range(2):
         gateway.chat(model, user="x" * 1000)
-        apply(gateway, Changes(lengths={(model, None): Lengths(30.0, 2.0)}))
+        gateway.apply(Changes(lengths={(model, None): Lengths(30.0, 2.0)}))
     before, after = gateway.records()
     assert before.body_bytes == after.body_bytes > 1000
     assert [it.attempts[0].work.prompt_tokens for it in (before, after)] == [
@@ -158,7 +152,7 @@ def test_prompt_tokens_come_from_the_size_of_the_body(gateway, sim):
 
 def test_the_output_is_the_mean_of_the_key_or_the_limit_of_the_request(gateway, sim):
     model = add_equals(gateway, sim.add())
-    apply(gateway, Changes(lengths={(model, None): Lengths(30.0, 2.0), (model, KEY[3:11]): Lengths(50.0, 2.0)}))
+    gateway.apply(Changes(lengths={(model, None): Lengths(30.0, 2.0), (model, KEY[3:11]): Lengths(50.0, 2.0)}))
     gateway.chat(model)
     gateway.chat(model, max_tokens=7)
     gateway.chat(model, max_completion_tokens=70)
@@ -208,7 +202,7 @@ def test_a_request_waits_for_a_better_endpoint(gateway):
 
 def test_short_requests_of_a_key_do_not_wait_for_long_ones_of_others(gateway):
     with fast_one_busy(gateway) as (model, _):
-        apply(gateway, Changes(lengths={(model, None): Lengths(5000.0, 2.0), (model, KEY[3:11]): Lengths(4.0, 2.0)}))
+        gateway.apply(Changes(lengths={(model, None): Lengths(5000.0, 2.0), (model, KEY[3:11]): Lengths(4.0, 2.0)}))
         assert gateway.chat(model).status == 200
         _, free = (it.id for it in gateway.endpoints_of(model))
         record = gateway.record()

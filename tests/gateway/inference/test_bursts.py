@@ -34,8 +34,7 @@ def publish(gateway, sim):
 def test_a_burst_spreads_before_any_response_has_begun(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_BALANCER="adaptive").start()
     model, servers = publish(gateway, sim)
-    version = gateway.page.version
-    until(lambda: gateway.page.newest_applied() >= version)
+    gateway.wait_until_followed()
     with contextlib.ExitStack() as stack:
         for _ in range(ENDPOINTS * EACH):
             send_long(stack, gateway, model)

@@ -46,12 +46,8 @@ class Names:
             values = fields.get(key, {})
             fields[key] = {it: msgspec.Raw(msgspec.msgpack.encode(value)) for it, value in values.items()}
         row = ModelName(id=f"id-{number}", name=name, steps=made, **fields)
-        self.apply(Changes(model_names={row.id: row}))
+        self.gateway.apply(Changes(model_names={row.id: row}))
         return name
-
-    def apply(self, changes: Changes) -> None:
-        version = self.gateway.registry.writer.apply(changes)
-        until(lambda: self.gateway.page.newest_applied() >= version)
 
 
 @pytest.fixture(scope="module", params=["adaptive", "least_inflight"])
@@ -167,9 +163,9 @@ def test_an_edit_is_in_effect_at_once(gateway, names, good):
         other = gateway.add(server)
         name = names.add(good)
         row = ModelName(id="edited", name=name, steps=(Step((Target(other),)),))
-        names.apply(Changes(model_names={f"id-{name.partition('-')[2]}": None, "edited": row}))
+        names.gateway.apply(Changes(model_names={f"id-{name.partition('-')[2]}": None, "edited": row}))
         assert served(gateway.chat(name)) == (200, other, "1")
-        names.apply(Changes(model_names={"edited": None}))
+        names.gateway.apply(Changes(model_names={"edited": None}))
     assert error_of(gateway.chat(name)) == (404, "model_not_found")
 
 

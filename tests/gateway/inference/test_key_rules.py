@@ -61,7 +61,7 @@ def restrict(gateway: GatewayProcess, rules: KeyRules | None = None, **fields: A
     key = gateway.keys[GUEST[3:11]]
     gateway.keys[key.id] = msgspec.structs.replace(key, rules=rules, **fields)
     gateway.publish()
-    until(lambda: gateway.page.newest_applied() >= gateway.page.version)
+    gateway.wait_until_followed()
 
 
 def ask(gateway: GatewayProcess, model: str, **fields: Any) -> Response:

@@ -206,7 +206,7 @@ def test_both_values_of_a_rotated_key_are_one_key(gateway, sim):
         published, hash=digest, replaced=published.hash, replaced_until=time.time() + 60
     )
     gateway.publish()
-    until(lambda: not gateway.page.behind(gateway.page.version))
+    gateway.wait_until_followed()
     assert key.chat(model).status == 200
     key.secret = new
     assert key.chat(model).status == 200

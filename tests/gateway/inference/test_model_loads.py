@@ -46,9 +46,7 @@ def publish(gateway: GatewayProcess, model: str, *endpoints: tuple[Speeds, str])
     for endpoint_id, (speeds, loaded) in zip(ids, endpoints, strict=True):
         changes.speeds[endpoint_id, model, CHAT] = speeds
         changes.engines[endpoint_id] = EngineState(time.time(), (loaded,) if loaded else ())
-    gateway.registry.writer.apply(changes)
-    version = gateway.page.version
-    until(lambda: gateway.page.newest_applied() >= version)
+    gateway.apply(changes)
     return ids
 
 

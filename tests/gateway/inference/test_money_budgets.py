@@ -19,7 +19,6 @@ from tests.gateway.inference.helpers import error_of
 from tests.gateway.inference.test_forms import form, send
 from tests.gateway.process import KEY
 from tests.gateway.scripted import always, http_response, upstream
-from tests.router import until
 
 ID = KEY[3:11]
 
@@ -38,8 +37,7 @@ class Money:
     def publish(self, *prices, rates=()):
         self.prices = list(prices)
         rows = rows_of(self.prices, "USD", rates, time.time())
-        version = self.gateway.registry.writer.apply(Changes(prices=rows))
-        until(lambda: not self.gateway.page.behind(version))
+        self.gateway.apply(Changes(prices=rows))
 
     def begin(self, spent=0, amount=10**15, **settings):
         """Publish the amount that is spent, and the budget."""

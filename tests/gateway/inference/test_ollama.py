@@ -455,8 +455,7 @@ def named(gateway, model, **fields):
     """Publish a model name for a model, with parameters."""
     values = {key: msgspec.Raw(msgspec.msgpack.encode(value)) for key, value in fields.items()}
     row = schema.ModelName(id=f"n-{model}", name=f"name-{model}", steps=(Step((Target(model),)),), overrides=values)
-    version = gateway.registry.writer.apply(Changes(model_names={row.id: row}))
-    until(lambda: gateway.page.newest_applied() >= version)
+    gateway.apply(Changes(model_names={row.id: row}))
     return row.name
 
 

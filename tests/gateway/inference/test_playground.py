@@ -168,7 +168,7 @@ def test_the_key_of_the_playground_is_restricted_like_others(gateway, sim, contr
     digest = "00" * 32
     gateway.keys[KEY_ID] = schema.PublishedKey(KEY_ID, digest, (), **fields)
     gateway.publish()
-    until(lambda: gateway.page.newest_applied() >= gateway.page.version)
+    gateway.wait_until_followed()
     with control_script(admits(api_key_hash=digest)):
         assert error_of(play(gateway, model)) == refusal
     del gateway.keys[KEY_ID]

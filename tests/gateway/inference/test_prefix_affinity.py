@@ -13,7 +13,6 @@ from gateway.registry.writer import Changes
 from gateway.routing.adaptive import KEPT_PREFIX
 from tests.gateway.inference.helpers import add_equals
 from tests.gateway.process import GatewayProcess
-from tests.router import until
 
 
 def start(directory: Path, **environment: str) -> GatewayProcess:
@@ -107,9 +106,7 @@ def test_short_prompts_of_fast_endpoints_go_anywhere(gateway, sim):
     model = add_equals(gateway, sim.add(), sim.add())
     fast = Speeds(0.001, 1e-7, 0.001, 0.0001, completions=256)
     speeds = {(it.id, model, "chat_completions"): fast for it in gateway.endpoints_of(model)}
-    gateway.registry.writer.apply(Changes(speeds=dict(speeds)))
-    version = gateway.page.version
-    until(lambda: gateway.page.newest_applied() >= version)
+    gateway.apply(Changes(speeds=dict(speeds)))
     ask(gateway, model, conversation(1, 1))  # after it, the speeds are known
     first, second = (ask(gateway, model, conversation(2, turns)) for turns in (1, 2))
     assert first.conversation == second.conversation is not None

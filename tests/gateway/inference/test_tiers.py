@@ -54,9 +54,7 @@ def publish(gateway: GatewayProcess, model: str, *facts: dict[str, Any]) -> list
     for name, changed in zip(ids, facts, strict=True):
         gateway.endpoints[name] = msgspec.structs.replace(gateway.endpoints[name], **changed)
     gateway.publish()
-    gateway.registry.writer.apply(Changes(speeds={(it, model, "chat_completions"): KNOWN for it in ids}))
-    version = gateway.page.version
-    until(lambda: gateway.page.newest_applied() >= version)
+    gateway.apply(Changes(speeds={(it, model, "chat_completions"): KNOWN for it in ids}))
     return ids
 
 
