@@ -77,7 +77,13 @@ def test_bulk_requests_go_after_interactive_ones(each_gateway):
         assert QueuedRequests(gateway.page).interactive == 1
         server.respond(4)
         until(lambda: server.asked == ["first", "second", "bulk", "flex"])
-        records = until(lambda: len(found := gateway.records()) == 4 and found)
+        records = []
+
+        def all_recorded() -> bool:
+            records.extend(gateway.records())
+            return len(records) == 4
+
+        until(all_recorded)
     assert [record.queue_class for record in records] == [None, None, BULK, BULK]
 
 
