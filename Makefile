@@ -143,7 +143,7 @@ torture-long: $(VENV)/installed-dev ## Run `torture` with 1, 2 and 4 workers on 
 storm: $(VENV)/installed-dev ## Run 500 clients of all kinds while endpoints fail in every way, and check that nothing leaks (ARGS="--minutes 1")
 	$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(VENV)/installed-dev ## Compare RouterDash with nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
+bench: compile ## Compare RouterDash with nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 bench-routing: $(VENV)/installed-dev ## Compare the balancers with oracles on simulated fleets over HTTP (ARGS="--quick" for a minute)

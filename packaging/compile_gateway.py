@@ -188,6 +188,9 @@ def main() -> None:
     parser.add_argument("--optimise", default="2", help="level of the C compiler, such as 0 for a quick build")
     options = parser.parse_args()
     to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
+    if (to / DIGEST).is_file() and (to / DIGEST).read_text() == digest(ROOT / PACKAGE):
+        print(f"the compiled gateway in {to} is that of these sources", flush=True)
+        return
     compiler = _cc()[0]
     if shutil.which(compiler) is None:
         raise SystemExit(

@@ -31,9 +31,11 @@ from benchmarks.bench.servers import (
     Upstreams,
     Watched,
 )
+from gateway.base.config import COMPILED_OFF
 from tests.router import KEY
 
 USUAL = ("direct", "nginx", "HAProxy", "RouterDash")
+IN_PYTHON = "RouterDash in Python"  # its gateway is not compiled
 RESULTS = Path(__file__).parent.parent / "RESULTS.md"
 FRESH_ROUNDS = 3
 
@@ -152,6 +154,7 @@ class Bench:
             TWO_NGINX: lambda directory: Nginx(directory, up, workers=2),
             "HAProxy": lambda directory: Haproxy(directory, up),
             "RouterDash": lambda directory: RouterDashServer(directory, up),
+            IN_PYTHON: lambda directory: RouterDashServer(directory, up, ROUTERDASH_COMPILED=COMPILED_OFF),
             TWO_OURS: lambda directory: RouterDashServer(directory, up, ROUTERDASH_WORKERS="2"),
             OnPostgres.name: lambda directory: OnPostgres(directory, up),
             Adopted.name: lambda directory: Adopted(directory, up),
@@ -266,7 +269,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if unknown := set(wanted) - {case.name for case in CASES}:
         parser.error(f"no case {', '.join(sorted(unknown))}")
     servers = [*given.servers.split(","), *(PEERS if given.peers else ())]
-    if unknown := set(servers) - {*USUAL, *ALL_PEERS}:
+    if unknown := set(servers) - {*USUAL, IN_PYTHON, *ALL_PEERS}:
         parser.error(f"no server {', '.join(sorted(unknown))}")
     whole = not wanted and not given.quick
     return Options(

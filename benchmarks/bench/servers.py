@@ -18,8 +18,9 @@ import psycopg
 from benchmarks.bench import proc
 from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, MissingHere, find, pinned
 from benchmarks.process import free_port
-from gateway.base.config import ADAPTIVE
+from gateway.base.config import ADAPTIVE, COMPILED_AUTO
 from gateway.registry import schema
+from routerdash.processes.compiled import compiled_gateway
 from tests.gateway.process import GatewayProcess
 from tests.gateway.samples import make_endpoint
 from tests.reference.make_reference_db import make as make_reference
@@ -283,14 +284,17 @@ class RouterDashServer(Server):
     strengths = (
         "What this is about: keys and permissions, failover, every request recorded and counted exactly once, a "
         "dashboard. All settings are defaults, API keys are required; only the log is quieter, and one address may "
-        "have thousands of connections."
+        "have thousands of connections. The gateway is compiled (`make compile`)."
     )
 
     def __init__(self, directory: Path, upstreams: Upstreams, database_url: str = "", **environment: str) -> None:
         directory.mkdir(exist_ok=True)
+        if environment.get("ROUTERDASH_COMPILED") is None and compiled_gateway() is None:
+            raise CannotMeasure("the gateway is not compiled; run `make compile`")
         # All the load comes from one address.
         settings = {
             "ROUTERDASH_BALANCER": ADAPTIVE,  # the default; named because it is a part of every request's cost
+            "ROUTERDASH_COMPILED": COMPILED_AUTO,
             "ROUTERDASH_LOG_LEVEL": "warning",
             "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT": str(MAX_CONNECTIONS),
             **environment,
