@@ -42,8 +42,8 @@ PASSING = (
 )  # fmt: skip
 
 
-def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
-    """Return the first true result of `condition`; fails if that takes too long."""
+def until(condition: Any, seconds: float = 30.0, pause: float = 0.02) -> Any:
+    """Return the first true result of `condition`; fails after `seconds`, which no busy machine should reach."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
