@@ -122,7 +122,7 @@ test-compiled: $(VENV)/installed-dev ## Compile the gateway, and run the tests o
 test-postgres: $(VENV)/installed-dev ## Run the tests that depend on the database, on the PostgreSQL server in TEST_DATABASE
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 JOBS ?= 2  # tests at a time, each with processes of its own
-SLOW_JOBS ?= 3  # tests with whole installations, which mostly wait
+SLOW_JOBS ?= 4  # tests with whole installations, which mostly wait
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
 fuzz: $(VENV)/installed-dev ## Run each property test with 2,000 random inputs; `make test` uses 100 fixed inputs
