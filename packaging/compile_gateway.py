@@ -43,6 +43,15 @@ IN_PYTHON = frozenset((
 ))  # fmt: skip
 # Classes from which `type()` derives others while a gateway runs (gateway.http.protocol.bound_to).
 DERIVED_FROM = frozenset(("HttpConnection", "GatewayProtocol", "OllamaProtocol"))
+# Protocols between layers that one class implements.
+PROTOCOLS = {
+    "Api": ("gateway.inference.api", "OpenAiApi"),
+    "BodyConsumer": ("gateway.inference.relaying", "StreamPump"),
+    "ClientConnection": ("gateway.http.protocol", "GatewayProtocol"),
+    "ConnectionOwner": ("gateway.upstream.pool", "Pool"),
+    "RequestSink": ("gateway.http.protocol", "GatewayProtocol"),
+    "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
+}
 UNITS = 8  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
 SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
@@ -84,7 +93,7 @@ def copied(to: Path) -> list[Path]:
         inside = path.relative_to(ROOT / PACKAGE)
         module = ".".join((PACKAGE, PLAIN, *inside.with_suffix("").parts))
         kept, plain = split(path.read_text(), module, structs)
-        (to / PACKAGE / inside).write_text(rewritten(kept, derived_from))
+        (to / PACKAGE / inside).write_text(rewritten(kept, derived_from, PROTOCOLS))
         if plain is not None:
             _write_module(to / PACKAGE / PLAIN, inside, plain)
     return [path.relative_to(ROOT) for path in compiled]

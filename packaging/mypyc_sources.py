@@ -7,7 +7,8 @@ constants, and which classes are extended by modules that stay in Python.
 import ast
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 _CONSTANT = re.compile(r"_?_?[A-Za-z][A-Za-z0-9_]*")
 _OF_TYPES = {"TypeVar", "NewType", "ParamSpec", "NamedTuple", "namedtuple", "Literal", "Callable"}
@@ -86,13 +87,41 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
             yield from (it.id for it in ast.walk(target) if isinstance(it, ast.Name))
 
 
-def rewritten(source: str, subclassed: Collection[str] = ()) -> str:
-    """Return the source of a module as mypyc shall read it. `subclassed`: classes that Python modules extend."""
+def rewritten(
+    source: str, subclassed: Collection[str] = (), protocols: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> str:
+    """Return the source of a module as mypyc shall read it.
+
+    `subclassed`: classes that Python modules extend; `protocols`: by the name of each protocol, the module and the name
+    of the class that alone implements it.
+    """
     tree = ast.parse(source)
-    edits = [*_constants(tree), *_classes(tree, subclassed), *_deletions(tree)]
-    if any("Final" in text for *_, text in edits) or any("mypyc_attr" in text for *_, text in edits):
+    annotations, imports = _classes_of_protocols(tree, protocols)
+    edits = [*_constants(tree), *_classes(tree, subclassed), *_deletions(tree), *annotations]
+    if edits:
         edits.append(_imports(tree))
-    return _edited(source, edits)
+    return _edited(source, edits) + imports
+
+
+def _classes_of_protocols(tree: ast.Module, protocols: Mapping[str, tuple[str, str]]) -> tuple[list[Edit], str]:
+    """Annotate with the class in place of a protocol: mypyc looks up each attribute of a protocol by its name.
+
+    Return the edits, and the imports for them, which only the type checker reads.
+    """
+    named = re.compile(rf"\b({'|'.join(protocols)})\b") if protocols else None
+    edits: list[Edit] = []
+    used: set[str] = set()
+    for node in ast.walk(tree):
+        annotation = node.returns if isinstance(node, ast.FunctionDef) else getattr(node, "annotation", None)
+        if named is None or not isinstance(annotation, ast.expr):
+            continue
+        text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
+        if isinstance(text, str) and (found := set(named.findall(text))):
+            used |= found
+            shown = named.sub(r"_Class\1", text).replace("'", "")
+            edits.append((annotation.lineno, annotation.col_offset, _length(annotation), repr(shown)))
+    imports = [f"    from {protocols[it][0]} import {protocols[it][1]} as _Class{it}" for it in sorted(used)]
+    return edits, "\n".join(["", "if TYPE_CHECKING:", *imports, ""]) if used else ""
 
 
 def _constants(tree: ast.Module) -> Iterator[Edit]:
@@ -194,7 +223,7 @@ def _length(node: ast.expr | ast.stmt) -> int:
 
 
 def _imports(tree: ast.Module) -> Edit:
-    text = "from typing import Final; from mypy_extensions import mypyc_attr; "
+    text = "from typing import Final, TYPE_CHECKING; from mypy_extensions import mypyc_attr; "
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             return node.lineno, node.col_offset, 0, text

@@ -9,7 +9,6 @@ be tried (failover).
 
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
@@ -55,37 +54,6 @@ class _Measure:
             raise EventTooLong
 
 
-class Relay(Protocol):
-    """The relay of one stream to its client."""
-
-    usage: Usage | None
-    events: int  # without comments, which only keep a connection alive
-    deltas: int  # parts of output
-    mismatches: int  # events since the last one that matched a template
-    finished: bool
-    finish_reason: str | None  # of the first choice, in the terms of chat completions; None: not known yet
-    error: EndpointError | None
-    redact: Callable[[bytes], bytes] | None  # removes secrets from the endpoint's errors
-    held: bytes  # the end of the response, which is sent when the request is recorded
-    behind: bool  # received events wait for the next time slice: `feed(b"")` continues with them
-
-    @property
-    def whole(self) -> bool:
-        """Return True if the response is complete by the rules of its dialect."""
-
-    @property
-    def chunk_template(self) -> EventTemplate | None:
-        """The template by which chunks may be relayed without `feed`, until it is called. Each of their events then
-        counts as an event and a delta, and sets `mismatches` to 0.
-        """
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the endpoint's bytes; return the bytes to send, of MAX_EVENTS events at most. Raises EventTooLong."""
-
-    def end(self) -> None:
-        """Take the end of the endpoint's response."""
-
-
 class StreamRelay:
     """Relay that takes the endpoint's bytes as they arrive, and returns the bytes to send to the client."""
 
@@ -101,13 +69,13 @@ class StreamRelay:
     def __init__(self, dialect: Dialect, requested_model: str, *, hide_usage: bool) -> None:
         self.usage: Usage | None = None
         self.events = 0  # without comments, which only keep a connection alive
-        self.deltas = 0
+        self.deltas = 0  # parts of output
         self.finished = False
-        self.finish_reason: str | None = None
+        self.finish_reason: str | None = None  # of the first choice, in the terms of chat completions
         self.error: EndpointError | None = None
-        self.redact: Callable[[bytes], bytes] | None = None
-        self.held = b""
-        self.behind = False
+        self.redact: Callable[[bytes], bytes] | None = None  # removes secrets from the endpoint's errors
+        self.held = b""  # the end of the response, which is sent when the request is recorded
+        self.behind = False  # received events wait for the next time slice: `feed(b"")` continues with them
         self._open: set[int] = set()  # choices that have begun and not ended
         self._dialect = dialect
         self._requested_model = requested_model

@@ -16,7 +16,7 @@ from gateway.dialects.openai_events import CHUNKS, DIALECTS
 from gateway.dialects.openai_requests import Request, decode_small, request_of
 from gateway.dialects.openai_responses import read_large_response, read_response
 from gateway.dialects.prompt_fields import PromptFields
-from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import UNREAD
 from gateway.inference.attempt import Attempt
@@ -84,7 +84,7 @@ class OpenAiApi:
     def can_resend(self) -> bool:
         return True
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         return StreamRelay(self.dialect, request.parsed.model, hide_usage=attempt.usage_added)
 
     def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:

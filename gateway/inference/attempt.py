@@ -6,7 +6,7 @@ from math import floor
 from gateway.dialects.anthropic.dropped import Dropped
 from gateway.dialects.anthropic.translation import Translation
 from gateway.dialects.endpoint_errors import EndpointError
-from gateway.dialects.sse_relay import Relay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD
 from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
@@ -63,7 +63,7 @@ class Attempt:
         self.dropped: Dropped | None = None  # tools that the endpoint refuses
         self.usage_added = False  # usage is requested that the client did not request
         self.error_body: bytes | None = None  # of a 4xx response that was read to decide about another request
-        self.relay: Relay | None = None  # of a streamed response
+        self.relay: StreamRelay | None = None  # of a streamed response
         self.sent = False  # events of the response went to the client; keep-alive comments do not count
         self.first_token: float | None = None  # time.monotonic()
 

@@ -16,7 +16,7 @@ from gateway.dialects.anthropic.responses import NoChatCompletion, from_chat
 from gateway.dialects.anthropic.stream import MessagesRelay
 from gateway.dialects.anthropic.translation import TRANSLATED
 from gateway.dialects.endpoint_errors import EndpointError
-from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt
@@ -68,7 +68,7 @@ class MessagesApi(OpenAiApi):
             return await send_with_usage(request, attempt, (chat,), lambda: (without_options(chat),), _CHAT_PATH)
         return await send(request, attempt, (chat,), _CHAT_PATH)
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         if attempt.translation is not None:
             return MessagesRelay(request.parsed.model)
         return StreamRelay(self.dialect, request.parsed.model, hide_usage=False)

@@ -11,7 +11,7 @@ from msgspec import structs
 from gateway.base.errors import Refusal
 from gateway.base.limits import REPORTED_TOKENS
 from gateway.dialects.redact import redact
-from gateway.dialects.sse_relay import Relay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import NOT_REPORTED, Usage
 from gateway.http.exchange import Exchange
 from gateway.inference.attempt import Attempt, Failure
@@ -217,7 +217,7 @@ def _report_failure(
     attempt.endpoint.record_failure(pause, None if at_fault or pause is not None else request.client)
 
 
-def _usage_of_stream(relay: Relay) -> tuple[Usage | None, bool]:
+def _usage_of_stream(relay: StreamRelay) -> tuple[Usage | None, bool]:
     """Return the usage that a stream reported, or an estimate by its deltas; True marks the estimate."""
     usage, deltas = relay.usage, relay.deltas
     if not deltas or (usage is not None and usage.output_tokens is not None):

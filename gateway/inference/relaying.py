@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gateway.base.limits import UPSTREAM_EVENT
 from gateway.dialects.repeated_event import EventTemplate
-from gateway.dialects.sse_relay import EventTooLong, Relay
+from gateway.dialects.sse_relay import EventTooLong, StreamRelay
 from gateway.http.exchange import ClientConnection
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import end_truncated
@@ -100,7 +100,7 @@ class StreamPump:
 
     __slots__ = ("_attempt", "_connection", "_end", "_exchange", "_idle", "_relay", "_request", "_seen", "too_long")
 
-    def __init__(self, request: InferenceRequest, attempt: Attempt, connection: Connection, relay: Relay) -> None:
+    def __init__(self, request: InferenceRequest, attempt: Attempt, connection: Connection, relay: StreamRelay) -> None:
         self._request = request
         self._exchange = request.exchange
         self._attempt = attempt
@@ -173,7 +173,7 @@ class ChunkTaker:
 
     __slots__ = ("_flow", "_relay", "_template", "_transport", "_writes")
 
-    def __init__(self, template: EventTemplate, relay: Relay, client: ClientConnection) -> None:
+    def __init__(self, template: EventTemplate, relay: StreamRelay, client: ClientConnection) -> None:
         self._template = template
         self._relay = relay
         self._transport = client.transport
@@ -202,7 +202,7 @@ class ChunkTaker:
         return not self._flow.write_paused
 
 
-async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connection, relay: Relay) -> None:
+async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connection, relay: StreamRelay) -> None:
     """Relay a stream until the endpoint ends it. Raises UpstreamError, or EventTooLong."""
     exchange = request.exchange
     pump = StreamPump(request, attempt, connection, relay)
@@ -227,7 +227,7 @@ def _too_long(request: InferenceRequest) -> UpstreamError:
 
 
 def _no_stream(
-    request: InferenceRequest, attempt: Attempt, relay: Relay, reason: str, error: UpstreamError | None
+    request: InferenceRequest, attempt: Attempt, relay: StreamRelay, reason: str, error: UpstreamError | None
 ) -> Failure:
     """Return the failure of a stream of which the client has received nothing; the endpoint may have reported why."""
     if relay.error is None:

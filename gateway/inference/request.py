@@ -11,7 +11,7 @@ from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_events import Dialect
 from gateway.dialects.openai_requests import Request
-from gateway.dialects.sse_relay import Relay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
 from gateway.http.revocation import Ending
@@ -78,7 +78,7 @@ class Api(Protocol):
     def can_resend(self) -> bool:
         """Return True if the body is still stored, so that another endpoint can receive it."""
 
-    def new_relay(self, request: "InferenceRequest", attempt: Attempt) -> Relay:
+    def new_relay(self, request: "InferenceRequest", attempt: Attempt) -> StreamRelay:
         """Create the relay of a streamed response."""
 
     def read(self, request: "InferenceRequest", attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:

@@ -30,7 +30,7 @@ from gateway.dialects.responses.requests import translating_response
 from gateway.dialects.responses.stream import ResponseRelay
 from gateway.dialects.responses.translation import ResponsesTranslation
 from gateway.dialects.responses.whole import from_completion
-from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.surrogates import read_body
 from gateway.dialects.usage import Usage
 from gateway.inference.api import OpenAiApi
@@ -179,7 +179,7 @@ class ResponsesApi(OpenAiApi):
             return await send_with_usage(request, attempt, (chat,), lambda: (without_options(chat),), _CHAT_PATH)
         return await send(request, attempt, (chat,), _CHAT_PATH)
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         translation = attempt.translation
         if isinstance(translation, ResponsesTranslation):
             new = MessageResponseRelay if translation.kind == MESSAGES else ResponseRelay

@@ -14,7 +14,7 @@ from gateway.base.types import Body
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.json_text import outline_of_response, small_field
 from gateway.dialects.openai_requests import Request
-from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
 from gateway.inference.api import OpenAiApi
@@ -64,7 +64,7 @@ class StoredResponsesApi(OpenAiApi):
             return targets.query(self._target.query, request.exchange.line.query)
         return b""
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         return StreamRelay(self.dialect, request.parsed.model, hide_usage=False)
 
     def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:

@@ -11,7 +11,7 @@ from gateway.dialects.anthropic.chat_stream import ChatRelay
 from gateway.dialects.anthropic.responses import NoChatCompletion
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.openai_responses import read_large_response, read_response
-from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt
@@ -45,7 +45,7 @@ class ChatApi(OpenAiApi):
         messages, attempt.translation = await request.services.time_slices.start_now(slices)
         return await send(request, attempt, (messages,), _MESSAGES_PATH)
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         parsed, translation = request.parsed, attempt.translation
         if translation is None:
             return StreamRelay(self.dialect, parsed.model, hide_usage=attempt.usage_added)

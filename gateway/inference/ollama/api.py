@@ -41,7 +41,7 @@ from gateway.dialects.ollama.requests import (
 )
 from gateway.dialects.ollama.to_openai import Translated, translating
 from gateway.dialects.openai_requests import BIG_BYTES
-from gateway.dialects.sse_relay import Relay
+from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import JSON, Exchange
 from gateway.inference.api import OpenAiApi, read_prefix
@@ -122,7 +122,7 @@ class OllamaApi(OpenAiApi):
         )
         return await send(request, attempt, (messages,), BY_NAME[MESSAGES].target)
 
-    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
         translation = attempt.translation
         if translation is not None and translation.kind == MESSAGES:
             return MessageLinesRelay(self._shell(request, attempt), translation)
