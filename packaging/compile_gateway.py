@@ -60,6 +60,7 @@ MYPY = """
 [mypy]
 strict = True
 warn_unused_ignores = False
+warn_unreachable = True
 [mypy-httptools.*,uvloop.*]
 ignore_missing_imports = True
 [mypy-gateway.plain.*]

@@ -68,5 +68,5 @@ def run_unsliced(slices: Slices[T]) -> T:
 
 def one_slice(work: Callable[[], T]) -> Slices[T]:
     """Wrap a function as work of one slice."""
+    yield from ()  # makes this function a generator
     return work()
-    yield  # makes this function a generator

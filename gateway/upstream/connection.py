@@ -251,7 +251,7 @@ class Connection(asyncio.Protocol):
                 self.raise_if_broken()
                 self.consumer = consumer
                 await self.wait()
-                if self.consumer is None:
+                if not _is_consumed(self):
                     return False
         finally:
             self.consumer = self._take_chunk = None
@@ -473,3 +473,8 @@ class Connection(asyncio.Protocol):
                 self.error = self._lost_error(exc or ConnectionResetError())
             self.state = CLOSED
         self._wake()
+
+
+def _is_consumed(connection: Connection) -> bool:
+    """Return False if the consumer has applied back-pressure. mypy overlooks that a wait can change that."""
+    return connection.consumer is not None
