@@ -1,7 +1,7 @@
 """Rewrite a module of the gateway for mypyc, in a copy and without moving a line.
 
 Sources stay plain Python. What mypyc needs beyond types can be derived from the syntax tree: which names are
-constants, and which classes are extended by modules that stay in Python.
+constants, which classes are extended by modules that stay in Python, and which class implements a protocol.
 """
 
 import ast

@@ -57,6 +57,21 @@ def test_a_class_that_python_extends_says_so() -> None:
     assert rest == ["class A: ...", "@mypyc_attr(allow_interpreted_subclasses=True)", "class B: ..."]
 
 
+def test_annotations_name_the_class_that_implements_a_protocol() -> None:
+    source = 'import x\nclass A:\n    def f(self, a: Part | None, b: "Part") -> list[Part]:\n        self.a: Part = a\n'
+    first, *rest = sources.rewritten(source, (), {"Part": ("gateway.y", "Y")}).split("\n")
+    assert first.endswith("import x")
+    assert rest == [
+        "class A:",
+        "    def f(self, a: '_ClassPart | None', b: '_ClassPart') -> 'list[_ClassPart]':",
+        "        self.a: '_ClassPart' = a",
+        "",
+        "if TYPE_CHECKING:",
+        "    from gateway.y import Y as _ClassPart",
+        "",
+    ]
+
+
 STRUCT = """import msgspec
 LIMIT = 3
 OTHER = 4
