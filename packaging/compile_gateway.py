@@ -8,6 +8,8 @@ cores.
 
 import argparse
 import ast
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -67,7 +69,6 @@ ignore_missing_imports = True
 ignore_errors = True
 """
 
-
 # Compiled modules import the decorator for mypyc, and need not have it installed.
 NO_EXTENSIONS = """
 def mypyc_attr(*_, **__):
@@ -123,12 +124,18 @@ def translated(sources: Iterable[Path], c_folder: Path, python: str) -> list[Ext
     `python`: that of the environment with RouterDash's requirements, whose types count.
     """
     Path("mypy.ini").write_text(MYPY)
-    return mypycify(
-        ["--config-file=mypy.ini", f"--python-executable={python}", *map(str, sources)],
-        multi_file=True,  # else all is one file, which one core would compile for minutes
-        group_name=GROUP,
-        target_dir=str(c_folder),
-    )
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):  # dozens of warnings that generator expressions become lists
+            return mypycify(
+                ["--config-file=mypy.ini", f"--python-executable={python}", *map(str, sources)],
+                multi_file=True,  # else all is one file, which one core would compile for minutes
+                group_name=GROUP,
+                target_dir=str(c_folder),
+            )
+    except SystemExit:
+        print(printed.getvalue(), file=sys.stderr)
+        raise
 
 
 def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> None:
@@ -150,6 +157,7 @@ def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> N
 
 
 def mend_slices(c_folder: Path) -> None:
+    """Mend slices of bytes in the copy of mypyc's runtime (SLICE)."""
     path = c_folder / "bytes_ops.c"
     text = path.read_text()
     if text.count(SLICE) != 1:
@@ -195,10 +203,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, help="the folder of the compiled package")
     parser.add_argument("--for", dest="python", help="the Python of another environment, where RouterDash is installed")
+    parser.add_argument("--again", action="store_true", help="compile even if the sources have not changed")
     parser.add_argument("--optimise", default="2", help="level of the C compiler, such as 0 for a quick build")
     options = parser.parse_args()
     to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
-    if (to / DIGEST).is_file() and (to / DIGEST).read_text() == digest(ROOT / PACKAGE):
+    if not options.again and (to / DIGEST).is_file() and (to / DIGEST).read_text() == digest(ROOT / PACKAGE):
         print(f"the compiled gateway in {to} is that of these sources", flush=True)
         return
     compiler = _cc()[0]
