@@ -58,6 +58,14 @@ def test_requirements_of_the_wheel_are_pinned() -> None:
     assert names <= {name.split("==")[0].lower() for name in pinned(ROOT / "requirements.txt")}
 
 
+def test_the_image_compiles_the_gateway_with_the_mypy_that_checks_it() -> None:
+    versions = {
+        next(it for it in pinned(ROOT / name) if it.startswith("mypy=="))
+        for name in ("requirements-dev.txt", "requirements-tools.txt")
+    }
+    assert len(versions) == 1
+
+
 def test_no_file_of_requirements_names_a_registry() -> None:
     for path in (*LOCKS, *ROOT.glob("requirements*.in"), *ROOT.glob("tests/*/requirements.in")):
         assert not re.search(r"https?://|--(extra-)?index-url|--find-links", path.read_text()), path
