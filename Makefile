@@ -109,19 +109,21 @@ coverage: $(VENV)/installed-dev ## Run all tests on SQLite, and compare the bran
 test-newest: $(NEWEST)/installed ## Run the gateway's tests on the newest Python of this machine (NEWEST_PYTHON=… selects another)
 	$(NEWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal --hypothesis-profile=fast tests/gateway $(ARGS)
 
-# What is left out serves no request.
+# What is left out serves no request, or tries dialects, which know nothing of Tasks.
+DIALECT_TESTS := $(addprefix inference/test_,$(addsuffix .py,chat_as_messages cloud_errors clouds codex documented error_content error_endings messages missing_paths ollama ollama_examples refused_tools responses responses_as_chat sdks_at_anthropic sdks_at_limits simulated_clouds))
 test-tasks: $(VENV)/installed-dev ## Run the gateway's tests with each request in an asyncio Task instead of a CoroutineRunner
 	TEST_PLAIN_TASKS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --hypothesis-profile=fast tests/gateway \
-	  $(addprefix --ignore=tests/gateway/,base dialects ipc/counters loop providers registry routing upstream) $(ARGS)
+	  $(addprefix --ignore=tests/gateway/,base dialects ipc/counters loop providers registry routing upstream $(DIALECT_TESTS)) $(ARGS)
 
 # Built without optimisation, in half of the time.
 test-compiled: $(VENV)/installed-dev ## Compile the gateway, and run the tests of whole gateway processes with it
 	$(BIN)/python packaging/compile_gateway.py --to $(COMPILED) --optimise 0
-	TEST_COMPILED=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m gateway_process $(ARGS)
+	TEST_COMPILED=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "gateway_process and not slow" \
+	  tests/gateway $(ARGS)
 
 test-postgres: $(VENV)/installed-dev ## Run the tests that depend on the database, on the PostgreSQL server in TEST_DATABASE
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
-JOBS ?= 2  # tests at a time, each with processes of its own
+JOBS ?= 3  # tests at a time, each with processes of its own
 SLOW_JOBS ?= 4  # tests with whole installations, which mostly wait
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
