@@ -206,7 +206,7 @@ class RouterDash(Served):
                 if row["base_url"] == simulated.url:
                     self.request("DELETE", f"/api/endpoints/{row['id']}")
             response = self.post("/api/endpoints", given)
-        assert response.status == 201, response
+        assert response.status in (201, 202), response  # 202: not in effect within a second, on a busy machine
         endpoint_id: str = response.json()["id"]
         return endpoint_id
 
