@@ -17,14 +17,14 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mypyc.build import mypycify
 from mypyc.common import RUNTIME_C_FILES
-from mypyc_sources import rewritten, split, struct_names
+from mypyc_sources import bases, rewritten, split, struct_names
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -88,7 +88,8 @@ def copied(to: Path) -> list[Path]:
     trees = {path: ast.parse(path.read_text()) for path in sources}
     structs = struct_names(trees.values())
     in_python = [path for path in sources if path.name == "__init__.py" or _name(path) in IN_PYTHON]
-    derived_from = DERIVED_FROM | {name for path in in_python for name in _bases(trees[path])}
+    classes = (node for path in in_python for node in ast.walk(trees[path]) if isinstance(node, ast.ClassDef))
+    derived_from = DERIVED_FROM.union(*map(bases, classes))
     shutil.copytree(ROOT / PACKAGE, to / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     compiled = [path for path in sources if path not in in_python]
     for path in compiled:
@@ -103,12 +104,6 @@ def copied(to: Path) -> list[Path]:
 
 def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
-
-
-def _bases(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            yield from (ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases)
 
 
 def _write_module(package: Path, inside: Path, text: str) -> None:

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
-_CONSTANT = re.compile(r"_?_?[A-Za-z][A-Za-z0-9_]*")
-_OF_TYPES = {"TypeVar", "NewType", "ParamSpec", "NamedTuple", "namedtuple", "Literal", "Callable"}
+_OF_TYPES = {"TypeVar", "NewType", "ParamSpec", "NamedTuple", "namedtuple", "Literal", "Callable", "type"}
 
 Edit = tuple[int, int, int, str]  # line and column, the number of bytes that it replaces, and the text
 
@@ -44,12 +43,13 @@ def struct_names(trees: Collection[ast.Module]) -> set[str]:
     """The names of all classes that are msgspec structs, through any number of bases."""
     classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     found = {"Struct"}
-    while more := {it.name for it in classes if it.name not in found and found & _bases(it)}:
+    while more := {it.name for it in classes if it.name not in found and found & bases(it)}:
         found |= more
     return found
 
 
-def _bases(node: ast.ClassDef) -> set[str]:
+def bases(node: ast.ClassDef) -> set[str]:
+    """The names of the base classes, without their modules and parameters."""
     return {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
 
 
@@ -76,7 +76,7 @@ def _moved(tree: ast.Module, structs: Collection[str]) -> list[ast.stmt]:
 
 
 def _is_generic_data(node: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(it) for it in node.decorator_list) and "Generic" in _bases(node)
+    return any("dataclass" in ast.unparse(it) for it in node.decorator_list) and "Generic" in bases(node)
 
 
 def _bound_by(node: ast.stmt) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _is_value(name: str, value: ast.expr) -> bool:
     """Whether the assignment binds a value and not a type."""
     if isinstance(value, ast.Call):
         called = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
-        if called in _OF_TYPES or called == "type":
+        if called in _OF_TYPES:
             return False
     return bool(re.fullmatch(r"_?_?[A-Z][A-Z0-9_]*|_?[a-z][a-z0-9_]*", name)) and not name.startswith("__")
 

@@ -1,7 +1,7 @@
 """The adaptive policy chooses by the time that a request costs, its own and that of others."""
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from random import Random
 
 import pytest
@@ -23,24 +23,10 @@ from gateway.routing.adaptive import (
 )
 from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL
 from gateway.routing.cost_parts import cost_parts, expected_seconds
+from tests.gateway.routing.candidates import CHAT, FAST, SLOW, Endpoint
 
-FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
-SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
 NEVER = Speeds(0.0, 0.0, 0.0, 0.0)
-CHAT = Demand(prompt=1000, output=200)
 BULK = CHAT._replace(harm=BULK_HARM)
-
-
-@dataclass
-class Endpoint:
-    id: str
-    rank: int = 0
-    tier: int = 1
-    slots: int | None = None
-    trial_due: float = 0.0
-    in_flight: int = 0
-    pending: int = 0
-    recent_prompt: float = 0.0
 
 
 def fast(name: str = "fast", **values: object) -> Row[Endpoint]:

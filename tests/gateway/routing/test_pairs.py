@@ -1,6 +1,5 @@
 """The choice between two endpoints is the same as that among any number."""
 
-from dataclasses import dataclass
 from random import Random
 
 import pytest
@@ -8,22 +7,7 @@ import pytest
 from gateway.registry.schema import Speeds
 from gateway.routing.adaptive import COUNTED, FASTEST, SLOW_START, Demand, Row, pick, row
 from gateway.routing.pairs import Pair, among_two, pair_of
-
-FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
-SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
-CHAT = Demand(prompt=1000, output=200)
-
-
-@dataclass
-class Endpoint:
-    id: str
-    rank: int = 0
-    tier: int = 1
-    slots: int | None = None
-    trial_due: float = 0.0
-    in_flight: int = 0
-    pending: int = 0
-    recent_prompt: float = 0.0
+from tests.gateway.routing.candidates import CHAT, FAST, SLOW, Endpoint
 
 
 def pair(*rows: Row[Endpoint]) -> Pair:
