@@ -20,10 +20,12 @@ import psycopg
 
 from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Endpoint
+from gateway.base.config import COMPILED_AUTO, COMPILED_OFF
 from gateway.base.request_kinds import CHAT
 from gateway.registry import folders
 from gateway.registry.schema import LENGTHS, SPEEDS, Table
 from gateway.registry.store import RegistryStore
+from routerdash.processes.compiled import compiled_gateway
 from tests.http import Response, Served
 
 __all__ = [
@@ -40,6 +42,17 @@ PASSING = (
     "records_waiting", "oldest_waiting_secs", "last_commit_at", "last_batch_ms", "last_batch_records", "writer_errors",
     "last_seen_at", "figures_version", "tokens_per_second",  # the last goes down with time
 )  # fmt: skip
+
+
+def must_be_compiled() -> bool:
+    """Return True if TEST_COMPILED asks for compiled gateways. Else they run in Python, whatever was built here.
+
+    Raises RuntimeError if RouterDash would not use the folder in TEST_COMPILED, so that no run tests something else.
+    """
+    wanted = os.environ.get("TEST_COMPILED")
+    if wanted and compiled_gateway() != Path(wanted).resolve():
+        raise RuntimeError(f"RouterDash does not use the compiled gateway in {wanted}: make compile")
+    return bool(wanted)
 
 
 def until(condition: Any, seconds: float = 30.0, pause: float = 0.02) -> Any:
@@ -71,7 +84,7 @@ class RouterDash(Served):
             "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
             "ROUTERDASH_BOOTSTRAP_API_KEY": KEY,
             "ROUTERDASH_TIME_ZONE": "UTC",
-            "ROUTERDASH_COMPILED": "off",  # whatever was built in this checkout
+            "ROUTERDASH_COMPILED": COMPILED_AUTO if must_be_compiled() else COMPILED_OFF,
             "DATABASE_URL": database_url,
             **environment,
         }
@@ -159,6 +172,12 @@ class RouterDash(Served):
             return self.get("/ready").status == 200
         except OSError:
             return False
+
+    def in_python(self) -> list[str]:
+        """Return a text for each gateway that should run compiled code and fell back to Python."""
+        if self.environment["ROUTERDASH_COMPILED"] == COMPILED_OFF:
+            return []
+        return [line for line in self.log_text().splitlines() if "runs in Python from now on" in line]
 
     # HTTP
 

@@ -170,6 +170,7 @@ def installed(
             fill(url or str(router.data_dir / "routerdash.sqlite3"), size, servers, interval)
             say(f"{'PostgreSQL' if url else 'SQLite'} filled with {size} in {time.monotonic() - started:.0f} s")
             yield router
+            assert not router.in_python(), router.in_python()
         finally:
             router.end()
 

@@ -145,7 +145,7 @@ def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list
         wrong.append(f"{running_} requests are in flight and {waiting} wait although no client sends requests")
     until(lambda: router.stats()["records_waiting"] == 0, QUIET_SECONDS)
     wrong += _compare(rows(router), seen.ended)
-    wrong += _starved(seen, seconds)
+    wrong += _starved(seen, seconds) + router.in_python()
     found = router.manage("reconcile", timeout=300)
     if found.returncode:
         wrong.append(f"reconcile: {found.stdout[-2000:]}")

@@ -292,6 +292,7 @@ class Run:
         self.result.seconds, self.result.sent = self.sender.seconds, tally.sent
         self.result.whole, self.result.broken = tally.total(OK), tally.total(BROKEN)
         self.result.kills = self.scene.kills
+        self.result.wrong += self.scene.router.in_python()
         self.result.measurements += self._cost_measurements()
         return self.result
 

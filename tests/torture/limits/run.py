@@ -472,6 +472,7 @@ def torture_limits(
         result.whole, result.broken, result.kills = ends[OK], ends[BROKEN], run.scene.kills
         result.audits = 1
         result.done = dict(run.done)
+        run.wrong += run.scene.router.in_python()
         different = list(dict.fromkeys(run.wrong))
         more = len(different) - SHOWN
         result.wrong = [*different[:SHOWN], *([f"{more} more differences"] if more > 0 else [])]
