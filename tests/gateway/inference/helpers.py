@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import threading
 from typing import Any
 
 import msgspec
 
 from gateway.registry import schema
 from tests.gateway.process import GatewayProcess
-from tests.gateway.scripted import Talk, always, http_response
+from tests.gateway.scripted import Talk, always, http_response, upstream
 from tests.http import Response
 from tests.router import until
 
@@ -47,6 +48,35 @@ def refuses(status: int):
 
 def closes(talk: Talk) -> None:
     talk.request()
+
+
+class HeldServer:
+    """An inference server that responds when a test lets it, and keeps user and service tier of each request."""
+
+    def __init__(self) -> None:
+        self.users: list[str] = []
+        self.tiers: list[str | None] = []
+        self._free = threading.Semaphore(0)
+
+    def __call__(self, talk: Talk) -> None:
+        while request := talk.request():
+            body = msgspec.json.decode(request.partition(b"\r\n\r\n")[2])
+            self.users.append(body["user"])
+            self.tiers.append(body.get("service_tier"))
+            self._free.acquire(timeout=60)
+            talk.send(http_response(b'{"model":"m","choices":[]}'))
+
+    def respond(self, times: int = 1) -> None:
+        self._free.release(times)
+
+
+@contextlib.contextmanager
+def held_server(gateway, slots=None):
+    """Publish a model at a HeldServer with these slots."""
+    server = HeldServer()
+    with upstream(server) as address:
+        yield server, gateway.add(address, max_concurrency=slots)
+        server.respond(100)
 
 
 def change(gateway, model, **facts):

@@ -1,7 +1,6 @@
 """Bulk requests use only a part of the limits that they share with interactive ones."""
 
 import contextlib
-import threading
 
 import msgspec
 import pytest
@@ -11,9 +10,8 @@ from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.wake import BY_GATEWAY, WakePipe
 from gateway.registry.limits import CONCURRENCY, EVERYONE_LEVEL, TOKENS, USER_LEVEL
-from tests.gateway.inference.helpers import CHAT, error_of
+from tests.gateway.inference.helpers import CHAT, error_of, held_server
 from tests.gateway.limits.helpers import LimitedKey, counted, limit_headers
-from tests.gateway.scripted import Talk, http_response, upstream
 from tests.router import until
 
 BULK = {"x-routerdash-class": "bulk"}
@@ -25,31 +23,10 @@ def chat(key, model, *, bulk=False, **fields):
     return key.post(CHAT, body, headers=BULK if bulk else None)
 
 
-class Server:
-    """An inference server that responds when a test lets it, and notes the user of each request."""
-
-    def __init__(self):
-        self.address = None  # once it is open
-        self.asked = []
-        self._free = threading.Semaphore(0)
-
-    def __call__(self, talk: Talk) -> None:
-        while request := talk.request():
-            self.asked.append(msgspec.json.decode(request.partition(b"\r\n\r\n")[2])["user"])
-            self._free.acquire(timeout=60)
-            talk.send(http_response(b'{"model":"m","choices":[]}'))
-
-    def respond(self, times=1):
-        self._free.release(times)
-
-
 @pytest.fixture
-def server():
-    made = Server()
-    with upstream(made) as address:
-        made.address = address
-        yield made
-        made.respond(100)
+def served(gateway):
+    with held_server(gateway) as (server, model):
+        yield server, model
 
 
 @pytest.fixture
@@ -128,41 +105,43 @@ def test_requests_that_only_count_tokens_use_a_part_as_well(gateway, sim):
     assert key.post("/v1/messages/count_tokens", body).status != 429
 
 
-def test_a_bulk_request_waits_at_its_part_while_interactive_ones_go_ahead(gateway, server, open_requests):
-    model, key = gateway.add(server.address), LimitedKey(gateway, concurrency=5)
+def test_a_bulk_request_waits_at_its_part_while_interactive_ones_go_ahead(gateway, served, open_requests):
+    server, model = served
+    key = LimitedKey(gateway, concurrency=5)
     for number in range(4):
         come(open_requests, key, model, f"bulk {number}", bulk=True)
-        until(lambda number=number: len(server.asked) == number + 1)
+        until(lambda number=number: len(server.users) == number + 1)
     come(open_requests, key, model, "bulk that waits", bulk=True)
     until(lambda: gateway.page.waiting == 1)
     come(open_requests, key, model, "interactive")
-    until(lambda: server.asked[-1] == "interactive")
+    until(lambda: server.users[-1] == "interactive")
     server.respond(2)  # three are left: there is room in the part
-    until(lambda: server.asked[-1] == "bulk that waits")
+    until(lambda: server.users[-1] == "bulk that waits")
     assert gateway.page.waiting == 0
 
 
 def test_a_small_bulk_request_does_not_go_ahead_of_an_interactive_one_that_waits_for_tokens(
-    gateway, server, open_requests
+    gateway, served, open_requests
 ):
     """Otherwise bulk requests could keep the limit so full that a large interactive request never fits."""
-    model, key = gateway.add(server.address), LimitedKey(gateway, tokens=2000, waiting=(CONCURRENCY, TOKENS))
+    server, model = served
+    key = LimitedKey(gateway, tokens=2000, waiting=(CONCURRENCY, TOKENS))
     running = {"messages": [{"role": "user", "content": "go on " * 400}], "max_tokens": 1, "user": "first"}
     large = {**running, "messages": [{"role": "user", "content": "go on " * 1000}], "user": "large"}
     for fields in (running, large):
         body = key.chat_bytes(model, **fields)
         open_requests.enter_context(gateway.connect()).sendall(body)
-        until(lambda: server.asked == ["first"])
+        until(lambda: server.users == ["first"])
     until(lambda: gateway.page.waiting == 1)
     come(open_requests, key, model, "small bulk", bulk=True)
     until(lambda: gateway.page.waiting == 2)
-    assert server.asked == ["first"], "it would fit"
+    assert server.users == ["first"], "it would fit"
     key.limit(tokens=5000, waiting=(CONCURRENCY, TOKENS))
-    until(lambda: sorted(server.asked) == ["first", "large", "small bulk"])
+    until(lambda: sorted(server.users) == ["first", "large", "small bulk"])
 
 
 def test_a_release_that_a_waiting_bulk_request_may_not_use_wakes_an_interactive_one_elsewhere(
-    make_gateway, server, open_requests
+    make_gateway, open_requests
 ):
     """The gateway whose request ends has a bulk request of its own that waits for the same limit.
 
@@ -170,11 +149,12 @@ def test_a_release_that_a_waiting_bulk_request_may_not_use_wakes_an_interactive_
     once there is room in its part.
     """
     gateway = make_gateway(ROUTERDASH_WORKERS="2").start()
-    model, key = gateway.add(server.address), LimitedKey(gateway, owner_id=OWNER)
+    server, model = open_requests.enter_context(held_server(gateway))
+    key = LimitedKey(gateway, owner_id=OWNER)
     gateway.limit(USER_LEVEL, OWNER, concurrency=5)
     for number in range(5):
         come(open_requests, key, model, f"interactive {number}")
-        until(lambda number=number: len(server.asked) == number + 1)
+        until(lambda number=number: len(server.users) == number + 1)
     come(open_requests, key, model, "bulk", bulk=True)
     until(lambda: gateway.page.waiting == 1)
 
@@ -202,7 +182,7 @@ def test_a_release_that_a_waiting_bulk_request_may_not_use_wakes_an_interactive_
         assert gateway.page.waiting == 1, "its part is used up"
         taken.settle()
         OtherWaits(plan, counters.waker).pass_on()
-        until(lambda: server.asked[-1] == "bulk")
+        until(lambda: server.users[-1] == "bulk")
     finally:
         pipe.close()
         counters.waker.close()

@@ -2,47 +2,16 @@
 
 import contextlib
 import json
-import threading
 
 import pytest
 
 from gateway.base.queue_class import BULK
 from gateway.ipc.live_page import QueuedRequests
-from tests.gateway.inference.helpers import CHAT, busy, error_of, waiting
+from tests.gateway.inference.helpers import CHAT, busy, error_of, held_server, waiting
 from tests.gateway.process import KEY, GatewayProcess
-from tests.gateway.scripted import Talk, http_response, upstream
 from tests.router import until
 
 AS_BULK = "x-routerdash-class: bulk"
-
-
-class Server:
-    """An inference server that responds when a test lets it, and notes the user of each request."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.tiers: list[str | None] = []
-        self._free = threading.Semaphore(0)
-
-    def __call__(self, talk: Talk) -> None:
-        while request := talk.request():
-            body = json.loads(request.partition(b"\r\n\r\n")[2])
-            self.asked.append(body["user"])
-            self.tiers.append(body.get("service_tier"))
-            self._free.acquire(timeout=60)
-            talk.send(http_response(b'{"model":"m","choices":[]}'))
-
-    def respond(self, times: int = 1) -> None:
-        self._free.release(times)
-
-
-@contextlib.contextmanager
-def served(gateway, slots=1):
-    """Publish a model at a server with these slots."""
-    server = Server()
-    with upstream(server) as address:
-        yield server, gateway.add(address, max_concurrency=slots)
-        server.respond(100)
 
 
 def come(stack, gateway, model, user, *headers, **fields):
@@ -68,15 +37,15 @@ def each_gateway(request, make_gateway):
 
 def test_bulk_requests_go_after_interactive_ones(each_gateway):
     gateway = each_gateway
-    with served(gateway) as (server, model), contextlib.ExitStack() as stack:
+    with held_server(gateway, slots=1) as (server, model), contextlib.ExitStack() as stack:
         come(stack, gateway, model, "first")
-        until(lambda: server.asked == ["first"])
+        until(lambda: server.users == ["first"])
         wait(stack, gateway, model, "bulk", AS_BULK)
         wait(stack, gateway, model, "flex", service_tier="flex")
         wait(stack, gateway, model, "second")
         assert QueuedRequests(gateway.page).interactive == 1
         server.respond(4)
-        until(lambda: server.asked == ["first", "second", "bulk", "flex"])
+        until(lambda: server.users == ["first", "second", "bulk", "flex"])
         records = []
 
         def all_recorded() -> bool:
@@ -89,15 +58,15 @@ def test_bulk_requests_go_after_interactive_ones(each_gateway):
 
 def test_bulk_requests_leave_the_last_free_slot(each_gateway):
     gateway = each_gateway
-    with served(gateway, slots=2) as (server, model), contextlib.ExitStack() as stack:
+    with held_server(gateway, slots=2) as (server, model), contextlib.ExitStack() as stack:
         come(stack, gateway, model, "first bulk", AS_BULK)
-        until(lambda: server.asked == ["first bulk"])
+        until(lambda: server.users == ["first bulk"])
         wait(stack, gateway, model, "second bulk", AS_BULK)
         come(stack, gateway, model, "interactive")
-        until(lambda: server.asked == ["first bulk", "interactive"])
+        until(lambda: server.users == ["first bulk", "interactive"])
         assert gateway.page.waiting == 1
         server.respond(2)
-        until(lambda: server.asked[2:] == ["second bulk"])
+        until(lambda: server.users[2:] == ["second bulk"])
 
 
 def test_bulk_requests_of_one_worker_give_way_to_those_that_wait_in_another(tmp_path):
@@ -107,16 +76,16 @@ def test_bulk_requests_of_one_worker_give_way_to_those_that_wait_in_another(tmp_
     with contextlib.ExitStack() as stack:
         stack.callback(one.end)
         stack.callback(two.end)
-        server, model = stack.enter_context(served(one))
+        server, model = stack.enter_context(held_server(one, slots=1))
         one.start(published=False)
         two.start(published=False)
         come(stack, one, model, "first")
-        until(lambda: server.asked == ["first"])
+        until(lambda: server.users == ["first"])
         for number in range(3):
             wait(stack, one, model, f"bulk {number}", AS_BULK)
         wait(stack, two, model, "interactive")
         server.respond(2)
-        until(lambda: server.asked == ["first", "interactive", "bulk 0"])
+        until(lambda: server.users == ["first", "interactive", "bulk 0"])
 
 
 def test_bulk_requests_leave_half_of_the_queue_to_others(make_gateway, sim):
@@ -131,7 +100,7 @@ def test_bulk_requests_leave_half_of_the_queue_to_others(make_gateway, sim):
 
 
 def test_the_endpoint_receives_the_service_tier_as_it_was_sent(gateway):
-    with served(gateway) as (server, model), contextlib.ExitStack() as stack:
+    with held_server(gateway, slots=1) as (server, model), contextlib.ExitStack() as stack:
         server.respond(2)
         for place, tier in enumerate(("flex", "priority"), 1):
             come(stack, gateway, model, "user", service_tier=tier)
