@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ PROTOCOLS = {
     "RequestSink": ("gateway.http.protocol", "GatewayProtocol"),
     "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
 }
+TOOL = "tool.sha256"  # the file in the folder that says how the sources were compiled
 UNITS = 8  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
 SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
@@ -74,6 +76,19 @@ NO_EXTENSIONS = """
 def mypyc_attr(*_, **__):
     return lambda it: it
 """
+
+
+def tool(optimise: str) -> str:
+    """Return what compiles the sources: the digest of the programs in this folder, mypy's version, the level."""
+    return f"{digest(Path(__file__).parent)} {version('mypy')} {optimise}"
+
+
+def is_built(to: Path, package: Path, optimise: str) -> bool:
+    """Return True if a folder has what these programs would make of the package."""
+    try:
+        return ((to / DIGEST).read_text(), (to / TOOL).read_text()) == (digest(package), tool(optimise))
+    except OSError:
+        return False
 
 
 def folder_of(python: str) -> Path:
@@ -202,7 +217,7 @@ def main() -> None:
     parser.add_argument("--optimise", default="2", help="level of the C compiler, such as 0 for a quick build")
     options = parser.parse_args()
     to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
-    if not options.again and (to / DIGEST).is_file() and (to / DIGEST).read_text() == digest(ROOT / PACKAGE):
+    if not options.again and is_built(to, ROOT / PACKAGE, options.optimise):
         print(f"the compiled gateway in {to} is that of these sources", flush=True)
         return
     compiler = _cc()[0]
@@ -224,6 +239,7 @@ def main() -> None:
         Path("mypy.ini").unlink()
         Path("mypy_extensions.py").write_text(NO_EXTENSIONS)
         (built / DIGEST).write_text(digest(ROOT / PACKAGE))
+        (built / TOOL).write_text(tool(options.optimise))
         os.chdir(ROOT)
         shutil.rmtree(to, ignore_errors=True)
         built.rename(to)

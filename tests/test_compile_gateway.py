@@ -24,6 +24,35 @@ def _load(name: str) -> ModuleType:
 sources = _load("mypyc_sources")
 
 
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "packaging"))
+    return _load("compile_gateway")
+
+
+@pytest.mark.parametrize("change", [None, "sources", "program", "mypy", "level"])
+def test_it_is_built_again_if_the_sources_or_what_compiles_them_have_changed(
+    compiler: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str | None
+) -> None:
+    package, programs, built = (tmp_path / name for name in ("gateway", "packaging", "compiled"))
+    for folder in (package, programs, built):
+        folder.mkdir()
+    (package / "a.py").write_text("A = 1\n")
+    (programs / "mypyc_sources.py").write_text("B = 1\n")
+    monkeypatch.setattr(compiler, "__file__", str(programs / "compile_gateway.py"))
+    assert not compiler.is_built(built, package, "2")
+    (built / compiler.DIGEST).write_text(compiler.digest(package))
+    assert not compiler.is_built(built, package, "2"), "nothing says how"
+    (built / compiler.TOOL).write_text(compiler.tool("2"))
+    if change == "sources":
+        (package / "a.py").write_text("A = 2\n")
+    elif change == "program":
+        (programs / "mypyc_sources.py").write_text("B = 2\n")
+    elif change == "mypy":
+        monkeypatch.setattr(compiler, "version", lambda _: "0.1")
+    assert compiler.is_built(built, package, "0" if change == "level" else "2") == (change is None)
+
+
 @pytest.mark.parametrize(
     ("source", "compiled"),
     [
