@@ -45,3 +45,12 @@ def test_pick_adaptively(benchmark: Benchmark, number: int) -> None:
 def test_pick_the_least_in_flight(benchmark: Benchmark, number: int) -> None:
     found = candidates(number)
     assert benchmark(balancer.pick, found, lambda one: one.in_flight) is not None
+
+
+@pytest.mark.parametrize("number", [2, 10])
+def test_costs_for_the_record(benchmark: Benchmark, number: int) -> None:
+    """The costs of a decision in the form of the record, for up to eight endpoints."""
+    rows = [adaptive.row(one, speeds(at), "vllm") for at, one in enumerate(candidates(number))]
+    decision = adaptive.pick(rows, Demand(800, 200.0))
+    assert decision is not None
+    assert len(benchmark(balancer.recorded_costs, decision)) == min(number, 8)

@@ -21,7 +21,7 @@ from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
 from gateway.limits.replies import LimitRefusal
 from gateway.providers.errors import LACKING, OF_THE_ACCOUNT, OF_THE_REQUEST, ErrorCause
-from gateway.routing.balancer import ONLY, recorded_scores
+from gateway.routing.balancer import ONLY, recorded_costs, recorded_scores
 from gateway.routing.set_aside import KEY_SECONDS, MONEY_SECONDS
 from gateway.upstream.errors import CONNECT, TIMEOUT, UpstreamError
 
@@ -139,7 +139,7 @@ def record_attempt(
             decision.reason,
             recorded_scores(decision) if decision.scores and decision.reason != ONLY else (),
             details,
-            decision.costs,
+            recorded_costs(decision) if decision.costs else (),
             attempt.work(request.services.learned, now),
             attempt.connect_us,
             None if model.id == requested or not model.id else model.id,

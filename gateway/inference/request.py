@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from math import floor
 from typing import NamedTuple, Protocol
 
 from gateway.base.addresses import client_of
@@ -190,9 +191,9 @@ class InferenceRequest:
                 decision = attempt.decision
                 costs = decision.costs
                 if is_first and len(costs) == 2 and decision.reason == FASTEST and limited is None and not more:
-                    (name, least), (_, more_costly) = costs
+                    (least, name, _), (more_costly, _, _) = costs
                     own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
-                    return _FASTEST_OF_TWO % (self.request_id, label, own, other)
+                    return _FASTEST_OF_TWO % (self.request_id, label, floor(own * 1000.0), floor(other * 1000.0))
                 more = routing_lines(decision, attempt.kept) + more
         if limited is not None:
             usual, left = limited.compiled.usual_lines, limited.left

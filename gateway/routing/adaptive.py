@@ -32,6 +32,7 @@ from gateway.routing.balancer import (
     TIERS,
     TRIAL,
     Candidate,
+    Cost,
     Decision,
     is_spilled,
 )
@@ -242,8 +243,7 @@ def _factors(harm: tuple[float, float]) -> tuple[list[float], list[float]]:
 HARM_FACTORS = _factors(HARM)
 
 _COST = itemgetter(0)
-Recorded = tuple[tuple[str, int], ...]  # id and cost in whole ms
-Found = list[tuple[float, str, int]]  # cost, id, and the requests from which on the slow start makes it dearer
+Found = list[Cost]
 
 
 def _costs(
@@ -314,18 +314,17 @@ def among_free(
     if len(found) == 2:  # often; so sorting is spared
         first, second = found if found[0] <= found[1] else (found[1], found[0])
         least, name, few = first
-        more, other, _ = second
-        costs: Recorded = ((name, floor(least * 1000.0)), (other, floor(more * 1000.0)))
+        more = second[0]
         if more <= least * NEAR and draw() >= 0.5:
             _, name, few = second
+        found = [first, second]
     elif len(found) < 2:
         return None
     else:
         found.sort()
         del found[MAX_RECORDED_SCORES:]
         name, few = _drawn_among(found, draw)
-        costs = _recorded(found)
-    return Decision(name, KEPT_PREFIX if name in kept else FASTEST if few == NO_LIMIT else PROBE, (), costs)
+    return Decision(name, KEPT_PREFIX if name in kept else FASTEST if few == NO_LIMIT else PROBE, (), found)
 
 
 def pick(
@@ -369,7 +368,7 @@ def pick(
     del found[MAX_RECORDED_SCORES:]
     name, few = _drawn_among(found, draw)
     reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else _reason(name, few, demand)
-    return Decision(name, reason, (), _recorded(found))
+    return Decision(name, reason, (), found)
 
 
 def _drawn_among(found: Found, draw: Callable[[], float]) -> tuple[str, int]:
@@ -400,7 +399,7 @@ def _only(rows: Sequence[Row[C]], found: Found, best: int) -> Decision | None:
     if not found:
         return None
     reason = SPILLED if best and is_spilled(best, (it.candidate for it in rows)) else ONLY
-    return Decision(found[0][1], reason, (), _recorded(found))
+    return Decision(found[0][1], reason, (), found)
 
 
 def _waits(edges: Iterable[_Edge], best: int, least: float, demand: Demand) -> bool:
@@ -484,9 +483,4 @@ def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
     """Every circuit breaker is open: the endpoint whose trial is due first is tried."""
     names = {name for _, name, _ in found}
     first = min((it.candidate for it in rows if it.id in names), key=lambda candidate: candidate.trial_due)
-    return Decision(first.id, TRIAL, (), _recorded(found[:MAX_RECORDED_SCORES]))
-
-
-def _recorded(found: Found) -> Recorded:
-    """Return costs as records have them. Of a float, `floor` takes a third of the time of `int`."""
-    return tuple([(name, floor(value * 1000.0)) for value, name, _ in found])
+    return Decision(first.id, TRIAL, (), found[:MAX_RECORDED_SCORES])

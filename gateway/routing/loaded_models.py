@@ -175,9 +175,8 @@ class LoadedModels:
     def chose(self, decision: Decision, rows: Mapping[str, Row[Any]], reporting: Reporting) -> None:
         """Learn the values of models in memory from a choice. `rows` by id of the endpoint."""
         options = []
-        for name, milliseconds in decision.costs:
-            cost, found = milliseconds / 1e3, reporting.get(name)
-            if found is None:
+        for cost, name, _ in decision.costs:
+            if (found := reporting.get(name)) is None:
                 options.append(Option(name, "", cost, 0.0, is_there=True))
                 continue
             of, (engine, model, learned) = rows[name], found
@@ -276,8 +275,7 @@ def with_reason(decision: Decision, rows: Mapping[str, Row[Any]]) -> Decision:
     chosen = rows.get(decision.endpoint_id)
     if decision.reason != FASTEST or chosen is None or chosen.load:
         return decision
-    costs = dict(decision.costs)
-    least = costs.get(decision.endpoint_id, 0)
-    if all(cost - 1000 * rows[it].load >= least for it, cost in costs.items() if it != decision.endpoint_id):
+    least = next((cost for cost, it, _ in decision.costs if it == decision.endpoint_id), 0.0)
+    if all(cost - rows[it].load >= least for cost, it, _ in decision.costs if it != decision.endpoint_id):
         return decision
     return msgspec.structs.replace(decision, reason=LOADED)

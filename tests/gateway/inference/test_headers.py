@@ -11,6 +11,7 @@ from gateway.inference.headers import (
     header_lines,
     routing_lines,
 )
+from gateway.routing.adaptive import NO_LIMIT
 from gateway.routing.balancer import Decision
 
 
@@ -53,12 +54,17 @@ def test_an_allow_list_caches_a_limited_number_of_names():
 @pytest.mark.parametrize(
     ("chosen", "costs", "expected"),
     [
-        ("a", (("a", 9),), b"x-routerdash-reason: why;cost=9\r\n"),
-        ("a", (("a", 9), ("b", 11), ("c", 12)), b"x-routerdash-reason: why;cost=9;next=11\r\n"),
-        ("b", (("a", 9), ("b", 10), ("c", 12)), b"x-routerdash-reason: why;cost=10;next=9\r\n"),
-        ("x", (("a", 9), ("b", 10)), b"x-routerdash-reason: why;next=9\r\n"),  # costs of eight others were recorded
+        ("a", [("a", 0.009)], b"x-routerdash-reason: why;cost=9\r\n"),
+        ("a", [("a", 0.0099), ("b", 0.011), ("c", 0.012)], b"x-routerdash-reason: why;cost=9;next=11\r\n"),
+        ("b", [("a", 0.009), ("b", 0.01), ("c", 0.012)], b"x-routerdash-reason: why;cost=10;next=9\r\n"),
+        (
+            "x",
+            [("a", 0.009), ("b", 0.01)],
+            b"x-routerdash-reason: why;next=9\r\n",
+        ),  # eight others cost less
     ],
 )
 def test_an_adaptive_decision_is_explained(chosen, costs, expected):
-    assert routing_lines(Decision(chosen, "why", (), costs), 0) == expected
-    assert routing_lines(Decision(chosen, "why", (), costs), 12) == expected + b"x-routerdash-affinity: kept=12\r\n"
+    decision = Decision(chosen, "why", (), [(cost, name, NO_LIMIT) for name, cost in costs])
+    assert routing_lines(decision, 0) == expected
+    assert routing_lines(decision, 12) == expected + b"x-routerdash-affinity: kept=12\r\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.registry.schema import EngineState, Speeds
-from gateway.routing.adaptive import FASTEST, LOADED, UNKNOWN_LOAD_SECONDS, Demand, Row, pick, row
+from gateway.routing.adaptive import FASTEST, LOADED, NO_LIMIT, UNKNOWN_LOAD_SECONDS, Demand, Row, pick, row
 from gateway.routing.balancer import Decision
 from gateway.routing.copy_values import MEMORY_SECONDS
 from gateway.routing.loaded_models import HESITATION, LATE, SETTLED_SECONDS, LoadedModels, ModelLoad, with_reason
@@ -64,7 +64,7 @@ class World:
         engines = {"e": self.engine, **self.others}
         self.models.note(engines, engines)
         rows = {name: row(Candidate(name), FAST, "ollama", load=self.seconds(model, at=name)) for name in costs}
-        found = tuple((name, int(1000 * (cost + rows[name].load))) for name, cost in costs.items())
+        found = [(cost + rows[name].load, name, NO_LIMIT) for name, cost in costs.items()]
         decision = Decision(next(iter(costs)), FASTEST, (), found)
         self.models.chose(decision, rows, {name: (engines[name], model, 10.0) for name in costs})
 
@@ -157,7 +157,7 @@ def test_each_process_sees_its_part_of_the_requests(world: World) -> None:
 
 def test_an_endpoint_that_reports_nothing_has_every_model(world: World) -> None:
     world.models.note({"e": world.engine}, {"e"})
-    decision = Decision("x", FASTEST, (), (("x", 8000), ("e", 2000 + int(1000 * COLD))))
+    decision = Decision("x", FASTEST, (), ((8.0, "x", NO_LIMIT), (2.0 + COLD, "e", NO_LIMIT)))
     rows = {"x": row(Candidate("x"), FAST, "vllm"), "e": row(Candidate("e"), FAST, "ollama", load=COLD)}
     world.models.chose(decision, rows, {"e": (world.engine, "b", 10.0)})
     assert world.seconds("b") == pytest.approx(COLD - 6.0)

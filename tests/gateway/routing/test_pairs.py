@@ -56,7 +56,7 @@ def test_of_two_alike_either_is_drawn(names: str, drawn: float, chosen: str) -> 
     decision = among_two(pair(*rows), CHAT.prompt, CHAT.output, lambda: drawn)
     assert decision is not None
     assert (decision.endpoint_id, decision.reason) == (chosen, FASTEST)
-    assert [name for name, _ in decision.costs] == ["a", "b"]
+    assert [name for _, name, _ in decision.costs] == ["a", "b"]
     assert decision == pick(rows, CHAT, draw=lambda: drawn)
 
 
