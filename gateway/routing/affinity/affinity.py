@@ -84,7 +84,7 @@ class Prefix:
 
     def __init__(self, hashed: Hash, marks: Sequence[int], head: int, session: int | None, conversation: str) -> None:
         self.hashed = hashed  # the keyed hash of the marks
-        self.marks = marks  # 32 bits each
+        self.marks = marks  # 64 bits each
         self.hashes: dict[int, int] = {}  # keyed, by number of the mark; computed when they are first needed: 0.3 µs
         self.has_marks = bool(marks) or session is not None
         self.head = head  # bytes of tools and system prompt
@@ -201,7 +201,7 @@ class Affinity:
         return found
 
     def _look_up(self, prefix: Prefix, number: int) -> list[StoredMark]:
-        hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
+        hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
         return self._table.find(hashed, self._prints)
 
     def _note(self, found: dict[str, Kept], stored: Iterable[StoredMark], prefix: Prefix, number: int) -> None:
@@ -232,7 +232,7 @@ class Affinity:
         for number in range(first, count):
             hashed = hashes.get(number)
             if hashed is None:
-                hashed = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
+                hashed = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
             store(hashed, slot, own, now, age)
         if prefix.session is not None:
             store(prefix.session, slot, own, now, age)

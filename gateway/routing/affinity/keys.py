@@ -61,9 +61,9 @@ def session_hash(scope: ScopeHashes, session: bytes) -> Hash:
 
 
 def hash_number(hashed: Hash, number: int) -> int:
-    """Return 64 bits of the keyed hash of a number below 2**40."""
+    """Return 64 bits of the keyed hash of a number below 2**72."""
     copy = hashed()
-    copy.update(number.to_bytes(5, "little"))
+    copy.update(number.to_bytes(9, "little"))
     return int.from_bytes(copy.digest(), "little")
 
 

@@ -1,9 +1,10 @@
 """What is hashed of a request: the beginning of its prompt at certain lengths, and the opening of its conversation."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
-from zlib import crc32
+
+from xxhash import xxh3_64_intdigest
 
 from gateway.dialects.prompt_fields import PromptFields
 
@@ -43,7 +44,6 @@ _SESSION_NAMES = frozenset(SESSION_HEADERS)
 
 _USER, _ROLE, _LIST = b'"user"', b'"role"', ord("[")
 _BETWEEN = b" \t\r\n[]{},"  # what may stand between two messages
-_TAIL_BYTES = 55  # with a checksum, a length and a byte for the purpose they are one block of BLAKE2s
 
 
 def session_in(headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -78,16 +78,14 @@ def count_marks(fields: PromptFields) -> tuple[int, int]:
 
 
 def read_opening(fields: PromptFields) -> bytes:
-    """Return what is hashed of a conversation's opening: a checksum, a length and a few bytes."""
+    """Return the checksum of a conversation's opening."""
     seed, room = 0, MAX_BYTES
     if fields.tools or fields.system or fields.instructions:
         seed, room, _ = _read_head(fields)
     field = fields.messages or fields.input or fields.prompt
     text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
-    end = opening_end(text)
-    # The checksum alone would be equal by chance among 65,000 conversations.
-    tail = text[end - _TAIL_BYTES if end > _TAIL_BYTES else 0 : end]
-    return (end << 32 | crc32(text[:end], seed)).to_bytes(8, "little") + tail
+    opening = text[: opening_end(text)]
+    return _checksum(opening, len(opening), marks_of(opening, seed), seed)
 
 
 def _read_head(fields: PromptFields) -> tuple[int, int, int]:
@@ -95,7 +93,7 @@ def _read_head(fields: PromptFields) -> tuple[int, int, int]:
     seed, room, head = 0, MAX_BYTES, 0
     for field in (fields.tools, fields.system, fields.instructions):
         data = memoryview(field)[:room]
-        seed = crc32(data, seed)
+        seed = xxh3_64_intdigest(data, seed)
         room -= len(data)
         head += len(field)
     return seed, room, head
@@ -104,14 +102,14 @@ def _read_head(fields: PromptFields) -> tuple[int, int, int]:
 def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     """Compute the checksums of a prompt's beginning.
 
-    Return the marks, 32 bits each and the shortest first; the bytes of tools and system prompt; and the opening of the
-    conversation, as `read_opening` does.
+    Return the marks, 64 bits each and the shortest first; the bytes of tools and system prompt; and the checksum of the
+    conversation's opening, as `read_opening` does.
 
     Templates put tools and system prompt before the messages, wherever the body has them, so these are read first, and
     if they have FIRST_BYTES, the first mark covers them alone. At most MAX_BYTES are read.
 
-    The checksums are CRCs, which anyone could compute: they must not leave the process unless they are hashed with a
-    key (gateway.routing.affinity.keys).
+    The checksums are XXH3, each with the one before as its seed. Anyone could compute them: they must not leave the
+    process unless they are hashed with a key (gateway.routing.affinity.keys).
     """
     seed = head = 0
     room = MAX_BYTES
@@ -120,15 +118,20 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     field = fields.messages or fields.input or fields.prompt
     text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
     marks = marks_of(text, seed)
-    end = opening_end(text)
-    last = bisect_left(LENGTHS, end + 1)  # marks within the opening
-    opened = (
-        crc32(text[LENGTHS[last - 1] : end], marks[last - 1]) if 0 < last <= len(marks) else crc32(text[:end], seed)
-    )
-    tail = text[end - _TAIL_BYTES if end > _TAIL_BYTES else 0 : end]
+    opening = _checksum(text, opening_end(text), marks, seed)
     if head >= FIRST_BYTES:
         marks.insert(0, seed)
-    return marks, head, (end << 32 | opened).to_bytes(8, "little") + tail
+    return marks, head, opening
+
+
+def _checksum(text: bytes, end: int, marks: Sequence[int], seed: int) -> bytes:
+    """Return the checksum of the first `end` bytes of a text with these marks."""
+    count = bisect_left(LENGTHS, end)  # marks of fewer bytes
+    if count:
+        checksum = xxh3_64_intdigest(text[LENGTHS[count - 1] : end], marks[count - 1])
+    else:
+        checksum = xxh3_64_intdigest(text[:end], seed)
+    return checksum.to_bytes(8, "little")
 
 
 def marks_of(text: bytes, value: int) -> list[int]:
@@ -136,7 +139,7 @@ def marks_of(text: bytes, value: int) -> list[int]:
     # The last byte closes the list: the next turn has a comma in its place.
     marks = []
     for piece in _SPLIT[bisect_left(LENGTHS, len(text))](text):
-        value = crc32(piece, value)
+        value = xxh3_64_intdigest(piece, value)
         marks.append(value)
     return marks
 

@@ -1,10 +1,10 @@
 import json
 from itertools import pairwise
 from random import Random
-from zlib import crc32
 
 import msgspec
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from gateway.dialects.prompt_fields import decode_prompt
 from gateway.routing.affinity import prompts
@@ -13,6 +13,7 @@ from gateway.routing.affinity.prompts import (
     MAX_BYTES,
     count_marks,
     read_beginning,
+    read_opening,
     session_in,
     session_of,
     size_of,
@@ -112,9 +113,9 @@ def test_of_a_body_of_10_mb_128_kib_are_hashed(monkeypatch):
 
     def counting(data, value=0):
         hashed.append(len(data))
-        return crc32(data, value)
+        return xxh3_64_intdigest(data, value)
 
-    monkeypatch.setattr(prompts, "crc32", counting)
+    monkeypatch.setattr(prompts, "xxh3_64_intdigest", counting)
     beginning(chat("s" * 10_000_000, "q", tools=["t" * 50_000], system="y" * 100_000))
     assert sum(hashed) <= MAX_BYTES + LENGTHS[0]
 
@@ -161,6 +162,15 @@ def test_the_opening_of_a_text_is_its_beginning():
 
     assert opening(complete("x" * 600)) == opening(complete("x" * 600 + "more"))
     assert opening(complete("x" * 600)) != opening(complete("y" * 600))
+
+
+@pytest.mark.parametrize("tools", [0, 100, 700, 200_000])
+def test_the_opening_is_the_same_without_the_marks(tools):
+    """Of a first message around each length of a mark, at the end of the body and with more behind it."""
+    for size in (10, *(length + more for length in LENGTHS for more in (-61, -60, -59, 0))):
+        for texts in ((), ("answer", "and?")):
+            fields = decode_prompt(chat("s" * size, "q", *texts, tools=["t" * tools] if tools else []))
+            assert read_opening(fields) == read_beginning(fields)[2]
 
 
 # Sessions
