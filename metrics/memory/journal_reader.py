@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -34,7 +35,7 @@ class Part:
         fold = Fold(zone).add_all(batch.entries)
         if batch.damaged:
             fold.others[DAMAGED] += batch.damaged
-        return cls(batch, fold, sum(isinstance(entry, RequestRecord) for entry in batch.entries))
+        return cls(batch, fold, sum(map(isinstance, batch.entries, repeat(RequestRecord))))
 
 
 PartKey = tuple[str, Position, ZoneInfo]  # writer, start

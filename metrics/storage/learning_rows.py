@@ -5,7 +5,7 @@ nor ROUTERDASH_HISTORY changes what is learned, and a restart finds the samples 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
@@ -15,6 +15,7 @@ from django.db import connection
 
 from gateway.ipc.record import RequestRecord
 from metrics import sql
+from metrics.counting.fold import Fold
 from metrics.counting.speeds import AnySample, current
 from metrics.learning.from_records import has_loaded, is_learnable, length_sample, load_sample, speed_sample
 from metrics.learning.packed_windows import PackedWindows
@@ -70,34 +71,68 @@ class ChangedWindows:
         self.loads |= other.loads
 
 
-def write(cursor: Any, entries: Iterable[RequestRecord]) -> ChangedWindows:
-    """Merge the samples of records into the stored ones, inside a transaction, and return what has changed.
+def write(cursor: Any, fold: Fold) -> ChangedWindows:
+    """Merge the samples of a fold's records into the stored ones, inside a transaction, and return what has changed.
 
     Costs next to nothing for records that adaptive routing did not decide.
     """
-    by_speed: dict[WindowKey, list[RequestRecord]] = {}
-    by_length: dict[LengthKey, list[RequestRecord]] = {}
-    by_load: dict[LoadKey, list[RequestRecord]] = {}
-    for entry in entries:
-        if is_learnable(entry):
-            model = _storable(entry.model)
-            key = (_storable(entry.attempts[-1].endpoint_id), _served(entry), _storable(entry.kind))
-            by_speed.setdefault(key, []).append(entry)
-            by_length.setdefault((model, ""), []).append(entry)
-            if entry.api_key_id:
-                by_length.setdefault((model, _storable(entry.api_key_id)), []).append(entry)
-        elif has_loaded(entry):
-            of_load = (_storable(entry.attempts[-1].endpoint_id), _served(entry))
-            by_load.setdefault(of_load, []).append(entry)
+    found = _ByWindow()
+    for _, group, _ in fold.groups:
+        found.add_group(group)
+    for entry in fold.ungrouped:
+        found.add(entry)
+    by_speed = found.speeds
     speeds = _samples(by_speed, speed_sample)
-    lengths = _samples(by_length, _once(length_sample))  # most records are in two windows
+    lengths = _samples(found.lengths, _once(length_sample))  # most records are in two windows
     _WRITE_SPEEDS.write(cursor, _merged(cursor, SPEEDS, SPEED_KEYS, speeds))
-    loads = _samples(by_load, load_sample)
+    loads = _samples(found.loads, load_sample)
     _WRITE_LENGTHS.write(cursor, _merged(cursor, LENGTHS, LENGTH_KEYS, lengths))
     if loads:
         _WRITE_LOADS.write(cursor, _merged(cursor, LOADS, LOAD_KEYS, loads))
     past_rows.write(cursor, {key: _of_past(of_key, speeds.get(key, [])) for key, of_key in by_speed.items()})
     return ChangedWindows(set(speeds), set(lengths), set(loads))
+
+
+class _ByWindow:
+    """Records that teach something, by the key of each window that they belong to."""
+
+    def __init__(self) -> None:
+        self.speeds: dict[WindowKey, list[RequestRecord]] = {}
+        self.lengths: dict[LengthKey, list[RequestRecord]] = {}
+        self.loads: dict[LoadKey, list[RequestRecord]] = {}
+
+    def add_group(self, entries: list[RequestRecord]) -> None:
+        """Add successful requests with one attempt, of a group in the fold."""
+        # The condition of `is_learnable`, without a call for each entry.
+        learnable = [
+            entry for entry in entries if (work := entry.attempts[0].work) is not None and not work.is_cold
+        ]
+        if learnable:
+            self._extend(learnable)
+        if len(learnable) < len(entries):
+            for entry in entries:
+                if not is_learnable(entry) and has_loaded(entry):
+                    self._add_load(entry)
+
+    def add(self, entry: RequestRecord) -> None:
+        if is_learnable(entry):
+            self._extend([entry])
+        elif has_loaded(entry):
+            self._add_load(entry)
+
+    def _extend(self, entries: list[RequestRecord]) -> None:
+        """Add learnable records with the same endpoint, model, kind and API key."""
+        first = entries[0]
+        model = _storable(first.model)
+        key = (_storable(first.attempts[-1].endpoint_id), _served(first), _storable(first.kind))
+        self.speeds.setdefault(key, []).extend(entries)
+        self.lengths.setdefault((model, ""), []).extend(entries)
+        if first.api_key_id:
+            self.lengths.setdefault((model, _storable(first.api_key_id)), []).extend(entries)
+
+    def _add_load(self, entry: RequestRecord) -> None:
+        key = (_storable(entry.attempts[-1].endpoint_id), _served(entry))
+        self.loads.setdefault(key, []).append(entry)
 
 
 def _served(entry: RequestRecord) -> str:

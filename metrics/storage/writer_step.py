@@ -128,7 +128,7 @@ def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:
     rollups.upsert_key_use(cursor, fold)
     TOTALS.write(cursor, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
     WRITE_AVERAGE.write(cursor, _averages(cursor, fold.samples))
-    return learning_rows.write(cursor, fold.counted)
+    return learning_rows.write(cursor, fold)
 
 
 def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator[tuple[Any, ...]]:

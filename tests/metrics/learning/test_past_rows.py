@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from endpoints.models import Endpoint
 from gateway.base.request_kinds import CHAT
 from gateway.ipc.record import RequestRecord
+from metrics.counting.fold import Fold
 from metrics.learning.from_records import speed_sample
 from metrics.learning.past import HOUR_US, PER_SLOT, PastSample, hour_of, past_sample, thinned
 from metrics.learning.slowdown import JUDGED_HOURS, PER_HOUR, STORED_HOURS, reference_samples
@@ -16,7 +17,7 @@ from metrics.models import PastSpeeds
 from metrics.storage import learning_rows, past_rows
 from tests.metrics.learning.work import answered
 from tests.metrics.records import A, request
-from tests.metrics.world import World
+from tests.metrics.world import UTC_ZONE, World
 
 pytestmark = pytest.mark.django_db
 
@@ -39,7 +40,7 @@ def samples(entries: list[RequestRecord]) -> list[PastSample]:
 
 def write(entries: list[RequestRecord]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
-        learning_rows.write(cursor, entries)
+        learning_rows.write(cursor, Fold(UTC_ZONE).add_all(entries))
 
 
 def test_samples_are_stored_by_hour(world: World, endpoints: tuple[Endpoint, ...]) -> None:
@@ -63,6 +64,22 @@ def test_any_batches_in_any_order_store_the_same(db: None) -> None:
     for at in range(0, len(shuffled), 77):
         write(shuffled[at : at + 99])
     assert past_rows.read(KEY, 0, HOUR) == expected
+
+
+def test_a_large_batch_within_ten_minutes_is_thinned(db: None) -> None:
+    entries = records(900, 1000)
+    write(entries)
+    expected = past_rows.read(KEY, 0, HOUR)
+    assert expected == thinned(samples(entries))
+    assert len(expected) == PER_SLOT
+
+
+def test_a_large_batch_of_which_little_can_be_learned_is_thinned(db: None) -> None:
+    entries = records(900, 1000)
+    teaching = [entry for entry in entries if entry.output_tokens is not None]
+    entries = [entry for entry in entries if entry.output_tokens is None or entry in teaching[:9]]
+    write(entries)
+    assert past_rows.read(KEY, 0, HOUR) == thinned(samples(entries))
 
 
 def test_damaged_rows_begin_again(db: None) -> None:

@@ -9,13 +9,14 @@ from msgspec import structs
 
 from endpoints.models import Endpoint
 from gateway.ipc.record import RequestRecord
+from metrics.counting.fold import Fold
 from metrics.learning.from_records import load_sample, speed_sample
 from metrics.learning.samples import WINDOW, unpack_speeds
 from metrics.models import LengthWindow, LoadWindow, SpeedWindow
 from metrics.storage import learning_rows
 from tests.metrics.learning.work import answered
 from tests.metrics.records import AT, KEY, A, B, request
-from tests.metrics.world import World
+from tests.metrics.world import UTC_ZONE, World
 
 pytestmark = pytest.mark.django_db
 
@@ -33,6 +34,10 @@ def records(count: int) -> list[RequestRecord]:
         )
         for at in range(count)
     ]
+
+
+def folded(entries: list[RequestRecord]) -> Fold:
+    return Fold(UTC_ZONE).add_all(entries)
 
 
 def stored() -> list[object]:
@@ -83,7 +88,7 @@ def test_the_order_of_journals_has_no_effect(world: World, endpoints: tuple[Endp
     shuffled = random.Random(5).sample(entries, len(entries))
     for at in range(0, len(shuffled), 77):
         with transaction.atomic(), connection.cursor() as cursor:
-            learning_rows.write(cursor, shuffled[at : at + 99])
+            learning_rows.write(cursor, folded(shuffled[at : at + 99]))
     assert stored() == expected
 
 
@@ -93,13 +98,13 @@ def test_a_large_batch_keeps_the_samples_that_small_ones_keep(world: World, endp
     entries = [answered(ago=float(at // 40), output_tokens=None if at % 3 == 0 else at) for at in range(900)]
     entries += [answered(ago=ahead - at) for at in range(300)]
     with transaction.atomic(), connection.cursor() as cursor:
-        learning_rows.write(cursor, entries)
+        learning_rows.write(cursor, folded(entries))
     expected = stored()
     SpeedWindow.objects.all().delete()
     LengthWindow.objects.all().delete()
     for at in range(0, len(entries), 50):
         with transaction.atomic(), connection.cursor() as cursor:
-            learning_rows.write(cursor, entries[at : at + 50])
+            learning_rows.write(cursor, folded(entries[at : at + 50]))
     assert stored() == expected
     assert len(unpack_speeds(bytes(SpeedWindow.objects.get().samples))) == 2 * WINDOW
 
