@@ -1,7 +1,7 @@
 """Bulk access to tables: many rows by key in one query, upserts of many rows, grouped inserts of many similar rows."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import chain
@@ -104,14 +104,25 @@ class Upsert:
 
     def _write_some(self, cursor: Any, rows: list[tuple[Any, ...]]) -> None:
         """Write the rows in statements of ROWS_PER_UPSERT rows, and the last ones in statements of one row."""
-        end = len(rows) - len(rows) % ROWS_PER_UPSERT if connection.vendor == "sqlite" else 0
-        if end:
-            starts = range(0, end, ROWS_PER_UPSERT)
-            several = [tuple(chain.from_iterable(rows[at : at + ROWS_PER_UPSERT])) for at in starts]
-            values = ", ".join([sql.placeholders(len(self.columns))] * ROWS_PER_UPSERT)
-            cursor.executemany(self._upsert(source=f"VALUES {values}"), several)
-        if end < len(rows):
-            cursor.executemany(self._upsert(), rows[end:])
+        if connection.vendor != "sqlite":
+            cursor.executemany(self._upsert(), rows)
+            return
+        end = len(rows) - len(rows) % ROWS_PER_UPSERT
+        # Without Django's cursor, which looks for parameters in the text each time.
+        with connection.wrap_database_errors:
+            if end:
+                starts = range(0, end, ROWS_PER_UPSERT)
+                several = [tuple(chain.from_iterable(rows[at : at + ROWS_PER_UPSERT])) for at in starts]
+                statement = _for_sqlite(self._upsert, len(self.columns), ROWS_PER_UPSERT)
+                connection.connection.executemany(statement, several)
+            if end < len(rows):
+                connection.connection.executemany(_for_sqlite(self._upsert, len(self.columns), 1), rows[end:])
+
+
+@lru_cache(maxsize=256)
+def _for_sqlite(upsert: Callable[..., str], columns: int, count: int) -> str:
+    """Return the statement for `count` rows with so many columns."""
+    return upsert(source=f"VALUES {', '.join([sql.placeholders(columns)] * count)}").replace("%s", "?")
 
 
 @lru_cache(maxsize=64)

@@ -104,9 +104,7 @@ class _ByWindow:
     def add_group(self, entries: list[RequestRecord]) -> None:
         """Add successful requests with one attempt, of a group in the fold."""
         # The condition of `is_learnable`, without a call for each entry.
-        learnable = [
-            entry for entry in entries if (work := entry.attempts[0].work) is not None and not work.is_cold
-        ]
+        learnable = [entry for entry in entries if (work := entry.attempts[0].work) is not None and not work.is_cold]
         if learnable:
             self._extend(learnable)
         if len(learnable) < len(entries):
