@@ -279,6 +279,11 @@ class Fold:
         sums.duration_ms += sum([round(duration_us / 1000) or 1 for duration_us in durations])  # as `milliseconds`
         sums.entries += entries
 
+    @property
+    def alike(self) -> list[list[RequestRecord]]:
+        """All counted requests, in lists with the same minute, endpoint, model, kind, API key and client address."""
+        return [*[group for _, group, _ in self.groups], *[[entry] for entry in self.ungrouped]]
+
     @cached_property
     def models(self) -> dict[DailyKey, Cell]:
         """Cells summed by endpoint, model, local date and kind. Cells of one part only are shared: do not change them.

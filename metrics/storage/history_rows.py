@@ -21,7 +21,7 @@ from gateway.prices.counts import MAX_TOKENS, part_of, plausible
 from gateway.routing.balancer import ONLY
 from metrics.counting.costs import NO_COSTS
 from metrics.counting.plausibility import NO_ENDPOINT
-from metrics.counting.stored_attempt import StoredAttempt
+from metrics.counting.stored_attempt import StoredAttempt, UsualAttempt
 from metrics.counting.token_details import has_details
 from metrics.storage.bulk import Columns, Group
 from metrics.storage.database import storable
@@ -75,6 +75,7 @@ COLUMNS = Columns(
     copies={"timestamp": "completed_at"},
 )  # fmt: skip
 
+NO_COST = None, None, None
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,7 +91,7 @@ NO_ENDPOINT_NAME = EndpointName("N/A", "0.0.0.0")  # noqa: S104
 
 
 def rows(
-    entries: Iterable[RequestRecord],
+    alike: Iterable[Sequence[RequestRecord]],
     endpoint_name: Callable[[str], EndpointName],
     *,
     successes: bool = True,
@@ -98,28 +99,44 @@ def rows(
 ) -> list[Group]:
     """Return the rows of all requests that were not rejected, without `successes` only of failed ones.
 
-    `costs` has the costs of requests by their id.
+    `alike` has requests in sequences with the same kind, model, outcome and endpoint. `costs` has the costs of requests
+    by their id.
     """
     groups: dict[tuple[Any, ...], Group] = {}
     names: dict[str | None, EndpointName] = {None: NO_ENDPOINT_NAME}
-    at_second = -1
-    for entry in entries:
-        outcome = entry.outcome
+    for entries in alike:
+        outcome, endpoint_id = entries[0].outcome, entries[0].endpoint_id
         if outcome == record.REJECTED or (outcome == record.OK and not successes):
             continue
-        attempts = entry.attempts
-        # The value of RequestRecord.endpoint_id, without a call.
-        endpoint_id = attempts[-1].endpoint_id if attempts and outcome != record.QUEUE else None
-        # All values that the common columns depend on.
-        key = (
-            entry.kind, entry.model, outcome, entry.status, endpoint_id, entry.error, entry.estimated, entry.streamed,
-            entry.request_id, entry.request_body, entry.response_body, entry.queue_class,
+        if endpoint_id is not None and endpoint_id not in names:
+            names[endpoint_id] = endpoint_name(endpoint_id)
+        _add_rows(groups, entries, endpoint_id, names[endpoint_id], costs)
+    return list(groups.values())
+
+
+def _add_rows(
+    groups: dict[tuple[Any, ...], Group],
+    entries: Sequence[RequestRecord],
+    endpoint_id: str | None,
+    name: EndpointName,
+    costs: Mapping[str, RequestCost],
+) -> None:
+    same = (entries[0].kind, entries[0].model, entries[0].outcome, endpoint_id)
+    differing: tuple[Any, ...] | None = None
+    at_second = -1
+    for entry in entries:
+        # All other values that the common columns depend on.
+        values = (
+            entry.status, entry.error, entry.estimated, entry.streamed, entry.request_id, entry.request_body,
+            entry.response_body, entry.queue_class,
         )  # fmt: skip
-        group = groups.get(key)
-        if group is None:
-            if endpoint_id is not None and endpoint_id not in names:
-                names[endpoint_id] = endpoint_name(endpoint_id)
-            group = groups[key] = (_common_values(entry, endpoint_id, names[endpoint_id]), [])
+        if values != differing:
+            differing = values
+            key = (*same, *values)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = (_common_values(entry, endpoint_id, name), [])
+            append = group[1].append
         second, rest = divmod(entry.completed_us, 1_000_000)
         if second != at_second:
             at_second, shown = second, _second(second)
@@ -129,24 +146,24 @@ def rows(
             tokens_in = None
         if tokens_out is not None and not 0 <= tokens_out <= MAX_TOKENS:
             tokens_out = None
-        group[1].append(
+        request_id, duration_us = entry.id, entry.duration_us
+        append(
             (
-                entry.id,
+                request_id,
                 f"{shown}.{rest:06d}+00:00",  # the format of `endpoints.fields.iso`
                 entry.client_ip,
-                round(entry.duration_us / 1000) or 1,  # as `milliseconds`
+                round(duration_us / 1000) or 1,  # as `milliseconds`
                 tokens_in,
                 tokens_out,
                 None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
                 entry.api_key_id,
-                entry.duration_us,
+                duration_us,
                 entry.first_token_us,
-                _attempts(entry, costs.get(entry.id)),
+                _attempts(entry, costs.get(request_id)),
                 entry.queue_us,
                 entry.conversation,
             )
         )
-    return list(groups.values())
 
 
 def _common_values(entry: RequestRecord, endpoint_id: str | None, name: EndpointName) -> tuple[Any, ...]:
@@ -189,7 +206,43 @@ def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
     """Return the attempts as a JSON list of objects (StoredAttempt). The last one has what is known of the response."""
     attempts = entry.attempts
     if len(attempts) == 1:
-        return attempts_text((_stored(attempts[0], entry, cost),))
+        (only,) = attempts
+        if (
+            (only.reason == ONLY or not only.scores)
+            and only.error is None
+            and only.said is None
+            and only.served is None
+            and only.canonical is None
+            and not only.step
+            and entry.reasoning_tokens is None
+            and entry.cache_write_tokens is None
+            and not entry.left_steps
+            and entry.long_write_tokens is None
+            and entry.service_tier is None
+            and entry.images is None
+            and entry.audio_ms is None
+        ):
+            price_id, currency, amount = cost or NO_COST
+            usual = UsualAttempt(
+                only.endpoint_id,
+                only.outcome,
+                only.status,
+                only.duration_us,
+                only.at_us,
+                only.reason,
+                dict(only.costs),
+                only.work,
+                only.connect_us,
+                None if entry.cached_tokens is None else part_of(entry.cached_tokens, entry.input_tokens),
+                entry.body_bytes,
+                entry.finish_reason,
+                amount,
+                currency,
+                price_id,
+            )
+            text = _encode((usual,)).decode()
+            return _json_body(text) if "\\u" in text else text
+        return attempts_text((_stored(only, entry, cost),))
     stored = [_stored(attempt, None, None) for attempt in attempts[:-1]]
     if attempts:
         stored.append(_stored(attempts[-1], entry, cost))

@@ -324,9 +324,7 @@ class DatabaseWriter:
         return costs_of(fold, cost_rows.pricing())
 
     def _insert_history(self, cursor: Any, fold: Fold, costs: Costs) -> None:
-        groups = history_rows.rows(
-            fold.counted, self._endpoint_name, successes=self._history == "all", costs=costs.by_id
-        )
+        groups = history_rows.rows(fold.alike, self._endpoint_name, successes=self._history == "all", costs=costs.by_id)
         bulk.insert(cursor, HISTORY, history_rows.COLUMNS, groups)
 
     def _accepts(self, entry: record.Entry) -> bool:

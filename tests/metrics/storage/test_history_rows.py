@@ -5,11 +5,17 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.ipc import record
-from gateway.ipc.record import RequestRecord
+from gateway.ipc.record import RequestRecord, Work
+from gateway.prices.costs import RequestCost
+from gateway.routing.balancer import LEAST, ONLY
+from metrics.counting.fold import Fold
+from metrics.storage import history_rows
 from metrics.storage.history_rows import COLUMNS, EndpointName, rows
 from tests.metrics.records import AT, ENDED, KEY, A, B, attempt, request
+from tests.metrics.world import UTC_ZONE
 
 
 def place(endpoint_id: str) -> EndpointName:
@@ -20,9 +26,13 @@ def whole(entries: list[RequestRecord]) -> list[dict[str, Any]]:
     """Return each row, created alone, by columns."""
     return [
         dict(zip((*COLUMNS.common, *COLUMNS.own), (*common, *row), strict=True))
-        for common, own in rows(entries, place)
+        for common, own in rows(alike(entries), place)
         for row in own
     ]
+
+
+def alike(entries: list[RequestRecord]) -> list[list[RequestRecord]]:
+    return Fold(UTC_ZONE).add_all(entries).alike
 
 
 def counted(found: list[dict[str, Any]]) -> Counter[str]:
@@ -69,9 +79,52 @@ def test_rows_equal_those_created_one_by_one(entries: list[RequestRecord]) -> No
     assert len(alone) == sum(entry.outcome != record.REJECTED for entry in entries)
 
 
+WORK = Work(9, 8, 7, 0, 5, 4, 3, 2, was_idle=True)
+
+
+RARE_FACTS = st.fixed_dictionaries({
+    "cached_tokens": numbers,
+    "body_bytes": st.sampled_from((0, 5)),
+    "finish_reason": st.sampled_from((None, "stop")),
+}) | st.fixed_dictionaries({}, optional={
+    "reasoning_tokens": st.sampled_from((0, 5)),
+    "cache_write_tokens": st.just(5),
+    "left_steps": st.just(((1, "a"),)),
+    "long_write_tokens": st.just(5),
+    "service_tier": st.just("flex"),
+    "images": st.just(1),
+    "audio_ms": st.just(1),
+})  # fmt: skip
+OF_ATTEMPT = st.fixed_dictionaries({
+    "reason": st.sampled_from((ONLY, LEAST, "", "\0")),
+    "work": st.sampled_from((None, WORK)),
+    "costs": st.sampled_from(((), ((A, 1), ("\0", 0)))),
+    "at_us": st.sampled_from((0, 9)),
+    "connect_us": st.sampled_from((None, 0, 9)),
+}, optional={
+    "scores": st.just(((A, 1), (B, 0))),
+    "error": texts,
+    "said": st.just("no"),
+    "served": st.just("a"),
+    "canonical": st.just("b"),
+    "step": st.just(2),
+})  # fmt: skip
+COSTS = st.sampled_from((None, (3, "USD", 17), (-1, "EUR", 0)))
+
+
+@given(any_request(), COSTS, RARE_FACTS, OF_ATTEMPT)
+def test_a_usual_attempt_is_stored_as_any_other(
+    entry: RequestRecord, cost: RequestCost | None, facts: dict[str, Any], of_attempt: dict[str, Any]
+) -> None:
+    """An attempt without rare facts is written by a shorter way."""
+    tried = structs.replace(attempt(), **of_attempt)
+    entry = structs.replace(entry, attempts=(tried,), **facts)
+    assert history_rows._attempts(entry, cost) == history_rows.attempts_text([history_rows._stored(tried, entry, cost)])
+
+
 def test_similar_requests_are_one_group() -> None:
     entries = [request(output_tokens=number, ago=number) for number in range(5)]
-    ((common, own),) = rows(entries, place)
+    ((common, own),) = rows(alike(entries), place)
     assert len(common) == len(COLUMNS.common)
     assert [row[0] for row in own] == [entry.id for entry in entries]
 
@@ -89,5 +142,5 @@ def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
 
 def test_without_successes_the_other_rows_remain() -> None:
     entries = [request(), request(record.FAILED), request(record.REJECTED), request(record.CANCELLED)]
-    found = rows(entries, place, successes=False)
+    found = rows(alike(entries), place, successes=False)
     assert sorted(own[0][0] for _, own in found) == sorted([entries[1].id, entries[3].id])
