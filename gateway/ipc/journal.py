@@ -29,6 +29,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -197,6 +198,24 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
 
     Return the number of bytes that the valid frames use, and whether the limit was reached.
     """
+    segment, offset = batch.position
+    entries, starts = batch.entries, batch.starts
+    found = list(islice(frames(data), max(1, limit - len(entries))))
+    try:
+        decoded = list(map(decode, [payload for _, _, payload in found]))
+    except msgspec.DecodeError:
+        return _read_damaged_frames(data, batch, limit)
+    entries += decoded
+    starts += [(segment, offset + start) for start, _, _ in found]
+    used = found[-1][1] if found else 0
+    good = sum([end - start for start, end, _ in found])
+    batch.size += good
+    batch.damaged += used - good
+    return used, len(entries) >= limit
+
+
+def _read_damaged_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
+    """Do the same where an entry cannot be decoded, which is skipped."""
     used = good = 0
     segment, offset = batch.position
     entries, starts = batch.entries, batch.starts

@@ -33,10 +33,11 @@ def count(totals: Counter[str], entries: Iterable[RequestRecord]) -> None:
         attempts = entry.attempts
         if not attempts or (work := (last := attempts[-1]).work) is None:
             continue
-        for attempt in attempts:
-            reason = attempt.reason
-            chosen[reason] = chosen.get(reason, 0) + 1
-        if last.reason == adaptive.WAITED and 0 <= (entry.queue_us or 0) <= MAX_DURATION_US:
+        reason = last.reason
+        chosen[reason] = chosen.get(reason, 0) + 1
+        for attempt in attempts[:-1] if len(attempts) > 1 else ():
+            chosen[attempt.reason] = chosen.get(attempt.reason, 0) + 1
+        if reason == adaptive.WAITED and 0 <= (entry.queue_us or 0) <= MAX_DURATION_US:
             totals[LATE_US] += entry.queue_us or 0
         if work.is_cold:
             totals[COLD_LOADS] += 1

@@ -34,7 +34,7 @@ from metrics.counting.cells import (
     SpeedSums,
     local_date,
 )
-from metrics.counting.plausibility import NO_ENDPOINT, is_countable
+from metrics.counting.plausibility import MAX_COMPLETED_US, MAX_DURATION_US, NO_ENDPOINT, are_ids, is_countable
 from metrics.counting.speeds import Sample, SpeedKey
 from metrics.counting.token_details import DETAIL_COLUMNS, details_of, has_details
 from metrics.counting.totals import (
@@ -98,31 +98,14 @@ class Fold:
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         """Count the entries and return this fold. Successful requests with one attempt are counted in groups."""
-        groups: dict[GroupKey, list[RequestRecord]] = {}
-        before = len(self.counted)
+        requests: list[RequestRecord] = []
         for entry in entries:
             if isinstance(entry, RequestRecord):
-                if not is_countable(entry):
-                    log.error("record %r has impossible values and is set aside", entry.id[:40])
-                    self.others[UNRECORDED] += 1
-                    continue
-                self.counted.append(entry)
-                attempts = entry.attempts
-                if entry.outcome == record.OK and len(attempts) == 1 and (only := attempts[0]).outcome == record.OK:
-                    key = (
-                        entry.completed_us // MINUTE_US, only.endpoint_id, entry.model, entry.kind,
-                        entry.api_key_id or "", entry.client_ip, only.served, only.canonical, only.step,
-                    )  # fmt: skip
-                    group = groups.get(key)
-                    if group is None:
-                        groups[key] = [entry]
-                    else:
-                        group.append(entry)
-                else:
-                    self.ungrouped.append(entry)
-                    self._add(entry)
+                requests.append(entry)
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
+        before = len(self.counted)
+        groups = self._add_to_groups(requests)
         for key, group in groups.items():
             tokens = None
             if len(group) == 1:
@@ -132,6 +115,42 @@ class Fold:
             self.groups.append((key, group, tokens))
         choices.count(self.others, self.counted[before:])
         return self
+
+    def _add_to_groups(self, requests: list[RequestRecord]) -> dict[GroupKey, list[RequestRecord]]:
+        """Note countable requests, count all but the successful ones with one attempt, and return these."""
+        groups: dict[GroupKey, list[RequestRecord]] = {}
+        have_ids, counted = are_ids([entry.id for entry in requests]), self.counted
+        for entry in requests:
+            attempts, completed_us, first_us = entry.attempts, entry.completed_us, entry.first_token_us
+            if (
+                entry.outcome == record.OK
+                and len(attempts) == 1
+                and (only := attempts[0]).outcome == record.OK
+                # The condition of `is_countable`, without a call for each entry.
+                and have_ids
+                and 0 <= only.duration_us <= MAX_DURATION_US
+                and 0 <= entry.duration_us <= MAX_DURATION_US
+                and 0 <= completed_us < MAX_COMPLETED_US
+                and (first_us is None or 0 <= first_us <= MAX_DURATION_US)
+            ):
+                key = (
+                    completed_us // MINUTE_US, only.endpoint_id, entry.model, entry.kind, entry.api_key_id or "",
+                    entry.client_ip, only.served, only.canonical, only.step,
+                )  # fmt: skip
+                group = groups.get(key)
+                if group is None:
+                    groups[key] = [entry]
+                else:
+                    group.append(entry)
+            elif is_countable(entry):
+                self.ungrouped.append(entry)
+                self._add(entry)
+            else:
+                log.error("record %r has impossible values and is set aside", entry.id[:40])
+                self.others[UNRECORDED] += 1
+                continue
+            counted.append(entry)
+        return groups
 
     def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> tuple[int, int] | None:
         """Count successful requests of one key at once, with the same result as `_add` for each of them.
