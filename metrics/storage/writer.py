@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.15
 BUSY_RECORDS = 20  # from this batch size on, a longer pause pays off: the next batch grows
 BUSY_PAUSE_SECONDS = 0.5
+LOADED_RECORDS = 500  # likewise: a batch costs as much as a hundred records by itself
+LOADED_PAUSE_SECONDS = 1.0
 IDLE_PAUSE_SECONDS = 1.0  # after a step without records; the first record ends it
 MAX_BACKOFF_SECONDS = 2.0
 ID_CHUNK = 500  # ids in one query
@@ -116,7 +118,10 @@ class DatabaseWriter:
         self._is_idle = written is not None and not written.moves
         if self._is_idle:
             return IDLE_PAUSE_SECONDS
-        return BUSY_PAUSE_SECONDS if written is not None and written.records >= BUSY_RECORDS else backoff
+        records = 0 if written is None else written.records
+        if records >= LOADED_RECORDS:
+            return LOADED_PAUSE_SECONDS
+        return BUSY_PAUSE_SECONDS if records >= BUSY_RECORDS else backoff
 
     def finish(self) -> None:
         """Write all waiting records. Stops at the first error, because the database may be away at shutdown too."""

@@ -65,6 +65,8 @@ POLL_SECONDS = 0.25  # between two looks at what needs no database
 SETTLE_SECONDS = 0.05  # from a signal to a look: control has published its own changes then, so that a look is short
 LOOK_SECONDS = 1.0  # between two looks at the database without a signal
 TICK_SECONDS = 0.1
+LOADED_RECORDS = 100  # from so many new ones on, a longer pause pays off while nobody watches
+LOADED_TICK_SECONDS = 0.25
 REST_TICK_SECONDS = 0.5
 QUIET_SECONDS = 5.0
 SESSIONS_SECONDS = 1.0
@@ -289,11 +291,13 @@ class Control:
 
     async def _tick(self) -> None:
         """Fold new records, publish them to open pages, and queue model syncs that wait."""
+        new_records = 0
         while True:
-            await asyncio.sleep(self._tick_seconds())
+            await asyncio.sleep(self._tick_seconds(new_records))
+            new_records = 0
             try:
                 if runtime.follower.has_news():
-                    await asyncio.to_thread(runtime.follower.catch_up)
+                    new_records = await asyncio.to_thread(runtime.follower.catch_up)
                 self.writer.wake_if_batch_waits()
                 self._syncs.continue_waiting()
                 self._gauge()
@@ -301,10 +305,13 @@ class Control:
             except Exception:
                 log.exception("folding or publishing of records failed; the next attempt follows")
 
-    def _tick_seconds(self) -> float:
-        """Return the pause before the next tick: a longer one while no page is open and no request has ended lately."""
-        is_quiet = time.time() - runtime.follower.last_record_at > QUIET_SECONDS
-        return REST_TICK_SECONDS if is_quiet and not hub.has_listeners else TICK_SECONDS
+    def _tick_seconds(self, new_records: int) -> float:
+        """Return the pause before the next tick: a longer one while no page is open and no request, or many, end."""
+        if hub.has_listeners:
+            return TICK_SECONDS
+        if time.time() - runtime.follower.last_record_at > QUIET_SECONDS:
+            return REST_TICK_SECONDS
+        return LOADED_TICK_SECONDS if new_records >= LOADED_RECORDS else TICK_SECONDS
 
     async def _maintain_sessions(self) -> None:
         """End expired sessions, write the times of last use, and load a new secret key."""

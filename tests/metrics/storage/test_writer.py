@@ -23,6 +23,7 @@ from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import (
     BUSY_PAUSE_SECONDS,
     IDLE_PAUSE_SECONDS,
+    LOADED_PAUSE_SECONDS,
     MAX_BACKOFF_SECONDS,
     PAUSE_SECONDS,
     DatabaseWriter,
@@ -712,6 +713,9 @@ def test_batches_grow_under_load(world: World, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(writer_module, "BUSY_RECORDS", 3)
     world.gateway(*[request() for _ in range(3)])
     assert run(world, lambda: True, 2) == [BUSY_PAUSE_SECONDS, IDLE_PAUSE_SECONDS]
+    monkeypatch.setattr(writer_module, "LOADED_RECORDS", 4)
+    world.gateway(*[request() for _ in range(4)])
+    assert run(world, lambda: True, 2) == [LOADED_PAUSE_SECONDS, IDLE_PAUSE_SECONDS]
 
 
 @pytest.mark.django_db(transaction=True)

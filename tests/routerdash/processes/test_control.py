@@ -22,12 +22,14 @@ from gateway.base.config import Config, load
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
 from gateway.registry.writer import RegistryWriter
+from metrics.api.event_stream import Hub
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
 from metrics.storage import seeding
 from metrics.storage.database import database_id
 from metrics.storage.history_rows import EndpointName
+from routerdash.processes import control as control_module
 from routerdash.processes import data_directory
 from routerdash.processes.control import Control
 from tests.access.people import key_for, make_admin, make_user
@@ -346,11 +348,29 @@ def test_load_is_read_periodically(loaded: Control, monkeypatch: pytest.MonkeyPa
     assert (found.in_flight, found.waiting, found.online) == (3, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("new_records", "ago", "watched", "seconds"),
+    [
+        (0, 0.0, False, control_module.TICK_SECONDS),
+        (100, 0.0, False, control_module.LOADED_TICK_SECONDS),
+        (100, 0.0, True, control_module.TICK_SECONDS),
+        (0, 60.0, False, control_module.REST_TICK_SECONDS),
+        (0, 60.0, True, control_module.TICK_SECONDS),
+    ],
+)
+def test_journals_are_read_less_often_while_nobody_watches(
+    loaded: Control, monkeypatch: pytest.MonkeyPatch, new_records: int, ago: float, watched: bool, seconds: float
+) -> None:
+    monkeypatch.setattr(runtime.follower, "last_record_at", time.time() - ago)
+    monkeypatch.setattr(Hub, "has_listeners", watched)
+    assert loaded._tick_seconds(new_records) == seconds
+
+
 def test_model_syncs_that_wait_continue_without_a_check(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     async def tick() -> None:
         continued = asyncio.Event()
         monkeypatch.setattr(loaded._syncs, "continue_waiting", continued.set)
-        monkeypatch.setattr(loaded, "_tick_seconds", lambda: 0.0)
+        monkeypatch.setattr(loaded, "_tick_seconds", lambda new_records: 0.0)
         ticking = asyncio.create_task(loaded._tick())
         try:
             await asyncio.wait_for(continued.wait(), 30)
