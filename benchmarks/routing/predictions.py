@@ -153,7 +153,8 @@ def evaluate(case: Case, requests: int = 2000, seed: int = 1) -> Outcome:
     entries = [record_of(it, case.policy) for it in run.answered()]
     names = (*history_rows.COLUMNS.common, *history_rows.COLUMNS.own)
     rows = []
-    for common, own in history_rows.rows([[it] for it in entries], lambda name: history_rows.EndpointName(name, "")):
+    ((_, groups),) = history_rows.rows([[it] for it in entries], lambda name: history_rows.EndpointName(name, ""))
+    for common, own in groups:
         for values in own:
             row = dict(zip(names, (*common, *values), strict=True))
             rows.append([row[name] for name in COLUMNS])

@@ -23,7 +23,7 @@ from metrics.counting.costs import NO_COSTS
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, UsualAttempt
 from metrics.counting.token_details import has_details
-from metrics.storage.bulk import Columns, Group
+from metrics.storage.bulk import ROWS_PER_STATEMENT, Columns, Group
 from metrics.storage.database import storable
 
 # Names of request kinds in llmlb, which has nine and refuses rows with any other name.
@@ -62,18 +62,19 @@ KINDS = {
     "AnthropicMessages": request_kinds.MESSAGES,
 }
 
-COLUMNS = Columns(
-    common=(
-        "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body",
-        "status", "error_message", "outcome", "status_code", "kind", "tokens_estimated", "streamed", "request_id",
-        "queue_class",
-    ),
-    own=(
-        "id", "completed_at", "client_ip", "duration_ms", "input_tokens", "output_tokens", "total_tokens",
-        "api_key_id", "duration_us", "first_token_us", "attempts", "queue_us", "conversation",
-    ),
-    copies={"timestamp": "completed_at"},
+_COMMON = (
+    "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body", "status",
+    "error_message", "outcome", "status_code", "kind", "tokens_estimated", "streamed", "request_id", "queue_class",
 )  # fmt: skip
+_OWN = (
+    "id", "completed_at", "duration_ms", "input_tokens", "output_tokens", "total_tokens", "duration_us", "attempts",
+    "conversation",
+)  # fmt: skip
+_COPIES = {"timestamp": "completed_at"}
+COLUMNS = Columns(_COMMON, (*_OWN, "client_ip", "api_key_id", "first_token_us", "queue_us"), _COPIES)
+# Of many requests of one client that were no streams and did not wait. What is missing is null.
+PLAIN_COLUMNS = Columns((*_COMMON, "client_ip", "api_key_id"), _OWN, _COPIES)
+MANY = ROWS_PER_STATEMENT[0]
 
 NO_COST = None, None, None
 _encode = msgspec.json.Encoder().encode
@@ -96,22 +97,37 @@ def rows(
     *,
     successes: bool = True,
     costs: Mapping[str, RequestCost] = NO_COSTS,
-) -> list[Group]:
+) -> list[tuple[Columns, list[Group]]]:
     """Return the rows of all requests that were not rejected, without `successes` only of failed ones.
 
-    `alike` has requests in sequences with the same kind, model, outcome and endpoint. `costs` has the costs of requests
-    by their id.
+    `alike` has requests in sequences with the same kind, model, outcome, endpoint, API key and client address. `costs`
+    has the costs of requests by their id.
     """
     groups: dict[tuple[Any, ...], Group] = {}
+    plain: dict[tuple[Any, ...], Group] = {}
     names: dict[str | None, EndpointName] = {None: NO_ENDPOINT_NAME}
     for entries in alike:
-        outcome, endpoint_id = entries[0].outcome, entries[0].endpoint_id
+        first = entries[0]
+        outcome, endpoint_id = first.outcome, first.endpoint_id
         if outcome == record.REJECTED or (outcome == record.OK and not successes):
             continue
         if endpoint_id is not None and endpoint_id not in names:
             names[endpoint_id] = endpoint_name(endpoint_id)
-        _add_rows(groups, entries, endpoint_id, names[endpoint_id], costs)
-    return list(groups.values())
+        if len(entries) >= MANY and _are_plain(entries):
+            client = (first.client_ip, first.api_key_id)
+            _add_rows(plain, entries, endpoint_id, names[endpoint_id], costs, client)
+        else:
+            _add_rows(groups, entries, endpoint_id, names[endpoint_id], costs, None)
+    found = ((COLUMNS, list(groups.values())), (PLAIN_COLUMNS, list(plain.values())))
+    return [(columns, of_columns) for columns, of_columns in found if of_columns]
+
+
+def _are_plain(entries: Sequence[RequestRecord]) -> bool:
+    """Return True if PLAIN_COLUMNS suffice for requests of one client."""
+    key = entries[0].api_key_id
+    if not key and any([entry.api_key_id != key for entry in entries]):  # alike are also those with "" and with None
+        return False
+    return not any([entry.first_token_us is not None or entry.queue_us is not None for entry in entries])
 
 
 def _add_rows(
@@ -120,8 +136,10 @@ def _add_rows(
     endpoint_id: str | None,
     name: EndpointName,
     costs: Mapping[str, RequestCost],
+    client: tuple[str | None, str | None] | None,
 ) -> None:
-    same = (entries[0].kind, entries[0].model, entries[0].outcome, endpoint_id)
+    """Add rows of COLUMNS, or those of PLAIN_COLUMNS for a client."""
+    same = (entries[0].kind, entries[0].model, entries[0].outcome, endpoint_id, client)
     differing: tuple[Any, ...] | None = None
     at_second = -1
     for entry in entries:
@@ -135,7 +153,7 @@ def _add_rows(
             key = (*same, *values)
             group = groups.get(key)
             if group is None:
-                group = groups[key] = (_common_values(entry, endpoint_id, name), [])
+                group = groups[key] = ((*_common_values(entry, endpoint_id, name), *(client or ())), [])
             append = group[1].append
         second, rest = divmod(entry.completed_us, 1_000_000)
         if second != at_second:
@@ -147,27 +165,25 @@ def _add_rows(
         if tokens_out is not None and not 0 <= tokens_out <= MAX_TOKENS:
             tokens_out = None
         request_id, duration_us = entry.id, entry.duration_us
-        append(
-            (
-                request_id,
-                f"{shown}.{rest:06d}+00:00",  # the format of `endpoints.fields.iso`
-                entry.client_ip,
-                round(duration_us / 1000) or 1,  # as `milliseconds`
-                tokens_in,
-                tokens_out,
-                None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
-                entry.api_key_id,
-                duration_us,
-                entry.first_token_us,
-                _attempts(entry, costs.get(request_id)),
-                entry.queue_us,
-                entry.conversation,
-            )
+        row = (
+            request_id,
+            f"{shown}.{rest:06d}+00:00",  # the format of `endpoints.fields.iso`
+            round(duration_us / 1000) or 1,  # as `milliseconds`
+            tokens_in,
+            tokens_out,
+            None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
+            duration_us,
+            _attempts(entry, costs.get(request_id)),
+            entry.conversation,
         )
+        if client is None:
+            append((*row, entry.client_ip, entry.api_key_id, entry.first_token_us, entry.queue_us))
+        else:
+            append(row)
 
 
 def _common_values(entry: RequestRecord, endpoint_id: str | None, name: EndpointName) -> tuple[Any, ...]:
-    """Return the values of COLUMNS.common, in this order."""
+    """Return the values of _COMMON, in this order."""
     model, request_body = _model_and_body(entry.model)
     ok = entry.outcome == record.OK
     return (

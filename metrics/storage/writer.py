@@ -329,8 +329,9 @@ class DatabaseWriter:
         return costs_of(fold, cost_rows.pricing())
 
     def _insert_history(self, cursor: Any, fold: Fold, costs: Costs) -> None:
-        groups = history_rows.rows(fold.alike, self._endpoint_name, successes=self._history == "all", costs=costs.by_id)
-        bulk.insert(cursor, HISTORY, history_rows.COLUMNS, groups)
+        found = history_rows.rows(fold.alike, self._endpoint_name, successes=self._history == "all", costs=costs.by_id)
+        for columns, groups in found:
+            bulk.insert(cursor, HISTORY, columns, groups)
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Return True if the database accepts the row and the sums of an entry. The attempt is rolled back."""

@@ -13,7 +13,7 @@ from gateway.prices.costs import RequestCost
 from gateway.routing.balancer import LEAST, ONLY
 from metrics.counting.fold import Fold
 from metrics.storage import history_rows
-from metrics.storage.history_rows import COLUMNS, EndpointName, rows
+from metrics.storage.history_rows import COLUMNS, MANY, PLAIN_COLUMNS, EndpointName, rows
 from tests.metrics.records import AT, ENDED, KEY, A, B, attempt, request
 from tests.metrics.world import UTC_ZONE
 
@@ -25,8 +25,10 @@ def place(endpoint_id: str) -> EndpointName:
 def whole(entries: list[RequestRecord]) -> list[dict[str, Any]]:
     """Return each row, created alone, by columns."""
     return [
-        dict(zip((*COLUMNS.common, *COLUMNS.own), (*common, *row), strict=True))
-        for common, own in rows(alike(entries), place)
+        dict.fromkeys((*COLUMNS.common, *COLUMNS.own))
+        | dict(zip((*columns.common, *columns.own), (*common, *row), strict=True))
+        for columns, groups in rows(alike(entries), place)
+        for common, own in groups
         for row in own
     ]
 
@@ -124,9 +126,22 @@ def test_a_usual_attempt_is_stored_as_any_other(
 
 def test_similar_requests_are_one_group() -> None:
     entries = [request(output_tokens=number, ago=number) for number in range(5)]
-    ((common, own),) = rows(alike(entries), place)
+    ((_, ((common, own),)),) = rows(alike(entries), place)
     assert len(common) == len(COLUMNS.common)
     assert [row[0] for row in own] == [entry.id for entry in entries]
+
+
+def test_many_plain_requests_of_a_client_are_rows_without_columns_that_are_null() -> None:
+    plain = [request(output_tokens=number, client_ip="192.0.2.7") for number in range(MANY)]
+    others = [*[request(client_ip="192.0.2.8") for _ in range(MANY - 1)], request(record.FAILED)]
+    streams = [request(first_token_us=5, client_ip="192.0.2.9") for _ in range(MANY)]
+    waited = [request(api_key_id=KEY, queue_us=5 if number == 3 else None) for number in range(MANY)]
+    mixed = [request(api_key_id="" if number == 3 else None, client_ip="192.0.2.10") for number in range(MANY)]
+    entries = [*plain, *others, *streams, *waited, *mixed]
+    found = rows(alike(entries), place)
+    assert [columns for columns, _ in found] == [COLUMNS, PLAIN_COLUMNS]
+    assert {row[0] for _, own in found[1][1] for row in own} == {entry.id for entry in plain}
+    assert counted(whole(entries)) == counted([row for entry in entries for row in whole([entry])])
 
 
 def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
@@ -143,4 +158,5 @@ def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
 def test_without_successes_the_other_rows_remain() -> None:
     entries = [request(), request(record.FAILED), request(record.REJECTED), request(record.CANCELLED)]
     found = rows(alike(entries), place, successes=False)
-    assert sorted(own[0][0] for _, own in found) == sorted([entries[1].id, entries[3].id])
+    ((_, groups),) = found
+    assert sorted(own[0][0] for _, own in groups) == sorted([entries[1].id, entries[3].id])
