@@ -295,7 +295,12 @@ class Fold:
         if sums is None:
             sums = self.speed_sums[key] = SpeedSums()
         sums.output_tokens += sum([entry.output_tokens or 0 for entry in entries])
-        sums.duration_ms += sum([round(duration_us / 1000) or 1 for duration_us in durations])  # as `milliseconds`
+        sums.duration_ms += sum(
+            [
+                (duration_us + 499 + (duration_us // 1000 & 1)) // 1000 or 1  # as `milliseconds`
+                for duration_us in durations
+            ]
+        )
         sums.entries += entries
 
     @property

@@ -167,8 +167,8 @@ def _add_rows(
         request_id, duration_us = entry.id, entry.duration_us
         row = (
             request_id,
-            f"{shown}.{rest:06d}+00:00",  # the format of `endpoints.fields.iso`
-            round(duration_us / 1000) or 1,  # as `milliseconds`
+            f"{shown}.{str(1_000_000 + rest)[1:]}+00:00",  # the format of `endpoints.fields.iso`
+            (duration_us + 499 + (duration_us // 1000 & 1)) // 1000 or 1,  # as `milliseconds`
             tokens_in,
             tokens_out,
             None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
@@ -257,7 +257,7 @@ def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
                 price_id,
             )
             text = _encode((usual,)).decode()
-            return _json_body(text) if "\\u" in text else text
+            return _json_body(text) if "\\" in text and "\\u" in text else text
         return attempts_text((_stored(only, entry, cost),))
     stored = [_stored(attempt, None, None) for attempt in attempts[:-1]]
     if attempts:
@@ -268,7 +268,7 @@ def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
 def attempts_text(stored: Sequence[StoredAttempt]) -> str:
     """Return attempts as the column stores them."""
     text = _encode(stored).decode()
-    return _json_body(text) if "\\u" in text else text
+    return _json_body(text) if "\\" in text and "\\u" in text else text
 
 
 def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCost | None) -> StoredAttempt:

@@ -8,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics.counting.cells import local_date, milliseconds
+from metrics.counting.fold import Fold
+from metrics.counting.plausibility import MAX_DURATION_US
+from tests.metrics.records import attempt, request
+from tests.metrics.world import UTC_ZONE
 
 
 @pytest.mark.parametrize(("microseconds", "expected"), [(0, 1), (1, 1), (499, 1), (1500, 2), (2501, 3), (10_000, 10)])
@@ -56,3 +60,18 @@ def test_a_local_day_has_23_24_or_25_hours(zone: str, day: str, hours: int) -> N
     start = minute_of(f"{day}T00:00") - 24 * 60
     dates = [local_date(start + 60 * hour, ZoneInfo(zone)) for hour in range(72)]
     assert dates.count(day) == hours
+
+
+DURATIONS = st.integers(0, MAX_DURATION_US) | st.integers(0, 10_000) | st.integers(0, 10**9).map(lambda it: it * 500)
+
+
+@given(DURATIONS)
+def test_milliseconds_are_rounded_half_to_even(duration_us: int) -> None:
+    assert milliseconds(duration_us) == (round(duration_us / 1000) or 1)
+
+
+@given(DURATIONS.filter(bool))
+def test_a_fold_sums_up_the_same_milliseconds(duration_us: int) -> None:
+    entry = request(output_tokens=5, attempts=(attempt(duration_us=duration_us),))
+    (sums,) = Fold(UTC_ZONE).add_all([entry, entry]).speed_sums.values()
+    assert sums.duration_ms == 2 * milliseconds(duration_us)

@@ -1,17 +1,21 @@
 """Rows of the history: creating many at once gives the same rows as creating each."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from endpoints.fields import iso
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord, Work
 from gateway.prices.costs import RequestCost
 from gateway.routing.balancer import LEAST, ONLY
+from metrics.counting.cells import milliseconds
 from metrics.counting.fold import Fold
+from metrics.counting.plausibility import MAX_DURATION_US
 from metrics.storage import history_rows
 from metrics.storage.history_rows import COLUMNS, MANY, PLAIN_COLUMNS, EndpointName, rows
 from tests.metrics.records import AT, ENDED, KEY, A, B, attempt, request
@@ -153,6 +157,14 @@ def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
         (f"name of {B}", "30.000000+00:00"),
     ]
     assert round(AT) % 60 == 30
+
+
+@given(st.integers(0, MAX_DURATION_US), st.integers(0, 999_999))
+def test_durations_and_times_are_those_of_the_record(duration_us: int, fraction_us: int) -> None:
+    entry = structs.replace(request(duration_us=duration_us), completed_us=1_700_000_000_000_000 + fraction_us)
+    (row,) = whole([entry])
+    assert row["duration_ms"] == milliseconds(duration_us)
+    assert row["completed_at"] == iso(datetime.fromtimestamp(1_700_000_000, UTC).replace(microsecond=fraction_us))
 
 
 def test_without_successes_the_other_rows_remain() -> None:
