@@ -11,8 +11,8 @@ from django.db import OperationalError, connection
 from gateway.ipc.record import FAILED, OK, AttemptRecord, RequestRecord
 from metrics import sql
 from metrics.counting.plausibility import MAX_DURATION_US, NO_ENDPOINT
+from metrics.counting.request_types import KINDS
 from metrics.storage import database
-from metrics.storage.history_rows import KINDS
 from metrics.times import sql_time
 
 _COLUMNS = (

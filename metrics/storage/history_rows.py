@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.base import request_kinds
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.prices.costs import RequestCost
@@ -21,46 +20,11 @@ from gateway.prices.counts import MAX_TOKENS, part_of, plausible
 from gateway.routing.balancer import ONLY
 from metrics.counting.costs import NO_COSTS
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.request_types import REQUEST_TYPES
 from metrics.counting.stored_attempt import StoredAttempt, UsualAttempt
 from metrics.counting.token_details import has_details
 from metrics.storage.bulk import ROWS_PER_STATEMENT, Columns, Group
 from metrics.storage.database import storable
-
-# Names of request kinds in llmlb, which has nine and refuses rows with any other name.
-REQUEST_TYPES = {
-    request_kinds.CHAT: "Chat",
-    request_kinds.COMPLETIONS: "Generate",
-    request_kinds.EMBEDDINGS: "Embeddings",
-    request_kinds.RESPONSES: "Chat",
-    request_kinds.COMPACTIONS: "Chat",
-    request_kinds.STORED: "Chat",
-    request_kinds.MESSAGES: "AnthropicMessages",
-    request_kinds.COUNT_TOKENS: "AnthropicMessages",
-    request_kinds.TRANSCRIPTIONS: "Transcription",
-    request_kinds.TRANSLATIONS: "Transcription",
-    request_kinds.SPEECH: "Speech",
-    request_kinds.IMAGES: "ImageGeneration",
-    request_kinds.IMAGE_EDITS: "ImageEdit",
-    request_kinds.IMAGE_VARIATIONS: "ImageVariation",
-    request_kinds.RERANK: "Embeddings",
-    request_kinds.MODERATIONS: "Chat",
-    request_kinds.TOKENIZE: "Generate",
-    request_kinds.OLLAMA_CHAT: "Chat",
-    request_kinds.OLLAMA_GENERATE: "Generate",
-    request_kinds.OLLAMA_EMBED: "Embeddings",
-}
-# The reverse, for rows that llmlb wrote.
-KINDS = {
-    "Chat": request_kinds.CHAT,
-    "Generate": request_kinds.COMPLETIONS,
-    "Embeddings": request_kinds.EMBEDDINGS,
-    "Transcription": request_kinds.TRANSCRIPTIONS,
-    "Speech": request_kinds.SPEECH,
-    "ImageGeneration": request_kinds.IMAGES,
-    "ImageEdit": request_kinds.IMAGE_EDITS,
-    "ImageVariation": request_kinds.IMAGE_VARIATIONS,
-    "AnthropicMessages": request_kinds.MESSAGES,
-}
 
 _COMMON = (
     "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body", "status",

@@ -17,10 +17,10 @@ from access.models import READ_ENDPOINTS
 from endpoints.models import EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from metrics.counting.request_types import KINDS
 from metrics.models import RequestHistory
 from metrics.queries.requests import history
 from metrics.queries.requests.llmlb import FIELDS, TYPES
-from metrics.storage.history_rows import KINDS
 from tests.access.people import Api, key_for, make_admin, make_user, with_key
 from tests.metrics.records import KEY, NOW, A, B, load, request, uuid_of
 from tests.metrics.world import World, add_endpoint, where

@@ -14,11 +14,11 @@ from gateway.ipc import journal, record
 from gateway.ipc.record import AttemptRecord, RequestRecord, Unrecorded
 from gateway.routing import balancer
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.request_types import KINDS as NAMES
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.storage import database, writer_step
 from metrics.storage import writer as writer_module
 from metrics.storage.bulk import Upsert
-from metrics.storage.history_rows import KINDS as NAMES
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import (
     BUSY_PAUSE_SECONDS,
