@@ -61,6 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("unmeasured")
         if GATEWAY_FIXTURES.intersection(fixtures) or hasattr(getattr(item, "module", None), "GatewayProcess"):
             item.add_marker("gateway_process")
+        if "hostile" in folders and config.option.hostile_full and config.option.timeout:
+            # The timeouts of modules are those of the short form.
+            item.add_marker(pytest.mark.timeout(config.option.timeout), append=False)
     if _selects_by_database(config):
         kept = [item for item in items if _depends_on_the_database(item)]
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))
