@@ -158,9 +158,11 @@ class _Series:
         The random bits are drawn again, so that a millisecond may begin any number of times.
         """
         self.millisecond = millisecond
-        self.start = f"{millisecond >> 16 & 0xFFFF_FFFF:08x}-{millisecond & 0xFFFF:04x}-7"
-        random = f"{self.random.getrandbits(60):015x}"
-        self.end = f"-8{random[:3]}-{random[3:]}"
+        # Bytes in hexadecimal: formats of numbers take three times as many instructions.
+        time = ((millisecond & 0xFFFF_FFFF_FFFF) << 16).to_bytes(8, "big").hex()
+        random = (self.random.getrandbits(60) | 8 << 60).to_bytes(8, "big").hex()
+        self.start = f"{time[:8]}-{time[8:12]}-7"
+        self.end = f"-{random[:4]}-{random[4:]}"
         self.numbers = iter(_NUMBERS)
         return next(self.numbers)
 

@@ -11,11 +11,12 @@ MAX_DIGITS = 7  # a longer Content-Length is left to the parser
 class HeaderBlockTemplate:
     """A header block that the parser has accepted, without the digits of its Content-Length."""
 
-    __slots__ = ("_at", "_prefix", "_suffix", "_suffix_bytes")
+    __slots__ = ("_at", "_digits", "_prefix", "_suffix", "_suffix_bytes")
 
-    def __init__(self, prefix: bytes, suffix: bytes) -> None:
-        """Store the bytes before the digits, and the bytes between the digits and the body."""
+    def __init__(self, prefix: bytes, digits: int, suffix: bytes) -> None:
+        """Store the bytes before the digits, the number of digits, and the bytes between the digits and the body."""
         self._prefix = prefix
+        self._digits = min(digits, MAX_DIGITS)  # of the last message: the next one mostly has as many
         self._at = len(prefix)
         self._suffix = suffix
         self._suffix_bytes = len(suffix)
@@ -35,16 +36,20 @@ class HeaderBlockTemplate:
         digits = b"%d" % length
         if at < len(CONTENT_LENGTH) or not block.startswith(digits + b"\r", at):
             return None
-        return cls(block[:at], block[at + len(digits) :])
+        return cls(block[:at], len(digits), block[at + len(digits) :])
 
     def match(self, data: bytes) -> tuple[int, int] | None:
         """Return the offset of the body in `data` and its Content-Length, or None if the header block differs."""
         at = self._at
         if data[:at] != self._prefix:  # a slice and a comparison take less than `startswith`
             return None
-        end = data.find(b"\r", at, at + MAX_DIGITS + 1)
-        digits = data[at:end]
+        end = at + self._digits
         body = end + self._suffix_bytes
-        if end < 0 or data[end:body] != self._suffix or not digits.isdigit():
-            return None
-        return body, int(digits)
+        if data[end:body] != self._suffix:
+            end = data.find(b"\r", at, at + MAX_DIGITS + 1)
+            body = end + self._suffix_bytes
+            if end < 0 or data[end:body] != self._suffix:
+                return None
+            self._digits = end - at
+        digits = data[at:end]
+        return (body, int(digits)) if digits.isdigit() else None

@@ -148,16 +148,16 @@ class Connection(asyncio.Protocol):
         if self.state is IDLE:
             self.state = AWAITING
         self.deadline = NEVER if timeout is None else self._sent_at + timeout
-        write = self.owner.writes.write
+        writes = self.owner.writes
         if len(body) == 1 and len(body[0]) < SMALL_REQUEST_BYTES:
-            write(self.transport, head + body[0])
+            writes.write(self.transport, head + body[0])
             return
         if sum(map(len, body)) < SMALL_REQUEST_BYTES:
-            write(self.transport, b"".join((head, *body)))
+            writes.write(self.transport, b"".join((head, *body)))
             return
-        write(self.transport, head)
+        writes.write(self.transport, head)
         for part in body:
-            write(self.transport, part)
+            writes.write(self.transport, part)
 
     def begin(self, head: bytes, timeout: float | None, *, chunked: bool = False) -> None:
         """Send the header block of a request whose body follows by `push`: chunked, or with the Content-Length that
