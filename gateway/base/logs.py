@@ -1,7 +1,6 @@
 """Log lines of every process in one format, as ROUTERDASH_LOG_LEVEL and ROUTERDASH_LOG_FORMAT define."""
 
 import logging
-import multiprocessing
 import sys
 from datetime import UTC, datetime
 
@@ -64,9 +63,22 @@ class WithoutTracebacks(logging.Filter):
         return True
 
 
+class NamedProcess(logging.Filter):
+    """Logging filter that names the process in each record. To rename it by `multiprocessing` takes 0.4 MiB."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.processName = self._role
+        return True
+
+
 def configure(config: Config, role: str) -> None:
     """Log to standard error; `role` names the process in each line."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(NamedProcess(role))
     handler.addFilter(WithoutTracebacks())
     if config.log_format == "json":
         handler.setFormatter(JsonFormatter())
@@ -75,6 +87,5 @@ def configure(config: Config, role: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.log_level.upper())
-    multiprocessing.current_process().name = role
     if config.log_level != "debug":
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,6 +1,5 @@
 import json
 import logging
-import multiprocessing
 import re
 import sys
 
@@ -13,9 +12,9 @@ from gateway.base.config import load
 @pytest.fixture(autouse=True)
 def _as_before():
     root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
-    before = root.handlers, root.level, uvicorn.level, multiprocessing.current_process().name
+    before = root.handlers, root.level, uvicorn.level
     yield
-    root.handlers, root.level, uvicorn.level, multiprocessing.current_process().name = before
+    root.handlers, root.level, uvicorn.level = before
 
 
 def line(capsys, **settings):
