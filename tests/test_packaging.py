@@ -103,6 +103,7 @@ def test_the_build_context_has_the_sources_of_the_wheel_and_no_secret() -> None:
     assert "*" in lines  # and from there on the included files
     given = {line[1:] for line in lines if line.startswith("!")}
     assert {"access", "endpoints", "gateway", "metrics", "routerdash", "locale", "static", "templates"} <= given
+    assert {named.partition("/")[0] for named in re.findall(r"python\S* (packaging/\S+)", DOCKERFILE)} <= given
     assert all((ROOT / name).exists() for name in given)
     assert given & {"data", "secrets", ".git", ".venv"} == set()
 
