@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -26,8 +27,9 @@ from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watc
 from gateway.certificate import Certificate, tls_context
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.expiry import expire
-from gateway.http.ollama.port import on_ollama_port
-from gateway.http.protocol import GatewayProtocol, bound_to
+from gateway.http.http_connection import Shared
+from gateway.http.ollama.port import OllamaProtocol
+from gateway.http.protocol import GatewayProtocol
 from gateway.inference.housekeeping import Housekeeping
 from gateway.inference.services import Services
 from gateway.ipc.limit_hits import Hits
@@ -60,11 +62,11 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
     control = ControlProxy(config.control_socket, sweeper, lambda: roster.version > 0, Hits(page, row.number))
     gateway = Gateway(config, roster, control)
     gateway.services.refresh()
-    protocol = bound_to(gateway)
-    uvicorn_config = server_config(config, protocol, _no_application, config.drain_secs)
-    server = Server(uvicorn_config, protocol.connection_limit, gateway.limit_hits)
+    shared = Shared(gateway)
+    uvicorn_config = server_config(config, partial(GatewayProtocol, shared), _no_application, config.drain_secs)
+    server = Server(uvicorn_config, shared.connection_limit, gateway.limit_hits)
     if ollama is not None:
-        server.others.append((ollama, on_ollama_port(protocol)))
+        server.others.append((ollama, partial(OllamaProtocol, shared)))
     _stop_on_signals(loop, gateway, server)
     housekeeping = Housekeeping(gateway.services)
     rest = Rest(lambda: bool(server.server_state.connections) or housekeeping.has_work())
@@ -74,7 +76,7 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
     rest.on_wake(sweeper.wake)
     wake = WakePipe(row.wake_path)
     loop.add_reader(wake.descriptor, _woken, wake, housekeeping)
-    background = [loop.create_task(task) for task in _periodic(config, gateway, housekeeping, server, protocol, rest)]
+    background = [loop.create_task(task) for task in _periodic(config, gateway, housekeeping, server, shared, rest)]
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -114,13 +116,13 @@ def _periodic(
     gateway: Gateway,
     housekeeping: Housekeeping,
     server: Server,
-    protocol: type[GatewayProtocol],
+    shared: Shared,
     rest: Rest,
 ) -> list[Coroutine[Any, Any, None]]:
     """Return the periodic work of the process."""
     work = [
         every(0.05, housekeeping.run, rest),
-        every(0.5, lambda: _expire_connections(server, gateway, protocol), rest),
+        every(0.5, lambda: _expire_connections(server, gateway, shared), rest),
     ]
     if config.journal_fsync_secs:
         work.append(every(config.journal_fsync_secs, lambda: _sync_journal(gateway.services)))
@@ -154,9 +156,9 @@ async def every(seconds: float, work: Callable[[], Awaitable[None] | None], rest
             log.exception("periodic work of the gateway failed; the next attempt follows in %g s", seconds)
 
 
-async def _expire_connections(server: Server, gateway: Gateway, protocol: type[GatewayProtocol]) -> None:
+async def _expire_connections(server: Server, gateway: Gateway, shared: Shared) -> None:
     """Check the deadlines of all connections."""
-    protocol.buffers.expire(time.monotonic())
+    shared.buffers.expire(time.monotonic())
     for number, connection in enumerate(list(server.server_state.connections), 1):
         if isinstance(connection, GatewayProtocol):
             expire(connection, time.monotonic(), stopping=gateway.stopping)

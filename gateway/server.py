@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
         self._hits = hits or Hits()
         self._acceptors: list[Acceptor] = []
         # Further listening sockets with the protocols of their connections. Everything else is that of the first.
-        self.others: list[tuple[socket.socket, type[asyncio.Protocol]]] = []
+        self.others: list[tuple[socket.socket, Callable[..., asyncio.Protocol]]] = []
         self._stopped = asyncio.Event()
 
     @contextlib.contextmanager
@@ -52,7 +52,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
         self.servers = []
-        listening = [(listen, self.config.http_protocol_class) for listen in sockets or ()]
+        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        listening = [(listen, protocol) for listen in sockets or ()]
         for listen, protocol in [*listening, *self.others]:
             connected = partial(self._connected, protocol)
             acceptor = Acceptor(listen, connected, self._connection_limit, self._hits, self.config.ssl)
@@ -68,16 +69,18 @@ class Server(uvicorn.Server):
         await asyncio.gather(*(acceptor.stop(LAST_HANDSHAKE_SECONDS) for acceptor in self._acceptors))
         await super().shutdown([*(sockets or ()), *(listen for listen, _ in self.others)])
 
-    def _connected(self, protocol: type[asyncio.Protocol]) -> Connecting:
+    def _connected(self, protocol: Callable[..., asyncio.Protocol]) -> Connecting:
         create = cast(Callable[..., Connecting], protocol)
         return create(config=self.config, server_state=self.server_state, app_state={})
 
 
-def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:
+def server_config(
+    config: Config, protocol: Callable[..., asyncio.Protocol] | str, app: object, drain: int
+) -> uvicorn.Config:
     """Return the configuration of a server. `drain`: seconds for running requests after a stop."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=protocol,
+        http=protocol,  # type: ignore[arg-type]  # uvicorn only calls it
         loop="uvloop",
         lifespan="off",
         ws="none",

@@ -15,7 +15,8 @@ from gateway.http.clients import UNKNOWN, Peer
 from gateway.http.cors import Cors
 from gateway.loop import coroutine_runner
 from gateway.loop.coroutine_runner import CoroutineRunner
-from gateway.loop.uvicorn_parts import STATUS_LINE, FlowControl, ServerState
+from gateway.loop.flow_control import FlowControl
+from gateway.loop.uvicorn_parts import STATUS_LINE, ServerState
 from gateway.loop.write_batch import WriteBatch
 from gateway.registry.schema import ApiKey
 

@@ -29,7 +29,7 @@ def expire(connection: HttpConnection, now: float, *, stopping: bool) -> None:
         _check_request(connection, deadlines, now, stopping=stopping)
     elif deadlines.is_quiet(now, receiving=False, stopping=stopping):
         # In a busy process, a request may have arrived that was not read yet. It is read before this callback.
-        connection.loop.call_soon(_close_if_quiet, connection, deadlines.quiet_since)
+        connection.writes.loop.call_soon(_close_if_quiet, connection, deadlines.quiet_since)
 
 
 def _check_request(connection: HttpConnection, deadlines: Deadlines, now: float, *, stopping: bool) -> None:

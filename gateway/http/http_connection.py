@@ -19,12 +19,13 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, cast
 
+from gateway.base import limits
 from gateway.base.errors import Refusal
 from gateway.http import request_limits
 from gateway.http.client_shares import Buffers, Pacer
-from gateway.http.clients import ConnectionLimit
+from gateway.http.clients import ConnectionLimit, TrustedProxies
 from gateway.http.deadlines import Deadlines
 from gateway.http.exchange import Exchange
 from gateway.http.interface import Application
@@ -34,8 +35,8 @@ from gateway.http.request_limits import SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser
 from gateway.http.reservations import Reservations, needed
 from gateway.loop.coroutine_runner import RUNNER, CoroutineRunner
-from gateway.loop.uvicorn_parts import HttpToolsProtocol
-from gateway.loop.write_batch import WriteBatch
+from gateway.loop.flow_control import FlowControl
+from gateway.loop.uvicorn_parts import ServerState, get_remote_addr
 
 LINGER_SECONDS = 5.0  # in which a client can read the last response
 
@@ -53,32 +54,72 @@ class ClientConnectionState(IntEnum):
 OPEN, DISCARDING, FINISHING, IGNORING, CLOSED = ClientConnectionState
 
 
-class HttpConnection(HttpToolsProtocol):
+class Shared:
+    """What all connections of a gateway have in common."""
+
+    __slots__ = ("buffers", "connection_limit", "gateway", "pacer", "writes")
+
+    def __init__(self, gateway: Application) -> None:
+        config = gateway.config
+        self.gateway = gateway
+        self.writes = gateway.writes
+        self.connection_limit = ConnectionLimit(
+            config.max_connections_per_client, TrustedProxies(config.trusted_proxies)
+        )
+        self.buffers = Buffers(config.max_buffered_mb << 20)
+        self.pacer = Pacer(gateway.writes, lambda: gateway.limit_hits.hit(limits.CLIENT_STEPS))
+
+
+class HttpConnection(asyncio.Protocol):
     """The handling of requests on one connection. gateway.http.protocol receives them."""
 
-    # Set on the subclass that `bound_to` creates:
-    gateway: ClassVar[Application]
-    connection_limit: ClassVar[ConnectionLimit]
-    buffers: ClassVar[Buffers]
-    pacer: ClassVar[Pacer]
-    writes: ClassVar[WriteBatch]
+    __slots__ = (
+        "__weakref__", "admitted", "client", "deadlines", "flow", "gateway", "latest", "lingering", "partial",
+        "reading", "requests", "reservations", "running", "server_state", "shared", "state", "tasks", "transport",
+        "waiting", "writes",
+    )  # fmt: skip
 
     # Set by GatewayProtocol:
     requests: RequestParser
     reading: PacedReading
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.parser = None  # type: ignore[assignment]  # uvicorn's; ours is `requests`
+    def __init__(self, shared: Shared, *, server_state: ServerState, **_: Any) -> None:
+        """uvicorn's server passes more arguments, which only its own protocols need."""
+        self.shared = shared
+        self.gateway = shared.gateway
+        self.writes = shared.writes
+        self.server_state = server_state
+        self.tasks: set[CoroutineRunner] = server_state.tasks  # type: ignore[assignment]  # with the same methods
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is connected
+        self.flow: FlowControl
+        self.client: tuple[str, int] | None = None  # its address; None for a Unix socket
         self.state: ClientConnectionState = OPEN
         self.admitted: bool | None = None  # by the acceptor, which has counted the connection; None: not counted yet
         self.partial: PartialBody | None = None  # the body of a repeated request, while it is incomplete
         self.running: Exchange | None = None  # the request that is handled, or will be when it is received
         self.latest: Exchange | None = None  # the last request, until it was received and handled
         self.waiting: deque[Exchange] = deque()  # pipelined requests
-        self.reservations = Reservations(self.buffers)
+        self.reservations = Reservations(shared.buffers)
         self.deadlines = Deadlines(time.monotonic())
         self.lingering: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's class has the same methods
+        self.flow = FlowControl(self.transport)
+        self.client = get_remote_addr(self.transport)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]  # it has the method that uvicorn calls
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server_state.connections.discard(self)
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
 
     def close(self) -> None:
         """Close the connection when all that was written has been sent."""
@@ -128,7 +169,7 @@ class HttpConnection(HttpToolsProtocol):
         self.deadlines.paused_since = 0.0
         self.reading.resume(PIPELINE | ENDPOINT | BUFFER_SPACE)
         if not self.transport.is_closing():
-            self.lingering = self.loop.call_later(LINGER_SECONDS if seconds is None else seconds, self.close)
+            self.lingering = self.writes.loop.call_later(LINGER_SECONDS if seconds is None else seconds, self.close)
 
     def _start(self, exchange: Exchange, *, check_key: bool = False) -> None:
         """Handle a request. `check_key`: its API key may have been revoked since its header block was received."""
@@ -148,8 +189,8 @@ class HttpConnection(HttpToolsProtocol):
         self._run(exchange, handling)
 
     def _run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
-        exchange.task = runner = RUNNER(coroutine, self.loop, self._run_ended)
-        self.tasks.add(runner)  # type: ignore[arg-type]  # it has the methods of a Task that uvicorn calls
+        exchange.task = runner = RUNNER(coroutine, self.writes.loop, self._run_ended)
+        self.tasks.add(runner)
         runner.start()
 
     def _run_ended(self, runner: CoroutineRunner) -> None:
@@ -196,7 +237,6 @@ class HttpConnection(HttpToolsProtocol):
 
     def _next(self) -> None:
         """Handle the next pipelined request, if any, and keep the connection alive."""
-        self.server_state.total_requests += 1
         deadlines = self.deadlines
         deadlines.quiet_since = deadlines.receiving_since = time.monotonic()
         deadlines.paused_since = 0.0
@@ -211,8 +251,6 @@ class HttpConnection(HttpToolsProtocol):
                 self._begin_early(exchange)
         elif self.reading.reasons:
             self.reading.resume(PIPELINE | ENDPOINT)
-
-    # asyncio.Protocol
 
     # Memory
 

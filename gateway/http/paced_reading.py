@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.loop.uvicorn_parts import FlowControl
+from gateway.loop.flow_control import FlowControl
 
 # Why a connection is not read, as bits:
 PIPELINE = 1  # requests wait behind the running one

@@ -1,6 +1,6 @@
 """The protocol of clients' connections: receives HTTP/1.1 requests, with keep-alive and pipelining.
 
-uvicorn provides flow control, keep-alive and shutdown. No ASGI application is called: a request becomes an Exchange.
+uvicorn's server starts and stops the process. No ASGI application is called: a request becomes an Exchange.
 gateway.http.http_connection handles it, and defines the states of a connection.
 """
 
@@ -11,17 +11,25 @@ from typing import Any
 from gateway.base import limits
 from gateway.base.errors import REQUEST_TOO_LARGE, Refusal, error_body
 from gateway.http import repeated_request, request_limits
-from gateway.http.client_shares import BYTES_PER_STEP, COUNTED_STEPS, MAX_STEPS, Buffers, Pacer
-from gateway.http.clients import ConnectionLimit, TrustedProxies
+from gateway.http.client_shares import BYTES_PER_STEP, COUNTED_STEPS, MAX_STEPS
 from gateway.http.exchange import BUFFER_BYTES, BodyReader, Exchange, RequestHead, RequestLine
 from gateway.http.grammar import Malformed
-from gateway.http.http_connection import CLOSED, DISCARDING, FINISHING, IGNORING, OPEN, HttpConnection, plain_response
-from gateway.http.interface import Application
+from gateway.http.http_connection import (
+    CLOSED,
+    DISCARDING,
+    FINISHING,
+    IGNORING,
+    OPEN,
+    HttpConnection,
+    Shared,
+    plain_response,
+)
 from gateway.http.paced_reading import ENDPOINT, PIPELINE, PacedReading
 from gateway.http.repeated_request import PartialBody, RepeatedRequest
 from gateway.http.request_limits import MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_PIPELINED, SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser, TooManyHeaderLines
 from gateway.http.reservations import NO_SHARE
+from gateway.loop.uvicorn_parts import ServerState
 
 REJECTED_SECONDS = 1.0  # in which a client that has too many connections can read that
 SLICE_BYTES = 8 << 10  # are parsed at a time, unless they belong to a body of known length
@@ -31,8 +39,10 @@ CALLBACKS_PER_STEP = 32  # so many parts of bodies cost as much as another read
 class GatewayProtocol(HttpConnection):
     """One client's connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    __slots__ = ("repeated",)
+
+    def __init__(self, shared: Shared, *, server_state: ServerState, **_: Any) -> None:
+        super().__init__(shared, server_state=server_state)
         self.requests = RequestParser(self)
         self.repeated: RepeatedRequest | None = None  # the next request may repeat its header block
 
@@ -114,18 +124,19 @@ class GatewayProtocol(HttpConnection):
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.gateway.on_connect()
         self.reading = PacedReading(self.flow, transport.is_closing, self.data_received)
         ip = self.client[0] if self.client else None
-        if not (self.connection_limit.enter(ip) if self.admitted is None else self.admitted):
+        connection_limit = self.shared.connection_limit
+        if not (connection_limit.enter(ip) if self.admitted is None else self.admitted):
             text = b"Too many connections come from this address.\n"
             self.writes.write(self.transport, plain_response(b"503 Service Unavailable", text))
             self.gateway.limit_hits.hit(limits.CONNECTIONS)
             self._linger(IGNORING, REJECTED_SECONDS)
             return
-        is_proxy = ip is None or self.connection_limit.is_proxy(ip)
+        is_proxy = ip is None or connection_limit.is_proxy(ip)
         self.reservations.enter(ip, self.reading, is_proxy=is_proxy)
 
     def data_received(self, data: bytes) -> None:
@@ -143,7 +154,7 @@ class GatewayProtocol(HttpConnection):
             share.steps += 1
             self.reading.postpone(data)
             self._charge()
-            self.pacer.slow_down(share, self.reading)
+            self.shared.pacer.slow_down(share, self.reading)
             return
         else:
             share.steps += 1
@@ -216,7 +227,7 @@ class GatewayProtocol(HttpConnection):
             if at and share.steps > MAX_STEPS:
                 self.reading.postpone(data[at:])
                 self._charge()
-                self.pacer.slow_down(share, self.reading)
+                self.shared.pacer.slow_down(share, self.reading)
                 return
             exchange = self.latest
             missing = 0
@@ -289,13 +300,12 @@ class GatewayProtocol(HttpConnection):
 
         The cancellation arrives in `_try` (gateway.inference.inference), which closes the connection to the endpoint.
         """
-        self.cycle = None  # type: ignore[assignment]  # uvicorn's request, which does not exist
         super().connection_lost(exc)
         self.state = CLOSED
         self.partial = None
         running = self.running
         if self.reservations.share is not NO_SHARE:
-            self.connection_limit.leave(self.client[0] if self.client else None)
+            self.shared.connection_limit.leave(self.client[0] if self.client else None)
             for exchange in (running, self.latest, *self.waiting):
                 if exchange is not None:
                     self.reservations.close(exchange)
@@ -312,16 +322,3 @@ class GatewayProtocol(HttpConnection):
         elif running is not None:
             running.protocol = None
             self.running = None
-
-
-def bound_to(gateway: Application) -> type[GatewayProtocol]:
-    """Return the protocol class of connections to this gateway."""
-    config = gateway.config
-    fields = {
-        "gateway": gateway,
-        "writes": gateway.writes,
-        "connection_limit": ConnectionLimit(config.max_connections_per_client, TrustedProxies(config.trusted_proxies)),
-        "buffers": Buffers(config.max_buffered_mb << 20),
-        "pacer": Pacer(gateway.writes, lambda: gateway.limit_hits.hit(limits.CLIENT_STEPS)),
-    }
-    return type("BoundProtocol", (GatewayProtocol,), fields)

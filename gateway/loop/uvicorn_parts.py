@@ -19,8 +19,8 @@ def _import_without_command_line() -> None:
 _import_without_command_line()
 
 from uvicorn.config import Config  # noqa: E402  # these imports must follow
-from uvicorn.protocols.http.flow_control import FlowControl  # noqa: E402
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol  # noqa: E402
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE  # noqa: E402
+from uvicorn.protocols.utils import get_remote_addr  # noqa: E402
 from uvicorn.server import Server, ServerState  # noqa: E402
 
-__all__ = ["STATUS_LINE", "Config", "FlowControl", "HttpToolsProtocol", "Server", "ServerState"]
+__all__ = ["STATUS_LINE", "Config", "Server", "ServerState", "get_remote_addr"]

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -16,7 +17,8 @@ from gateway.base.config import Config
 from gateway.base.sealing import Sealer
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import Exchange, HttpRoute
-from gateway.http.protocol import GatewayProtocol, bound_to
+from gateway.http.http_connection import Shared
+from gateway.http.protocol import GatewayProtocol
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
 from gateway.routing.roster import Roster
@@ -63,7 +65,7 @@ class Inside(threading.Thread, Served):
         self.gateway = Gateway(self.config, roster, control)
         self.gateway.services.refresh()
         self.gateway.admission.routes.paths[PATH.encode()] = HttpRoute(b"POST", INFERENCE, self.streamed, streams=True)
-        protocol = bound_to(self.gateway)
+        protocol = partial(GatewayProtocol, Shared(self.gateway))
         config = server_config(self.config, protocol, None, 1)
         config.load()
         server = await self.loop.create_server(self._factory(protocol, config), "127.0.0.1", 0)
@@ -78,7 +80,7 @@ class Inside(threading.Thread, Served):
         self.sweeper.stop()
         self.gateway.services.close()
 
-    def _factory(self, protocol: type[GatewayProtocol], config: Any) -> Callable[[], GatewayProtocol]:
+    def _factory(self, protocol: Callable[..., GatewayProtocol], config: Any) -> Callable[[], GatewayProtocol]:
         return lambda: protocol(config=config, server_state=self.state, app_state={})
 
     def in_loop(self, function: Callable[[], Any]) -> Any:

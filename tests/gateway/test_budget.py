@@ -14,6 +14,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from gateway.application import Gateway
 from gateway.base.config import ADAPTIVE, Config, load
 from gateway.base.sealing import Sealer
 from gateway.http.control_proxy import ControlProxy
-from gateway.http.protocol import bound_to
+from gateway.http.http_connection import Shared
+from gateway.http.protocol import GatewayProtocol
 from gateway.ipc.live_page import LivePage
 from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.registry import schema
@@ -143,7 +145,7 @@ class Running(threading.Thread):
         roster = Roster(self.config.registry_dir, page, page.claim_row(), sealer, sweeper, measures=measures)
         gateway = Gateway(self.config, roster, ControlProxy(self.config.control_socket, sweeper, lambda: True))
         gateway.services.refresh()
-        protocol = bound_to(gateway)
+        protocol = partial(GatewayProtocol, Shared(gateway))
         config = server_config(self.config, protocol, _no_application, 1)
         config.load()
         state = ServerState()
@@ -208,7 +210,7 @@ class Running(threading.Thread):
         assert done.wait(30)
 
 
-def _factory(protocol: type[Any], config: uvicorn.Config, state: ServerState) -> Callable[[], Any]:
+def _factory(protocol: Callable[..., Any], config: uvicorn.Config, state: ServerState) -> Callable[[], Any]:
     return lambda: protocol(config=config, server_state=state, app_state={})
 
 

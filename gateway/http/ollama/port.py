@@ -8,10 +8,7 @@ from gateway.http.protocol import GatewayProtocol
 class OllamaProtocol(GatewayProtocol):
     """One client's connection. Its paths become those below /ollama; apart from that, it is one like any other."""
 
+    __slots__ = ()
+
     def begin_request(self, method: bytes, target: bytes, head: RequestHead, length: int | None, version: str) -> None:
         super().begin_request(method, on_own_port(target), head, length, version)
-
-
-def on_ollama_port(bound: type[GatewayProtocol]) -> type[GatewayProtocol]:
-    """Return the protocol class of connections to this port. They share all limits with those of `bound`."""
-    return type("BoundOllamaProtocol", (OllamaProtocol,), dict(vars(bound)))

@@ -48,7 +48,7 @@ def gateway(tmp_path: Path) -> Iterator[Inside]:
 def buffers(gateway: Inside) -> Buffers:
     with gateway.connect():
         (found, *_) = until(lambda: gateway.connections)
-    return found.buffers  # type: ignore[no-any-return]
+    return found.shared.buffers  # type: ignore[no-any-return]
 
 
 def held(gateway: Inside, of: Buffers) -> int:
@@ -301,7 +301,7 @@ def test_a_lost_connection_of_a_slowed_client_is_not_read_again(gateway: Inside)
         connection.sendall(chat(MIB))
         (found,) = until(lambda: gateway.connections)
         gateway.in_loop(
-            lambda: (found.pacer.slow_down(found.reservations.share, found.reading), found.transport.abort())
+            lambda: (found.shared.pacer.slow_down(found.reservations.share, found.reading), found.transport.abort())
         )
     until(lambda: not gateway.connections)
     assert isinstance(found, GatewayProtocol)

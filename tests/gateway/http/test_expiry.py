@@ -38,11 +38,13 @@ class Connection:
         self.gateway = SimpleNamespace(limit_hits=Hits())
         self.unsent = unsent
         self.steps: list[bytes] = []
-        self.loop = SimpleNamespace(call_soon=lambda function, *arguments: function(*arguments))
         self.transport = SimpleNamespace(
             get_write_buffer_size=lambda: self.unsent, abort=lambda: self.steps.append(b"aborted")
         )
-        self.writes = SimpleNamespace(write=lambda transport, data: self.steps.append(data.split(b"\r\n")[0][9:]))
+        self.writes = SimpleNamespace(
+            write=lambda transport, data: self.steps.append(data.split(b"\r\n")[0][9:]),
+            loop=SimpleNamespace(call_soon=lambda function, *arguments: function(*arguments)),
+        )
 
     def close(self) -> None:
         self.steps.append(b"closed")
