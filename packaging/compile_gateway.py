@@ -9,8 +9,10 @@ cores.
 import argparse
 import ast
 import contextlib
+import hashlib
 import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -44,19 +46,39 @@ IN_PYTHON = frozenset((
     "registry.folders", "registry.old_snapshot", "registry.store", "registry.writer", "routing.queue", "routing.routes",
     "server",
 ))  # fmt: skip
-# Classes from which `type()` derives others while a gateway runs (gateway.http.protocol.bound_to).
-DERIVED_FROM = frozenset(("HttpConnection", "GatewayProtocol", "OllamaProtocol"))
 # Protocols between layers that one class implements.
 PROTOCOLS = {
     "Api": ("gateway.inference.api", "OpenAiApi"),
+    "Application": ("gateway.application", "Gateway"),
     "BodyConsumer": ("gateway.inference.relaying", "StreamPump"),
     "ClientConnection": ("gateway.http.protocol", "GatewayProtocol"),
     "ConnectionOwner": ("gateway.upstream.pool", "Pool"),
+    "DrainState": ("gateway.application", "Gateway"),
     "RequestSink": ("gateway.http.protocol", "GatewayProtocol"),
     "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
 }
 TOOL = "tool.sha256"  # the file in the folder that says how the sources were compiled
-UNITS = 8  # C files: the headers of Python are parsed once for each
+OPTIMISED = "2"  # the usual level of the C compiler
+ATTRIBUTES = Path(__file__).with_name("mypyc_attributes.h")
+# Modules with most of the instructions of usual requests. All others are compiled for size: their code is a third
+# smaller then, and takes more instructions.
+HOT = frozenset((
+    "application", "dialects.json_text", "dialects.openai_events", "dialects.openai_requests",
+    "dialects.openai_responses", "dialects.repeated_event", "dialects.sse_relay", "dialects.surrogates",
+    "http.admission", "http.exchange", "http.http_connection", "http.protocol", "http.repeated_request",
+    "inference.anthropic.chat", "inference.api", "inference.attempt", "inference.choosing", "inference.headers",
+    "inference.inference", "inference.recording", "inference.relaying", "inference.request", "inference.responding",
+    "inference.sending", "inference.services", "ipc.journal", "ipc.live_page", "ipc.record", "loop.coroutine_runner",
+    "loop.flow_control", "loop.repeated_header_block", "loop.write_batch", "routing.adaptive",
+    "routing.affinity.affinity", "routing.affinity.keys", "routing.affinity.prompts", "routing.affinity.table",
+    "routing.balancer", "routing.cost_parts", "routing.endpoint", "routing.pairs", "routing.roster",
+    "upstream.connection", "upstream.pool", "upstream.response_head", "upstream.response_parser",
+))  # fmt: skip
+# Without tables to unwind the stack, which only debuggers would use, without symbols, and with a table of relocations
+# of 12 KB instead of 700, which glibc reads since 2.36.
+COMPILED_SMALL, LINKED_SMALL, PACKED = "-fno-asynchronous-unwind-tables", "-s", "-Wl,-z,pack-relative-relocs"
+PACKED_SINCE = (2, 36)
+HOT_UNITS, OTHER_UNITS = 3, 6  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
 SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
 
@@ -79,8 +101,9 @@ def mypyc_attr(*_, **__):
 
 
 def tool(optimise: str) -> str:
-    """Return what compiles the sources: the digest of the programs in this folder, mypy's version, the level."""
-    return f"{digest(Path(__file__).parent)} {version('mypy')} {optimise}"
+    """Return what compiles the sources: the digests of the programs in this folder, mypy's version, the level."""
+    header = hashlib.sha256(ATTRIBUTES.read_bytes()).hexdigest()
+    return f"{digest(Path(__file__).parent)} {header} {version('mypy')} {optimise}"
 
 
 def is_built(to: Path, package: Path, optimise: str) -> bool:
@@ -104,7 +127,7 @@ def copied(to: Path) -> list[Path]:
     structs = struct_names(trees.values())
     in_python = [path for path in sources if path.name == "__init__.py" or _name(path) in IN_PYTHON]
     classes = (node for path in in_python for node in ast.walk(trees[path]) if isinstance(node, ast.ClassDef))
-    derived_from = DERIVED_FROM.union(*map(bases, classes))
+    derived_from = frozenset().union(*map(bases, classes))
     shutil.copytree(ROOT / PACKAGE, to / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     compiled = [path for path in sources if path not in in_python]
     for path in compiled:
@@ -153,17 +176,27 @@ def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> N
     mend_slices(c_folder)
     shared = next(it for it in extensions if it.name.startswith(GROUP))
     generated = [Path(it) for it in shared.sources if Path(it).name not in RUNTIME_C_FILES]
-    units = _units(generated, c_folder)
+    hot = [source for source in generated if _module_of(source) in HOT]
+    units = _units(hot, HOT_UNITS, c_folder / "hot")
+    others = _units([source for source in generated if source not in hot], OTHER_UNITS, c_folder / "other")
     runtime = c_folder / "runtime.c"
     runtime.write_text("".join(f'#include "{it}"\n' for it in shared.sources if Path(it).name in RUNTIME_C_FILES))
     shims = [it for it in extensions if it is not shared]
     include = ["-I", str(c_folder), *(f"-I{it}" for it in shared.include_dirs)]
-    flags = ["-fPIC", "-DNDEBUG", "-fwrapv", "-g0", "-w", "-fvisibility=hidden", f"-O{optimise}", *include]
-    flags += ["-I", sysconfig.get_path("include")]
+    flags = ["-fPIC", "-DNDEBUG", "-fwrapv", "-g0", "-w", "-fvisibility=hidden", COMPILED_SMALL, f"-O{optimise}"]
+    flags += [*include, "-I", sysconfig.get_path("include")]
+    small = [*flags, "-Os"] if optimise == OPTIMISED else flags
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda unit: _compiled(unit, flags), [*units, runtime]))
-        _run([*_cc(), "-shared", *map(str, objects), "-o", shared.name + SUFFIX])
+        jobs = [(it, flags) for it in (*units, runtime)] + [(it, small) for it in others]
+        objects = list(pool.map(lambda job: _compiled(*job), jobs))
+        packed = [PACKED] if reads_packed(*platform.libc_ver()) else []
+        _run([*_cc(), "-shared", LINKED_SMALL, *packed, *map(str, objects), "-o", shared.name + SUFFIX])
         list(pool.map(lambda shim: _linked(shim, flags), shims))
+
+
+def reads_packed(library: str, version: str) -> bool:
+    """Return True if this C library reads packed relocations."""
+    return library == "glibc" and tuple(map(int, version.split(".")[:2])) >= PACKED_SINCE
 
 
 def mend_slices(c_folder: Path) -> None:
@@ -175,13 +208,18 @@ def mend_slices(c_folder: Path) -> None:
     path.write_text(text.replace(SLICE, MENDED_SLICE))
 
 
-def _units(sources: list[Path], c_folder: Path) -> list[Path]:
-    """Distribute C files over a few, by their size: each includes its own."""
-    parts: list[tuple[int, list[Path]]] = [(0, []) for _ in range(UNITS)]
+def _module_of(source: Path) -> str:
+    """Return the name of the module within the package that mypyc has translated to this file."""
+    return source.stem.removeprefix(f"__native_{PACKAGE}___").replace("___", ".")
+
+
+def _units(sources: list[Path], number: int, start: Path) -> list[Path]:
+    """Distribute C files over a few, by their size: each includes its own. Their names begin with `start`."""
+    parts: list[tuple[int, list[Path]]] = [(0, []) for _ in range(number)]
     for source in sorted(sources, key=lambda it: it.stat().st_size, reverse=True):
         size, part = parts.pop(parts.index(min(parts, key=lambda it: it[0])))
         parts.append((size + source.stat().st_size, [*part, source]))
-    units = [c_folder / f"unit{number}.c" for number in range(UNITS)]
+    units = [start.with_name(f"{start.name}{at}.c") for at in range(number)]
     for unit, (_, part) in zip(units, parts, strict=True):
         unit.write_text("".join(f'#include "{it}"\n' for it in part))
     return units
@@ -189,7 +227,7 @@ def _units(sources: list[Path], c_folder: Path) -> list[Path]:
 
 def _compiled(source: Path, flags: list[str]) -> Path:
     target = source.with_suffix(".o")
-    _run([*_cc(), *flags, "-c", str(source), "-o", str(target)])
+    _run([*_cc(), *flags, "-include", str(ATTRIBUTES), "-c", str(source), "-o", str(target)])
     return target
 
 
@@ -214,7 +252,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="the folder of the compiled package")
     parser.add_argument("--for", dest="python", help="the Python of another environment, where RouterDash is installed")
     parser.add_argument("--again", action="store_true", help="compile even if the sources have not changed")
-    parser.add_argument("--optimise", default="2", help="level of the C compiler, such as 0 for a quick build")
+    parser.add_argument("--optimise", default=OPTIMISED, help="level of the C compiler, such as 0 for a quick build")
     options = parser.parse_args()
     to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
     if not options.again and is_built(to, ROOT / PACKAGE, options.optimise):

@@ -30,7 +30,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return _load("compile_gateway")
 
 
-@pytest.mark.parametrize("change", [None, "sources", "program", "mypy", "level"])
+@pytest.mark.parametrize("change", [None, "sources", "program", "header", "mypy", "level"])
 def test_it_is_built_again_if_the_sources_or_what_compiles_them_have_changed(
     compiler: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str | None
 ) -> None:
@@ -48,9 +48,26 @@ def test_it_is_built_again_if_the_sources_or_what_compiles_them_have_changed(
         (package / "a.py").write_text("A = 2\n")
     elif change == "program":
         (programs / "mypyc_sources.py").write_text("B = 2\n")
+    elif change == "header":
+        (programs / "header.h").write_text("/* */\n")
+        monkeypatch.setattr(compiler, "ATTRIBUTES", programs / "header.h")
     elif change == "mypy":
         monkeypatch.setattr(compiler, "version", lambda _: "0.1")
     assert compiler.is_built(built, package, "0" if change == "level" else "2") == (change is None)
+
+
+def test_the_lists_of_modules_name_modules_that_exist() -> None:
+    tree = ast.parse((ROOT / "packaging" / "compile_gateway.py").read_text())
+    names = {".".join(path.relative_to(ROOT / "gateway").with_suffix("").parts) for path in MODULES}
+    lists = {
+        ast.unparse(it.targets[0]): set(ast.literal_eval(it.value.args[0]))
+        for it in tree.body
+        if isinstance(it, ast.Assign) and ast.unparse(it.targets[0]) in ("HOT", "IN_PYTHON")
+        if isinstance(it.value, ast.Call)
+    }
+    assert sorted(lists) == ["HOT", "IN_PYTHON"]
+    assert lists["HOT"] <= names - lists["IN_PYTHON"]
+    assert lists["IN_PYTHON"] <= names
 
 
 @pytest.mark.parametrize(
