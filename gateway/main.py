@@ -27,9 +27,9 @@ from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watc
 from gateway.certificate import Certificate, tls_context
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.expiry import expire
-from gateway.http.http_connection import Shared
 from gateway.http.ollama.port import OllamaProtocol
 from gateway.http.protocol import GatewayProtocol
+from gateway.http.shared import Shared
 from gateway.inference.housekeeping import Housekeeping
 from gateway.inference.services import Services
 from gateway.ipc.limit_hits import Hits

@@ -21,19 +21,16 @@ from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any, cast
 
-from gateway.base import limits
 from gateway.base.errors import Refusal
 from gateway.http import request_limits
-from gateway.http.client_shares import Buffers, Pacer
-from gateway.http.clients import ConnectionLimit, TrustedProxies
 from gateway.http.deadlines import Deadlines
 from gateway.http.exchange import Exchange
-from gateway.http.interface import Application
 from gateway.http.paced_reading import BUFFER_SPACE, ENDPOINT, PIPELINE, PacedReading
 from gateway.http.repeated_request import PartialBody
 from gateway.http.request_limits import SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser
 from gateway.http.reservations import Reservations, needed
+from gateway.http.shared import Shared
 from gateway.loop.coroutine_runner import RUNNER, CoroutineRunner
 from gateway.loop.flow_control import FlowControl
 from gateway.loop.uvicorn_parts import ServerState, get_remote_addr
@@ -52,22 +49,6 @@ class ClientConnectionState(IntEnum):
 
 
 OPEN, DISCARDING, FINISHING, IGNORING, CLOSED = ClientConnectionState
-
-
-class Shared:
-    """What all connections of a gateway have in common."""
-
-    __slots__ = ("buffers", "connection_limit", "gateway", "pacer", "writes")
-
-    def __init__(self, gateway: Application) -> None:
-        config = gateway.config
-        self.gateway = gateway
-        self.writes = gateway.writes
-        self.connection_limit = ConnectionLimit(
-            config.max_connections_per_client, TrustedProxies(config.trusted_proxies)
-        )
-        self.buffers = Buffers(config.max_buffered_mb << 20)
-        self.pacer = Pacer(gateway.writes, lambda: gateway.limit_hits.hit(limits.CLIENT_STEPS))
 
 
 class HttpConnection(asyncio.Protocol):
@@ -244,7 +225,7 @@ class HttpConnection(asyncio.Protocol):
             self.running = exchange = self.waiting.popleft()
             if not self.waiting:
                 self.reading.resume(PIPELINE | ENDPOINT)
-            self._charge()
+            charge(self)
             if exchange.received:
                 self._start(exchange, check_key=True)
             else:
@@ -304,28 +285,29 @@ class HttpConnection(asyncio.Protocol):
             exchange.keep_alive = False
             exchange.wake_reader()
 
-    def _charge(self) -> None:
-        """Count the bytes of an incomplete header block, of waiting requests and of postponed reads for the client."""
-        if sum(each.body_bytes for each in self.waiting) > SMALL_BODY_BYTES:
-            self.reading.pause(PIPELINE)
-        size = sum(each.body_bytes for each in self.waiting if each.reservation is None)
-        size += len(self.reading.postponed) + self.requests.head_memory
-        if size:
-            self.writes.count_iteration()
-        full = self.reservations.charge(size)
-        if full is not None and not self.transport.is_closing():
-            self.gateway.limit_hits.hit(full)
-            if self.running is None or not self.running.started:
-                text = b"Too much waits to be received from this address.\n"
-                self.writes.write(self.transport, plain_response(b"503 Service Unavailable", text))
-            self.close()
-
     def shutdown(self) -> None:
         """Begin to drain. The next response closes the connection; gateway.http.expiry closes an idle one soon.
 
         It is not closed at once: a request may be on its way, and a reset would be its only response.
         """
         self.deadlines.quiet_since = time.monotonic()
+
+
+def charge(connection: HttpConnection) -> None:
+    """Count the bytes of an incomplete header block, of waiting requests and of postponed reads for the client."""
+    if sum(each.body_bytes for each in connection.waiting) > SMALL_BODY_BYTES:
+        connection.reading.pause(PIPELINE)
+    size = sum(each.body_bytes for each in connection.waiting if each.reservation is None)
+    size += len(connection.reading.postponed) + connection.requests.head_memory
+    if size:
+        connection.writes.count_iteration()
+    full = connection.reservations.charge(size)
+    if full is not None and not connection.transport.is_closing():
+        connection.gateway.limit_hits.hit(full)
+        if connection.running is None or not connection.running.started:
+            text = b"Too much waits to be received from this address.\n"
+            connection.writes.write(connection.transport, plain_response(b"503 Service Unavailable", text))
+        connection.close()
 
 
 def plain_response(status: bytes, text: bytes, content_type: bytes = b"text/plain") -> bytes:

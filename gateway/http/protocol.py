@@ -21,7 +21,7 @@ from gateway.http.http_connection import (
     IGNORING,
     OPEN,
     HttpConnection,
-    Shared,
+    charge,
     plain_response,
 )
 from gateway.http.paced_reading import ENDPOINT, PIPELINE, PacedReading
@@ -29,6 +29,7 @@ from gateway.http.repeated_request import PartialBody, RepeatedRequest
 from gateway.http.request_limits import MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_PIPELINED, SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser, TooManyHeaderLines
 from gateway.http.reservations import NO_SHARE
+from gateway.http.shared import Shared
 from gateway.loop.uvicorn_parts import ServerState
 
 REJECTED_SECONDS = 1.0  # in which a client that has too many connections can read that
@@ -52,7 +53,7 @@ class GatewayProtocol(HttpConnection):
         exchange = Exchange(self, RequestLine(method, target, version), head, length)
         exchange.keep_alive = self.requests.keep_alive
         exchange.arrived = time.monotonic()
-        exchange.refusal = self._admit(exchange)
+        exchange.refusal = _admit(self, exchange)
         self.reservations.share.steps += 1
         self.latest = exchange
         if self.requests.size_since_callback > repeated_request.MAX_HEAD_BYTES:
@@ -67,27 +68,6 @@ class GatewayProtocol(HttpConnection):
             self.waiting.append(exchange)
             if len(self.waiting) >= MAX_PIPELINED:
                 self.reading.pause(PIPELINE)
-
-    def _admit(self, exchange: Exchange) -> Refusal | None:
-        """Check a request by its header block, and return the refusal of it, if any."""
-        if len(self.waiting) >= MAX_PIPELINED:
-            exchange.keep_alive = False
-            self.state = FINISHING
-            self.requests.stop()
-            return request_limits.too_many_waiting()
-        refusal = request_limits.check_head(exchange, large=self.requests.size_since_callback > MAX_HEAD_BYTES)
-        if refusal is not None:
-            exchange.keep_alive = False
-            return refusal
-        admission = self.gateway.admission
-        refusal = admission.admit(exchange, self.client[0] if self.client else None)
-        fields = exchange.head.fields
-        if b"expect" in fields:
-            exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
-        if refusal is not None:
-            return refusal
-        exchange.reader = BodyReader() if exchange.route is not None and exchange.route.streams else None
-        return request_limits.check_body(exchange, exchange.length or 0, admission)
 
     def receive_body(self, body: bytes) -> None:
         exchange = self.latest
@@ -153,7 +133,7 @@ class GatewayProtocol(HttpConnection):
         elif share.steps >= MAX_STEPS:
             share.steps += 1
             self.reading.postpone(data)
-            self._charge()
+            charge(self)
             self.shared.pacer.slow_down(share, self.reading)
             return
         else:
@@ -226,7 +206,7 @@ class GatewayProtocol(HttpConnection):
             share = self.reservations.share
             if at and share.steps > MAX_STEPS:
                 self.reading.postpone(data[at:])
-                self._charge()
+                charge(self)
                 self.shared.pacer.slow_down(share, self.reading)
                 return
             exchange = self.latest
@@ -242,7 +222,7 @@ class GatewayProtocol(HttpConnection):
                 self._feed(data[at : at + SLICE_BYTES])
                 at += SLICE_BYTES
             if self.requests.in_head or self.waiting or self.reservations.has_charge:
-                self._charge()
+                charge(self)
             exchange = self.latest
             if exchange is not None and not exchange.received:
                 self.writes.count_iteration()
@@ -322,3 +302,25 @@ class GatewayProtocol(HttpConnection):
         elif running is not None:
             running.protocol = None
             self.running = None
+
+
+def _admit(connection: GatewayProtocol, exchange: Exchange) -> Refusal | None:
+    """Check a request by its header block, and return the refusal of it, if any."""
+    if len(connection.waiting) >= MAX_PIPELINED:
+        exchange.keep_alive = False
+        connection.state = FINISHING
+        connection.requests.stop()
+        return request_limits.too_many_waiting()
+    refusal = request_limits.check_head(exchange, large=connection.requests.size_since_callback > MAX_HEAD_BYTES)
+    if refusal is not None:
+        exchange.keep_alive = False
+        return refusal
+    admission = connection.gateway.admission
+    refusal = admission.admit(exchange, connection.client[0] if connection.client else None)
+    fields = exchange.head.fields
+    if b"expect" in fields:
+        exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
+    if refusal is not None:
+        return refusal
+    exchange.reader = BodyReader() if exchange.route is not None and exchange.route.streams else None
+    return request_limits.check_body(exchange, exchange.length or 0, admission)

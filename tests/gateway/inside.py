@@ -17,8 +17,8 @@ from gateway.base.config import Config
 from gateway.base.sealing import Sealer
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import Exchange, HttpRoute
-from gateway.http.http_connection import Shared
 from gateway.http.protocol import GatewayProtocol
+from gateway.http.shared import Shared
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
 from gateway.routing.roster import Roster

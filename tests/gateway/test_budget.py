@@ -28,8 +28,8 @@ from gateway.application import Gateway
 from gateway.base.config import ADAPTIVE, Config, load
 from gateway.base.sealing import Sealer
 from gateway.http.control_proxy import ControlProxy
-from gateway.http.http_connection import Shared
 from gateway.http.protocol import GatewayProtocol
+from gateway.http.shared import Shared
 from gateway.ipc.live_page import LivePage
 from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.registry import schema
