@@ -27,7 +27,7 @@ def test_reading_is_paused_and_resumed_once() -> None:
 
 
 @in_loop
-async def test_drain_waits_until_the_peer_has_read() -> None:
+async def test_drain_waits_until_the_peer_has_read():
     flow = FlowControl(cast(asyncio.Transport, Transport()))
     await flow.drain()  # does not wait
     for _ in range(2):  # the second wait finds an event that the first has created
