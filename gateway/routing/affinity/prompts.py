@@ -1,10 +1,10 @@
 """What is hashed of a request: the beginning of its prompt at certain lengths, and the opening of its conversation."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from struct import Struct
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from gateway.dialects.prompt_fields import PromptFields
 
@@ -84,8 +84,7 @@ def read_opening(fields: PromptFields) -> bytes:
         seed, room, _ = _read_head(fields)
     field = fields.messages or fields.input or fields.prompt
     text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
-    opening = text[: opening_end(text)]
-    return _checksum(opening, len(opening), marks_of(opening, seed), seed)
+    return xxh3_64_digest(text[: opening_end(text)], seed)
 
 
 def _read_head(fields: PromptFields) -> tuple[int, int, int]:
@@ -118,20 +117,10 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     field = fields.messages or fields.input or fields.prompt
     text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
     marks = marks_of(text, seed)
-    opening = _checksum(text, opening_end(text), marks, seed)
+    opening = xxh3_64_digest(text[: opening_end(text)], seed)
     if head >= FIRST_BYTES:
         marks.insert(0, seed)
     return marks, head, opening
-
-
-def _checksum(text: bytes, end: int, marks: Sequence[int], seed: int) -> bytes:
-    """Return the checksum of the first `end` bytes of a text with these marks."""
-    count = bisect_left(LENGTHS, end)  # marks of fewer bytes
-    if count:
-        checksum = xxh3_64_intdigest(text[LENGTHS[count - 1] : end], marks[count - 1])
-    else:
-        checksum = xxh3_64_intdigest(text[:end], seed)
-    return checksum.to_bytes(8, "little")
 
 
 def marks_of(text: bytes, value: int) -> list[int]:

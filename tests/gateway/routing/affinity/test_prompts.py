@@ -118,6 +118,10 @@ def test_of_a_body_of_10_mb_128_kib_are_hashed(monkeypatch):
     monkeypatch.setattr(prompts, "xxh3_64_intdigest", counting)
     beginning(chat("s" * 10_000_000, "q", tools=["t" * 50_000], system="y" * 100_000))
     assert sum(hashed) <= MAX_BYTES + LENGTHS[0]
+    hashed.clear()
+    monkeypatch.setattr(prompts, "xxh3_64_digest", counting)
+    read_opening(decode_prompt(chat("s" * 10_000_000, "q" * 10_000_000, tools=["t" * 50_000], system="y" * 100_000)))
+    assert sum(hashed) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("tools", [0, 100, 700, 200_000])
