@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 from access.keys.form import ApiKeyForm
 from access.keys.rules import FIELDS
 from access.keys.use import moment_of, with_last_use
-from access.limits.pages import MAX_KEYS
+from access.limits.rules import MAX_KEYS
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import (
     DELETED,

@@ -18,6 +18,7 @@ from access.limits.form import LimitsInput
 from access.limits.gauges import Spent, Use, panel_of, spent_amounts
 from access.limits.listed import LimitedSubjects
 from access.limits.reading import Subject, read_limits
+from access.limits.rules import MAX_KEYS
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import LEVEL_LABELS
 from access.models import ApiKey
@@ -26,7 +27,6 @@ from endpoints.views import for_administrators
 from gateway.registry.limits import KEY_LEVEL, NO_LIMITS, USER_LEVEL
 
 PAGE = 100  # subjects
-MAX_KEYS = 100  # whose limits are changed at once
 OFFERED_SOURCES = 200  # keys whose limits can be copied
 
 

@@ -11,6 +11,7 @@ from endpoints.registry import registry
 from gateway.registry.limits import MONEY, PERIODS, TOKENS, UNITS, Budget, LimitFacts
 
 MAX_TOKEN_BUDGET = 1_000_000_000_000_000
+MAX_KEYS = 100  # whose limits are changed at once
 
 
 def problems(facts: LimitFacts) -> Iterator[Problem]:

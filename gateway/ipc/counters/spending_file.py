@@ -82,9 +82,10 @@ class SpendingFile:
         descriptor = open_or_replace(path, _SIZE, _FORMAT, _new_header, 8 * _HEADER_WORDS)
         try:
             self._inode = os.fstat(descriptor).st_ino
-            view = memoryview(mmap.mmap(descriptor, _SIZE))
+            self._map = mmap.mmap(descriptor, _SIZE)
         finally:
             os.close(descriptor)
+        view = memoryview(self._map)
         self.words = view.cast("q")
         self._salt = bytes(view[8 * _SALT : 8 * _LIFE])
         self.life = self.words[_LIFE]
@@ -215,7 +216,13 @@ class SpendingFile:
     def empty(self, flip: int) -> None:
         """Remove all tags from a bank."""
         first = self.bank(flip) + _TABLE
-        self.words[first : first + 2 * BANK_SLOTS] = _zeros(2 * BANK_SLOTS)
+        end = first + 2 * BANK_SLOTS
+        zeros = _zeros(_PAGE_WORDS)
+        for at in range(first, end, _PAGE_WORDS):
+            self.words[at : at + _PAGE_WORDS] = zeros
+        # Few of the 4 MiB have a tag: the system keeps these pages, but no longer as memory of this process.
+        start = -(-first // _PAGE_WORDS) * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_DONTNEED, start, 8 * end // mmap.PAGESIZE * mmap.PAGESIZE - start)
 
 
 def _zeros(count: int) -> memoryview:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from datetime import UTC, date, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -276,6 +277,26 @@ def test_removed_amounts_are_absent_from_both_banks(node):
         node.bank.publish(node.bank.included, days, {}, [node.tag()])
         assert node.file.published(node.file.words[5], node.tag()) is None
         assert node.file.published(node.file.words[5], node.tag(subject="x")) == 6
+
+
+def test_a_publication_keeps_little_of_the_file_in_memory(node):
+    node.past(30)
+    for _ in range(2):
+        node.publish()
+    assert resident(node.path) < 1 << 20
+    assert node.bank.value(node.tag()) == 30
+    assert node.file.published(2, node.tag()) == node.file.published(1, node.tag()) == 30
+
+
+def resident(path):
+    """Return the bytes of a mapped file that are in the memory of this process."""
+    found, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            is_of_file = line.endswith(f" {path}")
+        elif is_of_file and line.startswith("Rss:"):
+            found += int(line.split()[1]) << 10
+    return found
 
 
 def test_too_many_amounts_are_not_published(node, monkeypatch):
