@@ -2,8 +2,9 @@
 
 Records go from the journal to the figures and to the database, as in `benchmarks.accounting`, in four states:
 
-- `without`: history and database writer without their parts for prices and own hardware. The fields that records
-  have for prices are not in the journal in any state, because these records lack them;
+- `without`: history and database writer without their parts for prices and own hardware, but for three empty fields
+  of a usual attempt in the history. The fields that records have for prices are not in the journal in any state,
+  because these records lack them;
 - `unpriced`: a price book that has no price for these models;
 - `priced`: each model has prices of input, cached input and output tokens;
 - `rated`: no prices, but each endpoint has an hourly rate. The CPU time includes that of counting the hours.
