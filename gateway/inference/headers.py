@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from math import floor
 
 from gateway.dialects.redact import REDACTED
 from gateway.providers.table import Provider
-from gateway.routing.balancer import Decision
+from gateway.routing.balancer import Decision, recorded_costs, whole_costs
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1000, 64  # names of headers
 IS_JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;.*)?", re.IGNORECASE).fullmatch
@@ -57,26 +56,24 @@ def routing_lines(decision: Decision, kept: int) -> bytes:
     `kept`: prompt tokens that are expected in the endpoint's prefix cache. Costs are in ms: of the endpoint, and the
     least of the others.
     """
-    costs, chosen = decision.costs, decision.endpoint_id
+    costs, chosen = decision.whole_costs or whole_costs(decision.costs[:2]), decision.endpoint_id
     affinity = f"x-routerdash-affinity: kept={kept}\r\n" if kept else ""
     if len(costs) > 1:  # the usual case: it is among the cheapest two
-        own, name, _ = costs[0]
-        other, second, _ = costs[1]
-        if second == chosen:
-            own, other, name = other, own, second
+        name, least = costs[0]
+        second, more = costs[1]
         # A formatted text that is encoded takes half as long as formatted bytes.
         if name == chosen:
-            cost, least = floor(own * 1000.0), floor(other * 1000.0)
-            return f"x-routerdash-reason: {decision.reason};cost={cost};next={least}\r\n{affinity}".encode()
-    return f"x-routerdash-reason: {decision.reason}{_others_costs(decision)}\r\n{affinity}".encode()
+            return f"x-routerdash-reason: {decision.reason};cost={least};next={more}\r\n{affinity}".encode()
+        if second == chosen:
+            return f"x-routerdash-reason: {decision.reason};cost={more};next={least}\r\n{affinity}".encode()
+    others = _others_costs(recorded_costs(decision), chosen)
+    return f"x-routerdash-reason: {decision.reason}{others}\r\n{affinity}".encode()
 
 
-def _others_costs(decision: Decision) -> str:
+def _others_costs(costs: Sequence[tuple[str, int]], chosen: str) -> str:
     """Return the parameters of a decision for an endpoint that is not among the cheapest two, or is the only one."""
-    costs, chosen = decision.costs, decision.endpoint_id
-    own = "".join([f";cost={floor(cost * 1000.0)}" for cost, name, _ in costs if name == chosen])
-    least, name, _ = costs[0]
-    return own if name == chosen else f"{own};next={floor(least * 1000.0)}"
+    own = "".join([f";cost={cost}" for name, cost in costs if name == chosen])
+    return own if costs[0][0] == chosen else f"{own};next={costs[0][1]}"
 
 
 def endpoint_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

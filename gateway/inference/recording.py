@@ -139,7 +139,7 @@ def record_attempt(
             decision.reason,
             recorded_scores(decision) if decision.scores and decision.reason != ONLY else (),
             details,
-            recorded_costs(decision) if decision.costs else (),
+            decision.whole_costs or (recorded_costs(decision) if decision.costs else ()),
             attempt.work(request.services.learned, now),
             attempt.connect_us,
             None if model.id == requested or not model.id else model.id,

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from math import floor
 from typing import NamedTuple, Protocol
 
 from gateway.base.addresses import client_of
@@ -187,13 +186,12 @@ class InferenceRequest:
                 more = _dropped_by(attempt)
             if self.chain is not None:
                 more += self.chain.header_lines(attempt.route)
-            if attempt.decision.costs:
-                decision = attempt.decision
-                costs = decision.costs
-                if is_first and len(costs) == 2 and decision.reason == FASTEST and limited is None and not more:
-                    (least, name, _), (more_costly, _, _) = costs
-                    own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
-                    return _FASTEST_OF_TWO % (self.request_id, label, floor(own * 1000.0), floor(other * 1000.0))
+            decision = attempt.decision
+            if (costs := decision.whole_costs) and is_first and limited is None and not more:  # the usual case
+                (name, least), (_, more_costly) = costs
+                own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
+                return _FASTEST_OF_TWO % (self.request_id, label, own, other)
+            if costs or decision.costs:
                 more = routing_lines(decision, attempt.kept) + more
         if limited is not None:
             usual, left = limited.compiled.usual_lines, limited.left

@@ -67,21 +67,24 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     Scores are the requests in flight of each candidate of the best rank. Costs are those of up to MAX_RECORDED_SCORES
     candidates, the least first, and only of the adaptive policy. The record has them in another form
-    (`recorded_costs`), which would take a third of the time of a choice.
+    (`recorded_costs`), which would take a third of the time of a choice. Of two endpoints that needed no care, the
+    decision has that form at once, and no `costs`.
     """
 
     endpoint_id: str
     reason: str
     scores: tuple[tuple[str, int], ...]
     costs: Sequence[Cost] = ()
+    whole_costs: tuple[tuple[str, int], ...] = ()
 
 
 def recorded_costs(decision: Decision) -> tuple[tuple[str, int], ...]:
-    """Return the costs for the record: id and cost in whole ms of each. Of a float, `floor` is quicker than `int`."""
-    costs = decision.costs
-    if len(costs) == 2:  # often
-        (least, name, _), (more, other, _) = costs
-        return (name, floor(least * 1000.0)), (other, floor(more * 1000.0))
+    """Return the costs for the record: id and cost in whole ms of each."""
+    return decision.whole_costs or whole_costs(decision.costs)
+
+
+def whole_costs(costs: Sequence[Cost]) -> tuple[tuple[str, int], ...]:
+    """Return the id and the cost in whole ms of each endpoint. Of a float, `floor` is quicker than `int`."""
     return tuple([(name, floor(value * 1000.0)) for value, name, _ in costs])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import floor
 from random import random
 
 from gateway.routing.adaptive import FASTEST, HARM_FACTORS, NEAR, NO_LIMIT, LoadedCandidate, Row
@@ -56,4 +57,5 @@ def among_two(pair: Pair, prompt: float, output: float, draw: Callable[[], float
         least, more = more, least
         name, other = other, name
     chosen = other if more <= least * NEAR and draw() >= 0.5 else name
-    return Decision(chosen, FASTEST, (), [(least, name, NO_LIMIT), (more, other, NO_LIMIT)])
+    costs = ((name, floor(least * 1000.0)), (other, floor(more * 1000.0)))
+    return Decision(chosen, FASTEST, (), (), costs)
