@@ -1,6 +1,6 @@
 """The parts of a cost add up to the cost by which the adaptive policy chooses."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,32 +11,20 @@ from gateway.routing import adaptive
 from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import FULL
 from gateway.routing.cost_parts import CostParts, cost_parts, recent_mean
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    id: str = "a"
-    rank: int = 0
-    tier: int = 1
-    slots: int | None = None
-    trial_due: float = 0.0
-    in_flight: int = 0
-    pending: int = 0
-    recent_prompt: float = 0.0
-
+from tests.gateway.routing.candidates import Endpoint
 
 SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
 
 
 def parts(
-    server: Server, demand: Demand, speeds: Speeds = SPEEDS, load: float = 0.0, waiting: int = 0, weight: float = 1.0
+    server: Endpoint, demand: Demand, speeds: Speeds = SPEEDS, load: float = 0.0, waiting: int = 0, weight: float = 1.0
 ) -> CostParts:
     of = adaptive.row(server, speeds, "vllm", load=load, weight=weight)
     return cost_parts(of, demand, server.in_flight, server.pending, waiting)
 
 
 @given(
-    st.builds(Server, in_flight=st.integers(0, 9), pending=st.integers(0, 5000)),
+    st.builds(Endpoint, st.just("a"), in_flight=st.integers(0, 9), pending=st.integers(0, 5000)),
     st.builds(
         Demand,
         st.floats(1, 9000),
@@ -50,7 +38,7 @@ def parts(
     st.sampled_from((1.0, 2.5)),
 )
 def test_the_parts_add_up_to_the_cost_of_the_policy(
-    server: Server, demand: Demand, completions: int, load: float, weight: float
+    server: Endpoint, demand: Demand, completions: int, load: float, weight: float
 ) -> None:
     speeds = Speeds(0.1, 0.001, 0.02, 0.005, completions)
     of = adaptive.row(server, speeds, "vllm", load=load, weight=weight)
@@ -62,32 +50,32 @@ def test_the_parts_add_up_to_the_cost_of_the_policy(
 
 
 def test_each_part_is_what_it_says() -> None:
-    found = parts(Server(in_flight=2, pending=50), Demand(1000, 100, {"a": 250}))
+    found = parts(Endpoint("a", in_flight=2, pending=50), Demand(1000, 100, {"a": 250}))
     assert [round(it, 6) for it in found] == [0.1 + 0.8 + 3.5, round(2 * (0.25 + 0.1875), 6), 0.0, 0.0, 1.0, 1.0]
 
 
 def test_loading_the_model_is_a_part() -> None:
-    assert parts(Server(), Demand(1, 1), load=12.0).cold == 12.0
+    assert parts(Endpoint("a"), Demand(1, 1), load=12.0).cold == 12.0
 
 
 def test_the_wait_for_a_slot_is_a_part() -> None:
     # Each of the two slots takes 0.1 + 0.02 * 100 + 0.005 * 100 * 2 seconds; one request waits already.
-    found = parts(Server(slots=2, in_flight=2), Demand(0, 100), waiting=1)
+    found = parts(Endpoint("a", slots=2, in_flight=2), Demand(0, 100), waiting=1)
     assert round(found.wait, 6) == round((1 + 1) * 3.1 / 2, 6)
-    assert parts(Server(slots=2, in_flight=1), Demand(0, 100), waiting=1).wait == 0
-    typical = parts(Server(slots=2, in_flight=2), Demand(0, 5, typical=100), waiting=1)
+    assert parts(Endpoint("a", slots=2, in_flight=1), Demand(0, 100), waiting=1).wait == 0
+    typical = parts(Endpoint("a", slots=2, in_flight=2), Demand(0, 5, typical=100), waiting=1)
     assert typical.wait == found.wait
 
 
 def test_few_completions_multiply_the_cost() -> None:
     probed = Speeds(0.1, 0.001, 0.02, 0.005, completions=1)
-    assert parts(Server(in_flight=3), Demand(1, 1), probed).factor == 2 * 4 / 3
-    assert parts(Server(in_flight=2), Demand(1, 1), probed).factor == 1
+    assert parts(Endpoint("a", in_flight=3), Demand(1, 1), probed).factor == 2 * 4 / 3
+    assert parts(Endpoint("a", in_flight=2), Demand(1, 1), probed).factor == 1
 
 
 def test_waiting_for_a_slot_replaces_the_prefix_that_it_keeps() -> None:
     """That of the client which had it, and the request's own, each as long as the last prompts there."""
-    demand, full = Demand(600, 100), Server(slots=2, in_flight=2, recent_prompt=400.0)
+    demand, full = Demand(600, 100), Endpoint("a", slots=2, in_flight=2, recent_prompt=400.0)
     shared, own = (cost_parts(adaptive.row(full, SPEEDS, kind), demand, 2, 0, 0) for kind in ("vllm", "llamacpp"))
     assert own.wait - shared.wait == pytest.approx(2 * 0.001 * 400)
     assert own.total - own.wait == pytest.approx(shared.total - shared.wait)
