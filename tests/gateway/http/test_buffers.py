@@ -48,6 +48,7 @@ def gateway(tmp_path: Path) -> Iterator[Inside]:
 def buffers(gateway: Inside) -> Buffers:
     with gateway.connect():
         (found, *_) = until(lambda: gateway.connections)
+    until(lambda: not gateway.connections)  # so that the next one found is the test's
     return found.shared.buffers  # type: ignore[no-any-return]
 
 
