@@ -56,6 +56,7 @@ PROTOCOLS = {
     "DrainState": ("gateway.application", "Gateway"),
     "RequestSink": ("gateway.http.protocol", "GatewayProtocol"),
     "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
+    "TokenClocks": ("gateway.ipc.live_page", "EndpointWork"),
 }
 TOOL = "tool.sha256"  # the file in the folder that says how the sources were compiled
 OPTIMISED = "2"  # the usual level of the C compiler

@@ -132,8 +132,8 @@ def _constants(tree: ast.Module) -> Iterator[Edit]:
             target = node.targets[0]
             if isinstance(target, ast.Name) and bound[target.id] == 1 and _is_value(target.id, node.value):
                 yield *_end(target), 0, ": Final"
-            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple) and node.lineno == node.end_lineno:
-                pairs = zip(target.elts, node.value.elts, strict=True)
+            elif (values := _values_of(node)) and isinstance(target, ast.Tuple) and node.lineno == node.end_lineno:
+                pairs = zip(target.elts, values, strict=True)
                 names = [(name.id, ast.unparse(value)) for name, value in pairs if isinstance(name, ast.Name)]
                 if len(names) == len(target.elts) and all(bound[name] == 1 for name, _ in names):
                     text = "; ".join(f"{name}: Final = {value}" for name, value in names)
@@ -143,6 +143,16 @@ def _constants(tree: ast.Module) -> Iterator[Edit]:
             if bound[node.target.id] == 1 and "Final" not in shown and "TypeAlias" not in shown:
                 yield node.annotation.lineno, node.annotation.col_offset, 0, "Final["
                 yield *_end(node.annotation), 0, "]"
+
+
+def _values_of(node: ast.Assign) -> list[ast.expr]:
+    """Return the values that an assignment to several names has, as far as the source shows them."""
+    match node.value:
+        case ast.Tuple(elts=values):
+            return values
+        case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(count))]):
+            return [ast.Constant(number) for number in range(count)]
+    return []
 
 
 def _bound(tree: ast.Module) -> Iterator[str]:

@@ -77,6 +77,7 @@ def test_the_lists_of_modules_name_modules_that_exist() -> None:
         ("_decode = make()", "_decode: Final = make()"),
         ("A: int = 1", "A: Final[int] = 1"),
         ("A, B = 1, 'b'", "A: Final = 1; B: Final = 'b'"),
+        ("A, B = range(2)", "A: Final = 0; B: Final = 1"),
         ("T = TypeVar('T')", "T = TypeVar('T')"),
         ("Point = namedtuple('Point', 'x y')", "Point = namedtuple('Point', 'x y')"),
         ("A = 1\nA = 2", "A = 1\nA = 2"),
