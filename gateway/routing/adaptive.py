@@ -5,7 +5,7 @@ The cost of a request at an endpoint is its expected duration, plus the time by 
 `kept` are in the endpoint's prefix cache, O output tokens, n requests in flight there and Q pending prompt tokens:
 
     own  = setup + read * (Q + P - kept) + O * (write + share * (n + 1))
-    harm = n * (HARM_DECODE * share * O + HARM_PREFILL * read * (P - kept))
+    harm = n * (HARM.decode * share * O + HARM.prefill * read * (P - kept))
 
 A bulk request has greater weights of harm (BULK_HARM), so that it avoids endpoints where others run.
 The four parameters are learned (gateway.registry.schema.Speeds). An endpoint that is full may still cost the least:
@@ -37,8 +37,16 @@ from gateway.routing.balancer import (
     is_spilled,
 )
 
-HARM = HARM_DECODE, HARM_PREFILL = 0.5, 0.25
-BULK_HARM = 1.0, 1.0  # the same of bulk requests
+
+class Harm(NamedTuple):
+    """Weights of the harm to others. A class, because the compiled gateway makes plain tuples anew for each use."""
+
+    decode: float
+    prefill: float
+
+
+HARM = Harm(0.5, 0.25)
+BULK_HARM = Harm(1.0, 1.0)  # of bulk requests
 NEAR = 1.03  # costs within 3 % are drawn by chance, so that gateways do not all choose the same endpoint
 SLOW_START = 16  # completions; before, an endpoint has at most 1 + 2 * completions requests if there are others
 ALL_UP_TO, SAMPLED = 24, 12  # of more candidates, some are compared: those with the prefix, and others by chance
@@ -95,7 +103,7 @@ class Demand(NamedTuple):
     waited: float = 0.0  # seconds in the queue
     # Output tokens of an average request for the model: a slot is free when such a one ends. None: as many as this one.
     typical: float | None = None
-    harm: tuple[float, float] = HARM  # weights of the harm to others
+    harm: Harm = HARM
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +240,7 @@ class _Edge(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _factors(harm: tuple[float, float]) -> tuple[list[float], list[float]]:
+def _factors(harm: Harm) -> tuple[list[float], list[float]]:
     """Return, by the requests in flight, the factor of `read` times the unread tokens, and that of `share` times the
     output tokens beyond those of the request itself: its delay by the others, and its harm to them.
     """
@@ -297,6 +305,7 @@ def among_free(
     That is if several are compared, all are of rank 0, and none is full, must load the model or has few completions.
     """
     found: Found = []
+    whole: tuple[tuple[str, int], ...] = ()
     reads, writes = HARM_FACTORS
     prompt = unread = prompt + 0.0
     for it in rows:
@@ -314,9 +323,10 @@ def among_free(
     if len(found) == 2:  # often; so sorting is spared
         first, second = found if found[0] <= found[1] else (found[1], found[0])
         least, name, few = first
-        more = second[0]
+        more, other, other_few = second
+        whole = (name, floor(least * 1000.0)), (other, floor(more * 1000.0))
         if more <= least * NEAR and draw() >= 0.5:
-            _, name, few = second
+            name, few = other, other_few
         found = [first, second]
     elif len(found) < 2:
         return None
@@ -324,7 +334,7 @@ def among_free(
         found.sort()
         del found[MAX_RECORDED_SCORES:]
         name, few = _drawn_among(found, draw)
-    return Decision(name, KEPT_PREFIX if name in kept else FASTEST if few == NO_LIMIT else PROBE, (), found)
+    return Decision(name, KEPT_PREFIX if name in kept else FASTEST if few == NO_LIMIT else PROBE, (), found, whole)
 
 
 def pick(

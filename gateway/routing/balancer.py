@@ -68,7 +68,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     Scores are the requests in flight of each candidate of the best rank. Costs are those of up to MAX_RECORDED_SCORES
     candidates, the least first, and only of the adaptive policy. The record has them in another form
     (`recorded_costs`), which would take a third of the time of a choice. Of two endpoints that needed no care, the
-    decision has that form at once, and no `costs`.
+    decision has that form at once; with endpoints that have nothing of the prompt in their caches, only that form.
     """
 
     endpoint_id: str
