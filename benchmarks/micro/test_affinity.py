@@ -45,7 +45,7 @@ def affinity(tmp_path: Path, candidates: Candidates) -> Affinity:
     page = LivePage(tmp_path / "live")
     page.claim_row()
     endpoints = {it.id: it for it in candidates.endpoints}
-    return Affinity(AFFINITY_AUTO, b"s" * 32, table, EndpointWork(page).read_tokens, lambda: endpoints)
+    return Affinity(AFFINITY_AUTO, b"s" * 32, table, EndpointWork(page), lambda: endpoints)
 
 
 def read(affinity: Affinity, fields: PromptFields) -> Prefix:

@@ -380,7 +380,8 @@ def _count_work(
         attempt.begin(services.learned, row, prompt, demand[1])
     else:
         attempt.kept = min(prompt, int(demand[2].get(endpoint.id, 0.0)))
-        attempt.begin(services.learned, row, prompt, demand[1], *_prefix_at(request, endpoint.id, prompt))
+        tokens, age = _prefix_at(request, endpoint.id, prompt)  # not `*`, which makes a list
+        attempt.begin(services.learned, row, prompt, demand[1], tokens, age)
         services.affinity.store(prefix, endpoint)
 
 

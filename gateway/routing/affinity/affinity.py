@@ -1,12 +1,12 @@
 """Prefix affinity of one gateway process: what endpoints should have of a prompt, and notes of what is sent to them."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.base.config import AFFINITY_HEADER, AFFINITY_OFF, Config
 from gateway.dialects.prompt_fields import PromptFields
 from gateway.ipc.live_page import EndpointWork, LivePage
+from gateway.registry.reader import BoundedCache
 from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, hash_number, load_secret, session_hash
 from gateway.routing.affinity.prompts import (
     FIRST_BYTES,
@@ -31,13 +31,21 @@ from gateway.routing.affinity.table import (
 )
 
 CACHED_SCOPES = 5_000
+CACHED_HASHES = 1_000  # of marks, and of openings: half of what each cache has
+MAX_CACHED_OPENING = 64  # bytes; ids of sessions may be long
 # A prefix is of age 0 to 3: younger than the first of these numbers of prompt tokens that were sent to its endpoint
 # since, than the second, than the third, or older. Caches hold some 10,000 to some 100,000 tokens.
-AGES = tuple(tokens >> CLOCK_TOKENS_SHIFT for tokens in (8_192, 32_768, 131_072))
-FRESH = AGES[0] >> 3  # a mark of a lower age need not be stored again
+YOUNG, MIDDLE, OLD = 8_192 >> CLOCK_TOKENS_SHIFT, 32_768 >> CLOCK_TOKENS_SHIFT, 131_072 >> CLOCK_TOKENS_SHIFT
+FRESH = YOUNG >> 3  # a mark of a lower age need not be stored again
 
 _NOTHING: dict[str, "Kept"] = {}
 _new = tuple.__new__
+
+
+class TokenClocks(Protocol):
+    """Clocks of the endpoints: the prompt tokens sent so far to each, by all processes, modulo 2**32."""
+
+    def read_tokens(self, slot: int) -> int: ...
 
 
 class PlaceFacts(Protocol):
@@ -94,27 +102,27 @@ class Prefix:
 
 
 class Affinity:
-    """Finds and stores the marks of requests.
-
-    `clock(slot)` returns the prompt tokens sent so far to an endpoint, by all processes, modulo 2**32
-    (EndpointWork.read_tokens). `endpoints` returns all endpoints by id.
-    """
+    """Finds and stores the marks of requests. `endpoints` returns all endpoints by id."""
 
     def __init__(
         self,
         setting: str,
         secret: bytes,
         table: MarkTable,
-        clock: Callable[[int], int],
+        clocks: TokenClocks,
         endpoints: Callable[[], Mapping[str, PlacedEndpoint]],
     ) -> None:
         self._reads_bodies = setting != AFFINITY_HEADER
         self._secret = secret
         self._table = table
-        self._clock = clock
+        self._clocks = clocks
         self._endpoints = endpoints
         self._slots: set[int] = set()  # that have an endpoint
         self._scopes: dict[tuple[str | None, str], ScopeHashes] = {}
+        # Keyed hashes, by the function that hashes, number of the mark, and mark. The next turn of a conversation looks
+        # up the longest mark of this one.
+        self._hashes: BoundedCache[tuple[Hash, int, int], int] = BoundedCache(CACHED_HASHES)
+        self._conversations: BoundedCache[tuple[ScopeHashes, bytes], str] = BoundedCache(CACHED_HASHES)
         self._owners: dict[int, tuple[str, str]] = {}  # id and address of the endpoint of a slot
         self._prints = [NO_PRINT] * SLOTS  # its fingerprint
 
@@ -132,10 +140,10 @@ class Affinity:
         scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
         if session is None:
             marks, head, opening = read_beginning(fields)
-            return Prefix(scope.mark, marks, head, None, scope.conversation_of(opening))
+            return Prefix(scope.mark, marks, head, None, self._conversation_of(scope, opening))
         of_session = session_hash(scope, session)
         first = hash_number(of_session, 0)
-        conversation = scope.conversation_of(b"session." + session)
+        conversation = self._conversation_of(scope, b"session." + session)
         if self._reads_bodies:
             marks, head, _ = read_beginning(fields)
             return Prefix(scope.mark, marks, head, first, conversation)
@@ -164,7 +172,18 @@ class Affinity:
         if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
             return None
         scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
-        return scope.conversation_of(read_opening(fields) if session is None else b"session." + session)
+        return self._conversation_of(scope, read_opening(fields) if session is None else b"session." + session)
+
+    def _conversation_of(self, scope: ScopeHashes, opening: bytes) -> str:
+        """Return the id of a conversation, whose turns have the same opening."""
+        if len(opening) > MAX_CACHED_OPENING:
+            return scope.conversation_of(opening)
+        key = scope, opening
+        found = self._conversations.get(key)
+        if found is None:
+            found = scope.conversation_of(opening)
+            self._conversations.put(key, found)
+        return found
 
     def _new_scope(self, key_id: str | None, model: str) -> ScopeHashes:
         if len(self._scopes) >= CACHED_SCOPES:
@@ -201,7 +220,12 @@ class Affinity:
         return found
 
     def _look_up(self, prefix: Prefix, number: int) -> list[StoredMark]:
-        hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
+        key = prefix.hashed, number, prefix.marks[number]
+        hashed = self._hashes.get(key)
+        if hashed is None:
+            hashed = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
+            self._hashes.put(key, hashed)
+        prefix.hashes[number] = hashed
         return self._table.find(hashed, self._prints)
 
     def _note(self, found: dict[str, Kept], stored: Iterable[StoredMark], prefix: Prefix, number: int) -> None:
@@ -211,11 +235,12 @@ class Affinity:
             name = self._owners[slot][0]
             if name not in found:
                 size = FIRST_BYTES if number < 0 else size_of(prefix.head, number)
-                age = (self._clock(slot) >> CLOCK_TOKENS_SHIFT) - clock & CLOCK_MASK
+                age = (self._clocks.read_tokens(slot) >> CLOCK_TOKENS_SHIFT) - clock & CLOCK_MASK
                 if age >= HALF:  # the clock of another process may be ahead
                     age = 0
+                years = 0 if age < YOUNG else 1 if age < MIDDLE else 2 if age < OLD else 3
                 # Kept(…) would call a function in between.
-                found[name] = _new(Kept, (size, bisect_right(AGES, age), number, mark, age < FRESH))
+                found[name] = _new(Kept, (size, years, number, mark, age < FRESH))
 
     def store(self, prefix: Prefix, endpoint: PlacedEndpoint) -> None:
         """Note that a prompt is sent to an endpoint, whose clock was moved by it already."""
@@ -246,7 +271,7 @@ class Affinity:
             self._prints[facts.slot] = fingerprint(self._secret, *owner) & TAG_MASK
 
     def _now(self, slot: int) -> int:
-        return self._clock(slot) >> CLOCK_TOKENS_SHIFT & CLOCK_MASK
+        return self._clocks.read_tokens(slot) >> CLOCK_TOKENS_SHIFT & CLOCK_MASK
 
     def _age(self, slot: int, clock: int) -> int:
         """Return the age of a mark that may be replaced. The clock of a slot without an endpoint stands still."""
@@ -264,4 +289,4 @@ def open_affinity(
         return None
     secret = load_secret(config.affinity_key_file)
     table = open_table(config.affinity_path, config.affinity_key_file)
-    return Affinity(config.affinity, secret, table, EndpointWork(page).read_tokens, endpoints)
+    return Affinity(config.affinity, secret, table, EndpointWork(page), endpoints)

@@ -126,9 +126,9 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
 def marks_of(text: bytes, value: int) -> list[int]:
     """Return the checksums of a text at those of LENGTHS that it exceeds. `value`: that of what stands before it."""
     # The last byte closes the list: the next turn has a comma in its place.
-    marks = []
+    marks, digest = [], xxh3_64_intdigest  # a local variable is quicker, above all in the compiled gateway
     for piece in _SPLIT[bisect_left(LENGTHS, len(text))](text):
-        value = xxh3_64_intdigest(piece, value)
+        value = digest(piece, value)
         marks.append(value)
     return marks
 

@@ -21,6 +21,7 @@ import mmap
 import os
 import secrets
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,15 @@ _BYTES = _HEADER_BYTES + 8 * SETS * WAYS
 assert MAX_ENDPOINTS <= SLOT_MASK  # a slot fits into its bits
 
 _new = tuple.__new__
+# Both halves of each word, as small integers: arithmetic with 64 bits takes several times the instructions. Another
+# process may store a word between its halves, which costs no more than any other mistake here.
+_read_halves = struct.Struct(f"@{2 * WAYS}I").unpack_from
 _read_set = struct.Struct(f"@{WAYS}Q").unpack_from  # faster than a slice of a memoryview
+_LOW = 0 if sys.byteorder == "little" else 1
+_HIGH = 1 - _LOW
+_SLOT_BITS_HIGH = TAG_SHIFT - 32  # of the slot in the high half
+_SLOT_MASK_HIGH = (1 << _SLOT_BITS_HIGH) - 1
+_SLOT_BITS_LOW = 32 - SLOT_SHIFT
 
 
 class StoredMark(NamedTuple):
@@ -70,12 +79,15 @@ class MarkTable:
         at = WAYS * (hashed & SETS - 1)
         tag = hashed >> TAG_SHIFT
         found = []
-        for place, word in enumerate(_read_set(self._memory, _HEADER_BYTES + 8 * at), at):
-            if word:
-                slot = word >> SLOT_SHIFT & SLOT_MASK
-                if (word >> TAG_SHIFT) ^ fingerprints[slot] == tag:
+        halves = _read_halves(self._memory, _HEADER_BYTES + 8 * at)
+        for way in range(WAYS):
+            low: int = halves[2 * way + _LOW]
+            high: int = halves[2 * way + _HIGH]
+            if high or low:
+                slot = (high & _SLOT_MASK_HIGH) << _SLOT_BITS_LOW | low >> SLOT_SHIFT
+                if (high >> _SLOT_BITS_HIGH) ^ fingerprints[slot] == tag:
                     # StoredMark(…) would call a function in between.
-                    found.append(_new(StoredMark, (slot, word & CLOCK_MASK, place)))
+                    found.append(_new(StoredMark, (slot, low & CLOCK_MASK, at + way)))
         return found
 
     def store(self, hashed: int, slot: int, fingerprint: int, clock: int, age: Callable[[int, int], int]) -> None:

@@ -41,9 +41,12 @@ class Fleet:
             self.setting,
             self.secret,
             self.table,
-            lambda slot: self.clocks.get(slot, 0),
+            self,
             lambda: {it.id: it for it in self.endpoints},
         )
+
+    def read_tokens(self, slot: int) -> int:
+        return self.clocks.get(slot, 0)
 
     @property
     def by_id(self) -> dict[str, FakeEndpoint]:

@@ -2,7 +2,7 @@ import pytest
 
 from gateway.base.config import AFFINITY_HEADER
 from gateway.dialects.prompt_fields import decode_prompt
-from gateway.routing.affinity.affinity import AGES
+from gateway.routing.affinity.affinity import YOUNG
 from gateway.routing.affinity.table import CLOCK_TOKENS_SHIFT
 from tests.gateway.routing.affinity.conftest import OTHER_SECRET, Fleet, chat
 
@@ -135,7 +135,7 @@ def test_the_clock_may_wrap(fleet):
     a = fleet.add("a", 3)
     fleet.clocks[3] = (1 << 32) - 64
     fleet.send(TURN, a)
-    fleet.clocks[3] = AGES[0] << CLOCK_TOKENS_SHIFT
+    fleet.clocks[3] = YOUNG << CLOCK_TOKENS_SHIFT
     assert fleet.age(TURN, "a") == 1
 
 
