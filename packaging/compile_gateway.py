@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,17 @@ HOT = frozenset((
 # of 12 KB instead of 700, which glibc reads since 2.36.
 COMPILED_SMALL, LINKED_SMALL, PACKED = "-fno-asynchronous-unwind-tables", "-s", "-Wl,-z,pack-relative-relocs"
 PACKED_SINCE = (2, 36)
+# How mypyc reads an attribute with a constant name, and a global, and the macros of ATTRIBUTES that remember these.
+# Elsewhere they would only make the code larger.
+_CONSTANT = r"(?P<name>cpy_r_\w+) = CPyStatics\[\d+\];[^\n]*\n\s*cpy_r_\w+ = "
+_GLOBALS = r"(?P<globals>cpy_r_\w+) = CPyStatic_\w+___globals;\n\s*"
+REMEMBERED = (
+    (rf"(?P<before>{_CONSTANT})CPyObject_GetAttr(?=\(\w+, (?P=name)\);)", "remembered_attribute"),
+    (
+        rf"(?P<before>{_GLOBALS}{_CONSTANT})CPyDict_GetItem(?=\((?P=globals), (?P=name)\);)",
+        "remembered_global",
+    ),
+)
 HOT_UNITS, OTHER_UNITS = 3, 6  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
 SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
@@ -178,6 +190,7 @@ def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> N
     shared = next(it for it in extensions if it.name.startswith(GROUP))
     generated = [Path(it) for it in shared.sources if Path(it).name not in RUNTIME_C_FILES]
     hot = [source for source in generated if _module_of(source) in HOT]
+    remember(hot)
     units = _units(hot, HOT_UNITS, c_folder / "hot")
     others = _units([source for source in generated if source not in hot], OTHER_UNITS, c_folder / "other")
     runtime = c_folder / "runtime.c"
@@ -207,6 +220,18 @@ def mend_slices(c_folder: Path) -> None:
     if text.count(SLICE) != 1:
         raise SystemExit("another version of mypyc: look whether it mends slices of bytes that end before they begin")
     path.write_text(text.replace(SLICE, MENDED_SLICE))
+
+
+def remember(sources: Iterable[Path]) -> None:
+    """Let the C code of modules remember attributes and globals (REMEMBERED)."""
+    for pattern, macro in REMEMBERED:
+        found = 0
+        for source in sources:
+            text, count = re.subn(pattern, rf"\g<before>{macro}", source.read_text())
+            source.write_text(text)
+            found += count
+        if not found:
+            raise SystemExit("another version of mypyc: look how it reads attributes and globals")
 
 
 def _module_of(source: Path) -> str:

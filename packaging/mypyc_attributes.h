@@ -1,7 +1,12 @@
-/* Quicker reading of attributes of objects whose class is in Python, for code of mypyc: it is included before all of it.
+/* Quicker reading of attributes of objects whose class is in Python, and of globals, for code of mypyc: it is included
+ * before all of it.
  *
  * mypyc calls PyObject_GetAttr, which takes some 120 instructions for a field of a msgspec struct and 230 for a function
  * of a module. A plain request reads more than a hundred of them. What is not one of these two is read as before.
+ *
+ * In hot modules, each place that reads a certain attribute remembers where it found a field of a struct, as CPython's
+ * own interpreter does (PEP 659): the version of a class tells whether it has changed. Likewise the value of a global, by
+ * the version of the module's dictionary, where Python has one. packaging/compile_gateway.py puts these calls in.
  */
 #include <Python.h>
 #include "CPy.h"
@@ -14,7 +19,12 @@
 #define SLOT_OF_OBJECT T_OBJECT_EX
 #endif
 
-static PyObject *read_attribute(PyObject *object, PyObject *name) {
+typedef struct {
+    unsigned int version; /* of the class; 0: of none */
+    unsigned int offset;
+} Place;
+
+static PyObject *read_attribute(PyObject *object, PyObject *name, Place *place) {
     PyTypeObject *type = Py_TYPE(object);
     if (type->tp_getattro == PyObject_GenericGetAttr) {
         /* A slot: what `__slots__` or a struct declares. It precedes everything else that has the name. */
@@ -25,6 +35,8 @@ static PyObject *read_attribute(PyObject *object, PyObject *name) {
                 && (slot->d_common.d_type == type || PyType_IsSubtype(type, slot->d_common.d_type))) {
                 PyObject *value = *(PyObject **)((char *)object + slot->d_member->offset);
                 if (value != NULL) {
+                    place->version = type->tp_version_tag; /* 0 if the class has none */
+                    place->offset = (unsigned int)slot->d_member->offset;
                     return Py_NewRef(value);
                 }
             }
@@ -43,5 +55,33 @@ static PyObject *read_attribute(PyObject *object, PyObject *name) {
 }
 
 #undef CPyObject_GetAttr
-#define CPyObject_GetAttr(object, name) read_attribute((object), (name))
+#define CPyObject_GetAttr(object, name) ({ Place place; read_attribute((object), (name), &place); })
+
+/* The name must be a constant. */
+#define remembered_attribute(object, name)                                                                           \
+    ({                                                                                                               \
+        static Place place;                                                                                          \
+        PyObject *from = (object), *value = NULL;                                                                    \
+        if (Py_TYPE(from)->tp_version_tag == place.version && place.version != 0)                                    \
+            value = *(PyObject **)((char *)from + place.offset);                                                     \
+        value != NULL ? Py_NewRef(value) : read_attribute(from, (name), &place);                                     \
+    })
+#else
+#define remembered_attribute CPyObject_GetAttr
+#endif
+
+#if !defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030D0000
+#define remembered_global(globals, name)                                                                             \
+    ({                                                                                                               \
+        static uint64_t version;                                                                                     \
+        static PyObject *value; /* the dictionary has it as long as its version is this one */                       \
+        PyDictObject *dict = (PyDictObject *)(globals);                                                              \
+        if (dict->ma_version_tag != version) {                                                                       \
+            value = PyDict_GetItemWithError((PyObject *)dict, (name));                                               \
+            version = value == NULL ? 0 : dict->ma_version_tag;                                                      \
+        }                                                                                                            \
+        version != 0 ? Py_NewRef(value) : CPyDict_GetItem((PyObject *)dict, (name));                                 \
+    })
+#else
+#define remembered_global CPyDict_GetItem
 #endif

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -96,6 +97,23 @@ def test_the_lists_of_modules_name_modules_that_exist() -> None:
 )
 def test_what_is_rewritten(source: str, compiled: str) -> None:
     assert sources.rewritten("import x\n" + source).split("\n", 1)[1] == compiled
+
+
+def test_only_attributes_with_a_constant_name_are_remembered(compiler: ModuleType, tmp_path: Path) -> None:
+    source = tmp_path / "module.c"
+    source.write_text(
+        "    cpy_r_r9 = CPyObject_GetAttr(a, cpy_r_r1);\n"
+        "    cpy_r_r2 = CPyStatics[1]; /* 'name' */\n"
+        "    cpy_r_r9 = CPyObject_GetAttr(a, cpy_r_r2);\n"
+        "    cpy_r_r3 = CPyStatic_a___globals;\n"
+        "    cpy_r_r4 = CPyStatics[2]; /* 'other' */\n"
+        "    cpy_r_r9 = CPyDict_GetItem(cpy_r_r3, cpy_r_r4);\n"
+        "    cpy_r_r5 = CPyStatics[3]; /* 'key' */\n"
+        "    cpy_r_r9 = CPyDict_GetItem(a, cpy_r_r5);\n"
+    )
+    compiler.remember([source])
+    calls = re.findall(r"cpy_r_r9 = (\w+)\(", source.read_text())
+    assert calls == ["CPyObject_GetAttr", "remembered_attribute", "remembered_global", "CPyDict_GetItem"]
 
 
 def test_a_class_that_python_extends_says_so() -> None:
