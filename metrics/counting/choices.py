@@ -35,8 +35,9 @@ def count(totals: Counter[str], entries: Iterable[RequestRecord]) -> None:
             continue
         reason = last.reason
         chosen[reason] = chosen.get(reason, 0) + 1
-        for attempt in attempts[:-1] if len(attempts) > 1 else ():
-            chosen[attempt.reason] = chosen.get(attempt.reason, 0) + 1
+        if len(attempts) > 1:
+            for attempt in attempts[:-1]:
+                chosen[attempt.reason] = chosen.get(attempt.reason, 0) + 1
         if reason == adaptive.WAITED and 0 <= (entry.queue_us or 0) <= MAX_DURATION_US:
             totals[LATE_US] += entry.queue_us or 0
         if work.is_cold:
@@ -44,14 +45,15 @@ def count(totals: Counter[str], entries: Iterable[RequestRecord]) -> None:
         elif entry.outcome == record.OK and last.outcome == record.OK and 0 < work.expected_us <= MAX_DURATION_US:
             expected_us += work.expected_us
             actual_us += last.duration_us
-        if work.prefix_tokens:
-            _count_prefix(totals, work.prefix_tokens, plausible(entry.cached_tokens))
+        if (cached := entry.cached_tokens) is not None and work.prefix_tokens:
+            _count_prefix(totals, work.prefix_tokens, cached)
     totals.update({_TOTAL_OF[reason]: number for reason, number in chosen.items() if reason in _TOTAL_OF})
     if expected_us:
         totals.update({EXPECTED_US: expected_us, ACTUAL_US: actual_us})
 
 
-def _count_prefix(totals: Counter[str], expected: int, cached: int | None) -> None:
+def _count_prefix(totals: Counter[str], expected: int, reported: int) -> None:
+    cached = plausible(reported)
     if cached is not None and 0 < expected <= MAX_TOKENS:
         totals[EXPECTED_PREFIX] += expected
         totals[FOUND_PREFIX] += min(cached, expected)

@@ -8,7 +8,7 @@ have their own rules: see metrics.counting.speeds.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -32,6 +32,7 @@ from metrics.counting.cells import (
     EndpointUsage,
     ServedKey,
     SpeedSums,
+    all_milliseconds,
     local_date,
 )
 from metrics.counting.plausibility import MAX_COMPLETED_US, MAX_DURATION_US, NO_ENDPOINT, are_ids, is_countable
@@ -55,6 +56,42 @@ log = logging.getLogger(__name__)
 GroupKey = tuple[int, str, str, str, str, str | None, str | None, str | None, int]
 # Requests of one key. If there are several: the sums of their input and output tokens, unless one reported details.
 Group = tuple[GroupKey, list[RequestRecord], tuple[int, int] | None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """A group, and what its requests have in common beside their endpoint."""
+
+    start_us: int  # of their minute
+    end_us: int
+    model: str
+    kind: str
+    api_key_id: str | None
+    client_ip: str | None
+    served: str | None
+    canonical: str | None
+    step: int
+    append: Callable[[RequestRecord], None]
+
+    @classmethod
+    def of(cls, groups: dict[GroupKey, list[RequestRecord]], entry: RequestRecord) -> "_Run":
+        """Add a request to its group, and return this."""
+        (only,) = entry.attempts
+        minute = entry.completed_us // MINUTE_US
+        key = (
+            minute, only.endpoint_id, entry.model, entry.kind, entry.api_key_id or "", entry.client_ip, only.served,
+            only.canonical, only.step,
+        )  # fmt: skip
+        append = groups.setdefault(key, []).append
+        append(entry)
+        start_us = minute * MINUTE_US
+        return cls(
+            start_us, start_us + MINUTE_US, entry.model, entry.kind, entry.api_key_id, entry.client_ip, only.served,
+            only.canonical, only.step, append,
+        )  # fmt: skip
+
+
+_NO_RUN = _Run(0, 0, "", "", None, None, None, None, 0, list[RequestRecord]().append)
 
 
 @dataclass
@@ -105,51 +142,57 @@ class Fold:
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
         before = len(self.counted)
-        groups = self._add_to_groups(requests)
-        for key, group in groups.items():
+        for group_key, group in self._grouped(requests).items():
             tokens = None
             if len(group) == 1:
                 self._add(group[0])
             else:
-                tokens = self._add_group(key, group)
-            self.groups.append((key, group, tokens))
+                tokens = self._add_group(group_key, group)
+            self.groups.append((group_key, group, tokens))
         choices.count(self.others, self.counted[before:])
         return self
 
-    def _add_to_groups(self, requests: list[RequestRecord]) -> dict[GroupKey, list[RequestRecord]]:
-        """Note countable requests, count all but the successful ones with one attempt, and return these."""
+    def _grouped(self, requests: list[RequestRecord]) -> dict[GroupKey, list[RequestRecord]]:
+        """Note countable requests, count all but the successful ones with one attempt, and return these in groups."""
         groups: dict[GroupKey, list[RequestRecord]] = {}
-        have_ids, counted = are_ids([entry.id for entry in requests]), self.counted
+        runs: dict[str, _Run] = {}  # the group of each endpoint that was added to last
+        have_ids, set_aside = are_ids([entry.id for entry in requests]), set[int]()
         for entry in requests:
             attempts, completed_us, first_us = entry.attempts, entry.completed_us, entry.first_token_us
             if (
                 entry.outcome == record.OK
                 and len(attempts) == 1
                 and (only := attempts[0]).outcome == record.OK
-                # The condition of `is_countable`, without a call for each entry.
+                # With the one below, stricter than `is_countable`, which takes a call for each entry.
                 and have_ids
-                and 0 <= only.duration_us <= MAX_DURATION_US
-                and 0 <= entry.duration_us <= MAX_DURATION_US
-                and 0 <= completed_us < MAX_COMPLETED_US
+                and 0 <= only.duration_us <= entry.duration_us <= MAX_DURATION_US
                 and (first_us is None or 0 <= first_us <= MAX_DURATION_US)
             ):
-                key = (
-                    completed_us // MINUTE_US, only.endpoint_id, entry.model, entry.kind, entry.api_key_id or "",
-                    entry.client_ip, only.served, only.canonical, only.step,
-                )  # fmt: skip
-                group = groups.get(key)
-                if group is None:
-                    groups[key] = [entry]
-                else:
-                    group.append(entry)
-            elif is_countable(entry):
+                # Most requests are like the one before at their endpoint. Comparing them costs half of a GroupKey.
+                run = runs.get(only.endpoint_id, _NO_RUN)
+                if (
+                    run.start_us <= completed_us < run.end_us
+                    and run.model == entry.model
+                    and run.kind == entry.kind
+                    and run.api_key_id == entry.api_key_id
+                    and run.client_ip == entry.client_ip
+                    and run.served == only.served
+                    and run.canonical == only.canonical
+                    and run.step == only.step
+                ):
+                    run.append(entry)
+                    continue
+                if 0 <= completed_us < MAX_COMPLETED_US:
+                    runs[only.endpoint_id] = _Run.of(groups, entry)
+                    continue
+            if is_countable(entry):
                 self.ungrouped.append(entry)
                 self._add(entry)
             else:
                 log.error("record %r has impossible values and is set aside", entry.id[:40])
                 self.others[UNRECORDED] += 1
-                continue
-            counted.append(entry)
+                set_aside.add(id(entry))
+        self.counted += [entry for entry in requests if id(entry) not in set_aside] if set_aside else requests
         return groups
 
     def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> tuple[int, int] | None:
@@ -295,12 +338,7 @@ class Fold:
         if sums is None:
             sums = self.speed_sums[key] = SpeedSums()
         sums.output_tokens += sum([entry.output_tokens or 0 for entry in entries])
-        sums.duration_ms += sum(
-            [
-                (duration_us + 499 + (duration_us // 1000 & 1)) // 1000 or 1  # as `milliseconds`
-                for duration_us in durations
-            ]
-        )
+        sums.duration_ms += sum(all_milliseconds(durations))
         sums.entries += entries
 
     @property

@@ -44,6 +44,14 @@ def of(*values: int) -> histogram.Histogram:
     return counts
 
 
+@given(st.lists(VALUES, max_size=20), st.integers(1, histogram.MANY))
+def test_many_values_are_counted_as_each_of_them(values: list[int], times: int) -> None:
+    many = values * times
+    counts = of(3, 90)
+    histogram.count(counts, many)
+    assert counts == of(3, 90, *many)
+
+
 def test_adding_and_subtracting_gives_an_empty_histogram() -> None:
     counts = of(5, 90, 90)
     add(counts, of(90, 7))
