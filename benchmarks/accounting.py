@@ -198,7 +198,7 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     records = list(VARIANTS[name].records(count, time.time_ns() // 1000))
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # as control does
+    gc.set_threshold(100_000, 20, 20)  # as control does
 
     fold, write, figures = Clock(), Clock(), Clock()
     steps, server = StepClock(), ServerClock()

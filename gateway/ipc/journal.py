@@ -25,8 +25,7 @@ import shutil
 import struct
 import time
 import zlib
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -125,20 +124,32 @@ def end(directory: Path) -> Position:
         return last, 0
 
 
+Chunk = tuple[int, int, Sequence[int]]  # segment, offset of the chunk, and where entries begin in the chunk
+
+
 @dataclass(slots=True)
 class Batch:
     """Entries that were read at once, and the position after all bytes read."""
 
     position: Position
     entries: list[Entry] = field(default_factory=list)
-    starts: list[Position] = field(default_factory=list)  # of each entry
+    chunks: list[Chunk] = field(default_factory=list)
     damaged: int = 0  # skipped bytes
     size: int = 0  # bytes of the entries, at most
 
+    @property
+    def starts(self) -> list[Position]:
+        """The position of each entry. It is rarely needed, and a tuple for each would make work for the collector."""
+        return [(segment, offset + start) for segment, offset, starts in self.chunks for start in starts]
+
     def before(self, position: Position) -> "Batch":
         """Return the part before a position at which an entry begins or ends. Only for a batch without damage."""
-        count = bisect_left(self.starts, position)
-        return Batch(position, self.entries[:count], self.starts[:count], size=self.size)
+        chunks: list[Chunk] = [
+            (segment, offset, [start for start in starts if (segment, offset + start) < position])
+            for segment, offset, starts in self.chunks
+        ]
+        count = sum(len(starts) for _, _, starts in chunks)
+        return Batch(position, self.entries[:count], chunks, size=self.size)
 
 
 def read(directory: Path, position: Position, limit: int, *, enough: int = 1 << 62) -> Batch:
@@ -198,17 +209,19 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
 
     Return the number of bytes that the valid frames use, and whether the limit was reached.
     """
-    segment, offset = batch.position
-    entries, starts = batch.entries, batch.starts
+    entries = batch.entries
     found = list(islice(frames(data), max(1, limit - len(entries))))
+    if not found:
+        return 0, len(entries) >= limit
+    starts, ends, payloads = zip(*found, strict=True)
     try:
-        decoded = list(map(decode, [payload for _, _, payload in found]))
+        decoded = list(map(decode, payloads))
     except msgspec.DecodeError:
         return _read_damaged_frames(data, batch, limit)
     entries += decoded
-    starts += [(segment, offset + start) for start, _, _ in found]
-    used = found[-1][1] if found else 0
-    good = sum([end - start for start, end, _ in found])
+    batch.chunks.append((*batch.position, starts))
+    used = int(ends[-1])
+    good = sum(ends) - sum(starts)
     batch.size += good
     batch.damaged += used - good
     return used, len(entries) >= limit
@@ -217,18 +230,19 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
 def _read_damaged_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
     """Do the same where an entry cannot be decoded, which is skipped."""
     used = good = 0
-    segment, offset = batch.position
-    entries, starts = batch.entries, batch.starts
+    entries = batch.entries
+    starts: list[int] = []
     for start, end, payload in frames(data):
         used = end
         try:
             entries.append(decode(payload))
         except msgspec.DecodeError:
             continue
-        starts.append((segment, offset + start))
+        starts.append(start)
         good += end - start
         if len(entries) >= limit:
             break
+    batch.chunks.append((*batch.position, starts))
     batch.size += good
     batch.damaged += used - good
     return used, len(entries) >= limit

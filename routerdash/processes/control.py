@@ -171,7 +171,7 @@ class Control:
         tasks = [asyncio.create_task(job) for job in jobs]
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 20)  # batches of records consist of many objects, but no garbage
+        gc.set_threshold(100_000, 20, 20)  # batches of records consist of many objects, but no garbage
         try:
             await server.serve(sockets=[listen])
         finally:
