@@ -346,6 +346,13 @@ class Fold:
         """All counted requests, in lists with the same minute, endpoint, model, kind, API key and client address."""
         return [*[group for _, group, _ in self.groups], *[[entry] for entry in self.ungrouped]]
 
+    @property
+    def has_model_names(self) -> bool:
+        """True if the last attempt of a counted request was at a step of a model name."""
+        return any([key[-1] for key, _, _ in self.groups]) or any(
+            [entry.attempts and entry.attempts[-1].step for entry in self.ungrouped]
+        )
+
     @cached_property
     def models(self) -> dict[DailyKey, Cell]:
         """Cells summed by endpoint, model, local date and kind. Cells of one part only are shared: do not change them.

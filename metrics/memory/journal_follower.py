@@ -109,7 +109,8 @@ class JournalFollower:
             if not part.batch.entries and not part.batch.damaged:
                 return count
             state.add(part.fold)
-            name_steps.add(part.fold.counted)
+            if part.fold.has_model_names:
+                name_steps.add(part.fold.counted)
             if part.records or part.fold.others:  # damage and lost records count; the head of a segment does not
                 self.trackers.version += 1
             self.folded += part.records

@@ -76,10 +76,13 @@ def storable(text: str) -> str:
     return text
 
 
-def require(expected: str) -> None:
-    """Check inside a transaction that the journals belong to this database. Raises OperationalError if not."""
-    current = Installation.objects.filter(id=1).values_list("database_id", flat=True).first()
-    if current != expected:
+def require(cursor: Any, expected: str) -> None:
+    """Check inside a transaction that the journals belong to this database. Raises OperationalError if not.
+
+    With a query of Django's models, this was a fifth of the time of a small batch.
+    """
+    cursor.execute(sql.select("database_id", "installation", where="id = 1"))
+    if cursor.fetchone() != (expected,):
         raise OperationalError("the journal belongs to another database")
 
 

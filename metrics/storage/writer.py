@@ -307,7 +307,7 @@ class DatabaseWriter:
         assert self.follower.database_id is not None
         costs = self._costs(fold)
         with transaction.atomic(), connection.cursor() as cursor:
-            database.require(self.follower.database_id)
+            database.require(cursor, self.follower.database_id)
             for writer, old, new in sorted(step.moves):
                 cursor.execute(writer_step.MOVE, (writer, *new, *old))
                 # Any move succeeds if there is no row. But a row is deleted only after its directory.

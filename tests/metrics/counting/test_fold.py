@@ -395,3 +395,11 @@ def test_the_totals_have_all_details() -> None:
     entry = request(input_tokens=10, output_tokens=8, cached_tokens=4, cache_write_tokens=6, reasoning_tokens=5)
     totals = fold(entry, request()).totals
     assert [totals[name] for name in TokenDetails._fields] == [4, 10, 1, 1, 6, 1, 5, 8, 1]
+
+
+def test_a_fold_knows_if_requests_asked_for_a_model_name() -> None:
+    of_step = msgspec.structs.replace(attempt(), step=2)
+    failed = msgspec.structs.replace(attempt(record.FAILED), step=1)
+    assert not fold(request(), request(record.FAILED), request(record.QUEUE)).has_model_names
+    assert fold(request(), request(attempts=(of_step,))).has_model_names
+    assert fold(request(), request(record.FAILED, attempts=(failed,))).has_model_names
