@@ -99,7 +99,8 @@ def _note_files(connection: Any, **kwargs: Any) -> None:
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA schema_version")  # makes SQLite open the -wal
-        connection.opened_files = _files(connection)
+        connection.opened_path = path(connection)
+        connection.opened_files = _files(connection.opened_path)
 
 
 @receiver(connection_created, dispatch_uid="metrics.set_up_writer")
@@ -130,7 +131,7 @@ def refuse_moved_files() -> None:
     connection.ensure_connection()
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         return
-    if _files(connection) != connection.opened_files:  # type: ignore[attr-defined]
+    if _files(connection.opened_path) != connection.opened_files:  # type: ignore[attr-defined]
         connection.close()
         raise OperationalError("the database file was moved away")
 
@@ -152,8 +153,7 @@ def make_durable() -> None:
         os.close(wal)
 
 
-def _files(connection: Any) -> tuple[int | None, int | None]:
-    file = path(connection)
+def _files(file: str) -> tuple[int | None, int | None]:
     return _inode(file), _inode(f"{file}-wal")
 
 
