@@ -9,6 +9,7 @@ be tried (failover).
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 
 import msgspec
 
@@ -58,9 +59,9 @@ class StreamRelay:
     """Relay that takes the endpoint's bytes as they arrive, and returns the bytes to send to the client."""
 
     __slots__ = (
-        "_dialect", "_early", "_hide_usage", "_measured", "_open", "_pending", "_requested_model", "_template",
-        "_whole_event", "behind", "deltas", "error", "events", "finish_reason", "finished", "held", "mismatches",
-        "redact", "usage",
+        "_dialect", "_early", "_growing", "_hide_usage", "_measured", "_open", "_pending", "_requested_model",
+        "_template", "_whole_event", "behind", "deltas", "error", "events", "finish_reason", "finished", "held",
+        "mismatches", "redact", "usage",
     )  # fmt: skip
 
     max_event_bytes = MAX_EVENT_BYTES
@@ -80,7 +81,8 @@ class StreamRelay:
         self._dialect = dialect
         self._requested_model = requested_model
         self._hide_usage = hide_usage
-        self._pending: Body = b""
+        self._pending: Body = b""  # the received part of an event; the last two bytes of a large one
+        self._growing: BytesIO | None = None  # the received part of a large event, whose bytes are never copied again
         self._whole_event: bytes | None = None  # a large one, which is relayed next
         self._measured: _Measure | None = None  # of the received part of a large event
         self._early = b""  # comments that wait for the first event
@@ -136,36 +138,45 @@ class StreamRelay:
 
     def _with_pending(self, data: bytes) -> bytes | None:
         """Return the pending bytes followed by `data`; None while they are no whole event. Raises EventTooLong."""
-        pending = self._pending
-        if self.behind or len(pending) < SMALL_PENDING_BYTES:
+        pending, growing = self._pending, self._growing
+        if growing is None and (self.behind or len(pending) < SMALL_PENDING_BYTES):
             self.behind = False
             return bytes(pending) + data
-        # A large event in many chunks: each byte is scanned once, and copied when the event is whole.
-        if not isinstance(pending, bytearray):
+        # A large event in many chunks: each byte is scanned once, and copied once.
+        if growing is None:
             self._measured = _Measure()
-            self._measured.add(pending, self.max_event_bytes)
-            self._pending = pending = bytearray(pending)
+            self._measured.add(bytes(pending), self.max_event_bytes)
+            growing = self._growing = BytesIO()
+            growing.write(pending)
         assert self._measured is not None
         self._measured.add(data, self.max_event_bytes)
-        seam = pending[-2:] + data
+        growing.write(data)
+        seam = bytes(pending[-2:]) + data
         match = _END.search(seam)
-        pending += data
-        if match is not None:  # it is whole, and relayed in a time slice of its own
-            end = len(pending) - (len(seam) - match.end())
-            self._whole_event = bytes(memoryview(pending)[:end])
-            self._pending = bytes(memoryview(pending)[end:])
-            self.behind = True
+        if match is None:
+            self._pending = seam[-2:]
+            return None
+        growing.truncate(growing.tell() - (len(seam) - match.end()))
+        self._whole_event = growing.getvalue()  # is relayed in a time slice of its own
+        self._growing = None
+        self._pending = seam[match.end() :]
+        self.behind = True
         return None
+
+    def _take_pending(self) -> bytes:
+        """Return the received part of an event, which is not kept."""
+        growing, self._growing = self._growing, None
+        pending, self._pending = self._pending, b""
+        return bytes(pending) if growing is None else growing.getvalue()
 
     def end(self) -> None:
         """Take the end of the endpoint's response.
 
         A rest without an empty line after it is an event too. Must not be called while events wait.
         """
-        if self._pending:
-            pending, self._pending = bytes(self._pending), b""
-            if rest := self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES):
-                self._hold(rest)
+        pending = self._take_pending()
+        if pending and (rest := self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES)):
+            self._hold(rest)
 
     def _match_repeated(self, template: EventTemplate, raw: bytes) -> bytes | None:
         """Return a repeated event as clients get it, counted as a delta; None for an event that has to be read."""
@@ -177,7 +188,8 @@ class StreamRelay:
         return out
 
     def _relay_event(self, raw: bytes, *, big: bool = False) -> bytes:
-        if self._template is not None and (repeated := self._match_repeated(self._template, raw)) is not None:
+        template = self._template
+        if template is not None and not big and (repeated := self._match_repeated(template, raw)) is not None:
             return repeated
         self._template = None
         data = self._big_data(raw) if big else event_data(raw)

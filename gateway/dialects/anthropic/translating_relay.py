@@ -64,7 +64,7 @@ class TranslatingRelay(StreamRelay, Generic[E]):
         self._translation = translation
 
     def end(self) -> None:
-        pending, self._pending = bytes(self._pending), b""
+        pending = self._take_pending()
         if event_data(pending):
             rest = self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES)
             self.held = rest + self.held

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from gateway.base.request_kinds import CHAT, COMPLETIONS, RESPONSES
 from gateway.dialects import sse_relay as relays
 from gateway.dialects.openai_events import dialect
+from gateway.dialects.repeated_event import EventTemplate
 from gateway.dialects.sse_relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
 from gateway.dialects.usage import Usage
 from tests.cpu_time import growth
@@ -279,6 +281,42 @@ def test_a_big_event_with_crlf_takes_time_in_proportion_to_its_size():
 
 def test_many_lines_with_crlf_take_time_in_proportion_to_their_number():
     assert linear(lambda size: b"data: aaaaaaaaaa\r\n" * (size // 18) + b"\r\n", 40 << 10)
+
+
+def test_a_big_event_is_not_compared_with_the_one_before(monkeypatch):
+    """The comparison would copy it several times, in one iteration of the event loop."""
+    compared = []
+    match = EventTemplate.match
+    monkeypatch.setattr(EventTemplate, "match", lambda it, raw: compared.append(len(raw)) or match(it, raw))
+    event = chunk("\\n" * 100_000)
+    pieces = [event[at : at + 16384] for at in range(0, len(event), 16384)]
+    relay, sent = play(CHAT, chunk("a"), chunk("b"), *pieces)
+    assert (sent, relay.deltas) == (chunk("a") + chunk("b") + event, 3)
+    assert len(chunk("b")) in compared
+    assert max(compared) <= 16384
+
+
+@pytest.mark.parametrize("rest", [b"", chunk("b")[:20]])
+def test_a_big_event_is_in_memory_once(rest):
+    body = big_event(4 << 20) + rest
+    pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    relay.feed(chunk("a"))
+    tracemalloc.start()
+    try:
+        sent = b"".join(map(relay.feed, pieces)) or relay.feed(b"")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sent == big_event(4 << 20)
+    assert peak < 1.5 * len(body)
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000])
+def test_an_event_that_the_end_of_the_stream_ends_is_passed_on(size):
+    event = big_event(size).removesuffix(b"\n\n")
+    relay, sent = play(CHAT, *(event[at : at + 10_000] for at in range(0, len(event), 10_000)))
+    assert (sent, relay.events) == (event, 1)
 
 
 def test_events_after_a_big_one_are_passed_on_in_order():
