@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from gateway.dialects.json_text import MAX_FIELD_BYTES, outline_of_response, rename_model, small_value
+from gateway.dialects.json_text import MAX_FIELD_BYTES, outline_of_response, rename_model, renaming_model, small_value
 from gateway.dialects.usage import (
     CHAT_REASONS,
     ERROR,
@@ -25,6 +25,7 @@ from gateway.loop.time_slices import Slices
 
 USUAL_BYTES = 256 << 10  # a larger response is decoded field by field
 MAX_OBJECTS = 50_000  # in the choices or the output of a response whose finish reason is read
+PIECE_BYTES = 256 << 10  # of these choices, or of this output, in which objects are counted at once
 MAX_CHOICES_BYTES = 16 << 20  # of these choices, or of this output
 T = TypeVar("T")
 _NOTHING = msgspec.Raw(b"")
@@ -246,17 +247,16 @@ def read_large_response(
     if top is None:
         return body, None
     yield
-    response = _ResponseBody()
+    response, view = _ResponseBody(), memoryview(body)
     for name in _ResponseBody.__struct_fields__:
         start, end = top.values.get(name.encode(), (0, 0))
         if end - start <= (MAX_CHOICES_BYTES if name in ("choices", "output") else MAX_FIELD_BYTES):
-            setattr(response, name, msgspec.Raw(body[start:end]))
-    yield
+            setattr(response, name, msgspec.Raw(view[start:end]))
     reason = _reason(response)
     yield
     model, counts = small_value(bytes(response.model)), usage(small_value(bytes(response.usage)))
     if isinstance(model, str) and model != requested_model:
-        body = rename_model(body, model, requested_model)
+        body = yield from renaming_model(body, model, requested_model)
     counts = with_timings(counts, small_value(bytes(response.timings)))
     return body, counts if reason is None else (counts or NOT_REPORTED).ended_by(reason)
 
@@ -299,9 +299,15 @@ def _is_call(item: _OutputItem) -> bool:
 
 def _decoded(decode: Callable[[msgspec.Raw], list[T]], raw: msgspec.Raw) -> list[T] | None:
     """Decode an array of objects; None for any other value, or for more than MAX_OBJECTS."""
-    if bytes(raw).count(b"{") > MAX_OBJECTS:
+    if _objects(raw) > MAX_OBJECTS:
         return None
     try:
         return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _objects(raw: msgspec.Raw) -> int:
+    """Count the opening brackets of objects, in pieces: a copy of the whole would take longer."""
+    view = memoryview(raw)
+    return sum(bytes(view[at : at + PIECE_BYTES]).count(b"{") for at in range(0, len(view), PIECE_BYTES))

@@ -1,5 +1,7 @@
 """Parser of the responses on one connection: collects header block and body within their limits, by httptools."""
 
+from io import BytesIO
+
 import httptools
 
 from gateway.base.limits import UPSTREAM_HEAD, UPSTREAM_RESPONSE, Limit
@@ -26,7 +28,7 @@ class ResponseParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._interim = False  # the message is an interim response (1xx)
         self._size_without_body = 0  # bytes since the last part of a body: of a header block, or of trailers
-        self._buffer: bytearray | None = None  # collects a large body that is read as a whole, but for `body`
+        self._buffer: BytesIO | None = None  # collects a large body that is read as a whole, with `body`
         self.head = NO_RESPONSE  # until the header block is complete
         self.complete = False  # the response is complete
         self.body = b""  # the first part of the body that was not yet taken
@@ -86,8 +88,12 @@ class ResponseParser:
         """Return the received part of the body, and release it."""
         body, self.body = self.body, b""
         if self.more_bytes:
-            body = b"".join((body, self._buffer or b"", *self.more))
-            self._buffer = None
+            if (buffer := self._buffer) is None:
+                body = b"".join((body, *self.more))
+            else:
+                buffer.writelines(self.more)
+                body = buffer.getvalue()  # without a copy
+                self._buffer = None
             self.more.clear()
             self.more_bytes = 0
         return body
@@ -138,9 +144,9 @@ class ResponseParser:
             self._fail(f"the response has more than {response_head.MAX_BODY_BYTES >> 20} MiB", UPSTREAM_RESPONSE)
         buffer = self._buffer
         if buffer is None:
-            buffer = self._buffer = bytearray()
-        for part in self.more:
-            buffer += part
+            buffer = self._buffer = BytesIO()
+            buffer.write(self.body)
+        buffer.writelines(self.more)
         self.more.clear()
 
     def on_message_complete(self) -> None:

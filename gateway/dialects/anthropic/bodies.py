@@ -1,7 +1,9 @@
 """Request bodies that are translated between chat completions and Messages: decoding, in time slices, and refusals."""
 
+import codecs
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,15 +14,17 @@ from gateway.base.types import Body
 from gateway.dialects import surrogates
 from gateway.dialects.anthropic.shapes import Object
 from gateway.dialects.json_outline import outline_in_slices
-from gateway.loop.time_slices import Slices
+from gateway.loop.time_slices import Slices, one_slice, run_unsliced
 
 B = TypeVar("B")
 
 SMALL_BYTES = 512 << 10  # a body up to this size is translated at once, with any content
 MAX_VALUES = 200_000  # limit of strings, arrays and objects of a larger body
 MAX_COSTLY_BYTES = 6_000_000  # limit of bytes that take longer to decode or encode than others
-SLICE_BYTES = 8 << 20  # the part of a body in which such bytes are counted at once
-_CHEAP = bytes(byte for byte in range(128) if byte not in b"\\,")
+SLICE_BYTES = 4 << 20  # the part of a body in which such bytes are counted at once
+PIECE_BYTES = 256 << 10  # that are copied at once: larger copies would be to memory that is mapped for each
+_CHEAP = bytes(byte for byte in range(128) if byte not in b'\\,"')
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 def reading(decode: Callable[[Any], B], body: Body, only: str) -> Slices[B]:
@@ -30,20 +34,21 @@ def reading(decode: Callable[[Any], B], body: Body, only: str) -> Slices[B]:
     """
     if len(body) <= SMALL_BYTES:
         return _read(decode, body, only)
-    if body.count(b'"') > 2 * MAX_VALUES:
-        yield from outline_in_slices(body, MAX_VALUES, (TRANSLATED_REQUEST, _purpose(only)))
-    yield
-    if len(body) > MAX_COSTLY_BYTES:
-        yield from _counting(body, only)
+    return (yield from reading_in_steps(lambda given: one_slice(partial(decode, given)), body, only))
+
+
+def reading_in_steps(decode: Callable[[Any], Slices[B]], body: Body, only: str) -> Slices[B]:
+    """Do the same with a decoder that works in time slices."""
+    if len(body) <= SMALL_BYTES:
+        return _read(lambda given: run_unsliced(decode(given)), body, only)
+    yield from _counting(body, only)
     try:
-        request = _read(decode, body, only)
+        request = yield from _reading(decode, body, only)
     except Refusal:
-        repaired = None
-        if len(body) > surrogates.AT_ONCE_BYTES:
-            repaired = yield from surrogates.replaced_slowly(body)
+        repaired = yield from surrogates.replaced_slowly(body)
         if repaired is None:
             raise
-        request = _read(decode, repaired, only)
+        request = yield from _reading(decode, repaired, only)
     yield
     return request
 
@@ -53,20 +58,37 @@ def _purpose(only: str) -> str:
 
 
 def _counting(body: Body, only: str) -> Slices[None]:
-    """Refuse text that would take long to decode or encode."""
-    costly = 0
-    for at in range(0, len(body), SLICE_BYTES):
-        costly += len(body[at : at + SLICE_BYTES].translate(None, _CHEAP))
+    """Refuse a body that would take long to decode or encode."""
+    quotes = costly = 0
+    for at in range(0, len(body), PIECE_BYTES):
+        dear = body[at : at + PIECE_BYTES].translate(None, _CHEAP)
+        marks = dear.count(b'"')
+        quotes += marks
+        costly += len(dear) - marks
         if costly > MAX_COSTLY_BYTES:
             excess = f"more than {MAX_COSTLY_BYTES:,} commas, escapes and bytes of characters that are not ASCII"
             message = f"The body has {excess}, which is too much {_purpose(only)}."
             raise Refusal(413, REQUEST_TOO_LARGE, message, limit=TRANSLATED_REQUEST)
-        yield
+        if at % SLICE_BYTES == SLICE_BYTES - PIECE_BYTES:
+            yield
+    if quotes > 2 * MAX_VALUES:
+        yield from outline_in_slices(body, MAX_VALUES, (TRANSLATED_REQUEST, _purpose(only)))
+    yield
 
 
 def _read(decode: Callable[[Any], B], body: Body, only: str) -> B:
     try:
         return surrogates.read_body(decode, body)
+    except msgspec.ValidationError as error:
+        raise explained(str(error), only) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+def _reading(decode: Callable[[Any], Slices[B]], body: Body, only: str) -> Slices[B]:
+    """Do the same in time slices, with unpaired surrogates left as they are."""
+    try:
+        return (yield from decode(body))
     except msgspec.ValidationError as error:
         raise explained(str(error), only) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -113,7 +135,20 @@ def no_object(place: str, param: str) -> Refusal:
     return refusal(f"`{place}`: Expected `object`.", param)
 
 
+def is_one_of(raw: msgspec.Raw, values: tuple[bytes, ...]) -> bool:
+    """Return whether a field has one of these values, without a copy of a long one."""
+    view = memoryview(raw)
+    return any(view == value for value in values)
+
+
 def checked(raw: Object) -> Object:
     """Check that raw fields are UTF-8, which no decoder has checked before. Raises UnicodeDecodeError."""
-    bytes(raw).decode()
+    view = memoryview(raw)
+    if len(view) <= PIECE_BYTES:
+        bytes(view).decode()
+        return raw
+    decoder = _new_utf8_decoder()
+    for at in range(0, len(view), PIECE_BYTES):
+        decoder.decode(bytes(view[at : at + PIECE_BYTES]))
+    decoder.decode(b"", final=True)
     return raw

@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal, TypedDict, cast
 import msgspec
 
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import SMALL_BYTES, checked, explained, no_object, not_json, reading, refusal
+from gateway.dialects.anthropic.bodies import (
+    SMALL_BYTES,
+    checked,
+    explained,
+    is_one_of,
+    no_object,
+    not_json,
+    reading_in_steps,
+    refusal,
+)
 from gateway.dialects.anthropic.chat_parts import Block
 from gateway.dialects.anthropic.chat_shapes import (
     AnyChatTool,
@@ -146,7 +155,7 @@ def translating_chat(
     body: Body, model: str, version: str | None = None, *, max_output: int | None = None
 ) -> Slices[tuple[bytes, Translation]]:
     """Do the same in time slices if the body is large."""
-    given, messages, dropped = yield from reading(_decode, body, _ONLY)
+    given, messages, dropped = yield from reading_in_steps(_decoding, body, _ONLY)
     try:
         request, version = _translated(given, messages, model, version, max_output, dropped)
         if len(body) > SMALL_BYTES:
@@ -159,8 +168,9 @@ def translating_chat(
     return encoded, Translation(headers, dropped.line(), custom, one_call)
 
 
-def _decode(body: Any) -> tuple[_Parameters, list[AnyMessage], Dropped]:
+def _decoding(body: Any) -> Slices[tuple[_Parameters, list[AnyMessage], Dropped]]:
     fields = _decode_object(body)
+    yield
     given, dropped = _Parameters(), Dropped()
     for name, raw in fields.items():
         if raw == _NULL or name in ("model", "messages"):
@@ -168,9 +178,11 @@ def _decode(body: Any) -> tuple[_Parameters, list[AnyMessage], Dropped]:
         decode = _DECODERS.get(name)
         if decode is not None:
             setattr(given, name, _decoded(name, decode, raw))
+            if len(raw) > SMALL_BYTES:
+                yield
         elif name in _REFUSED:
             raise _unsupported(name)
-        elif bytes(raw) not in _WITHOUT_EFFECT.get(name, ()):
+        elif not is_one_of(raw, _WITHOUT_EFFECT.get(name, ())):
             dropped.add(name)
     _refuse_unsupported(given)
     if "messages" not in fields:

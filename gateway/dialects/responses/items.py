@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from gateway.base.errors import PREVIOUS_RESPONSE_NOT_FOUND, Refusal
-from gateway.dialects.anthropic.bodies import explained, refusal
+from gateway.dialects.anthropic.bodies import SLICE_BYTES, SMALL_BYTES, explained, refusal
 from gateway.dialects.anthropic.dropped import Dropped
 from gateway.dialects.anthropic.requests import ChatCall
 from gateway.dialects.anthropic.shapes import NOTHING
@@ -22,6 +22,7 @@ from gateway.dialects.responses.objects import is_unstored
 from gateway.dialects.responses.shapes import Content, ContentPart, InputItem, ReadItem
 from gateway.dialects.responses.tools import ONLY, ChatTools, flat_name, read_tools
 from gateway.dialects.responses.translation import SEAL
+from gateway.loop.time_slices import Slices
 
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 RESULTS = ("function_call_output", "custom_tool_call_output")
@@ -55,14 +56,25 @@ def not_stored(param: str) -> Refusal:
 # Decoding
 
 
-def read_input(raw: msgspec.Raw) -> list[ReadItem]:
-    """Decode the field `input`. Raises Refusal (400)."""
+def reading_input(raw: msgspec.Raw) -> Slices[list[ReadItem]]:
+    """Decode the field `input`, in time slices. Raises Refusal (400)."""
     if raw == NOTHING:
         raise refusal("`input` is missing.", "input")
     if bytes(memoryview(raw)[:1]) == b'"':
         return [ReadItem(InputItem(role="user"), _decode_string(raw))]
     items: list[InputItem] = _decoded(_decode_items, raw, "input")
-    return [_read(f"input[{at}]", item) for at, item in enumerate(items)]
+    if len(raw) <= SMALL_BYTES:
+        return [_read(f"input[{at}]", item) for at, item in enumerate(items)]
+    yield
+    found: list[ReadItem] = []
+    size = 0
+    for at, item in enumerate(items):
+        found.append(_read(f"input[{at}]", item))
+        size += sum(map(len, (item.content, item.output, item.arguments, item.input, item.summary, item.tools)))
+        if size > SLICE_BYTES:
+            size = 0
+            yield
+    return found
 
 
 def _read(place: str, item: InputItem) -> ReadItem:

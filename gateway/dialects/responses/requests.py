@@ -16,15 +16,16 @@ from gateway.dialects.anthropic.bodies import (
     checked,
     explained,
     is_object,
+    is_one_of,
     no_object,
     not_json,
-    reading,
+    reading_in_steps,
     refusal,
 )
 from gateway.dialects.anthropic.dropped import Dropped
 from gateway.dialects.anthropic.requests import ResponseFormat, ToolFields
 from gateway.dialects.anthropic.shapes import Count
-from gateway.dialects.responses.items import ItemTurns, TurnMessage, not_stored, read_input
+from gateway.dialects.responses.items import ItemTurns, TurnMessage, not_stored, reading_input
 from gateway.dialects.responses.shapes import ChosenTool, ReadItem, ReasoningOptions, ResponsesTool, TextOptions
 from gateway.dialects.responses.tools import FUNCTION, ONLY, ChatTools
 from gateway.dialects.responses.translation import ResponsesTranslation
@@ -120,7 +121,7 @@ def translating_response(
     body: Body, model: str, *, keeps_reasoning: bool
 ) -> Slices[tuple[bytes, ResponsesTranslation]]:
     """Do the same in time slices if the body is large."""
-    given, others, items, dropped = yield from reading(_decode, body, ONLY)
+    given, others, items, dropped = yield from reading_in_steps(_decoding, body, ONLY)
     try:
         tools = ChatTools(dropped)
         tools.add_all(given.tools or (), "tools")
@@ -148,16 +149,19 @@ def translating_response(
     )
 
 
-def _decode(body: Any) -> tuple[_Given, dict[str, msgspec.Raw], list[ReadItem], Dropped]:
+def _decoding(body: Any) -> Slices[tuple[_Given, dict[str, msgspec.Raw], list[ReadItem], Dropped]]:
     fields = {name: raw for name, raw in _decode_object(body).items() if raw != _NULL}
+    yield
     given, dropped = _Given(), Dropped()
     for name, raw in fields.items():
         decode = _DECODERS.get(name)
         if decode is not None:
             setattr(given, name, _decoded(name, decode, raw))
+            if len(raw) > SMALL_BYTES:
+                yield
         elif name == "conversation" or (name == "prompt" and is_object(raw)):  # a text `prompt` is of no API
             raise _unsupported(name)
-        elif name not in _NOT_DROPPED and bytes(raw) not in _DEFAULTS.get(name, ()):
+        elif name not in _NOT_DROPPED and not is_one_of(raw, _DEFAULTS.get(name, ())):
             dropped.add(name, "false" if name == "store" else "")
     if given.previous_response_id:
         raise not_stored("previous_response_id")
@@ -166,7 +170,8 @@ def _decode(body: Any) -> tuple[_Given, dict[str, msgspec.Raw], list[ReadItem], 
     for name in given.include or ():
         if name != SEALED:
             dropped.add(f"include.{name}")
-    return given, fields, read_input(fields.get("input", _NULL)), dropped
+    items = yield from reading_input(fields.get("input", _NULL))
+    return given, fields, items, dropped
 
 
 def _decoded(name: str, decode: Callable[[msgspec.Raw], Any], raw: msgspec.Raw) -> Any:

@@ -47,6 +47,7 @@ class _Response(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Response).decode
 
+MAX_SPACE_BYTES = 1 << 20  # at the beginning of a response; one that begins with more has nothing else
 _ENDED_BYTES = 256 << 10  # a larger response has output, and is not decoded
 
 
@@ -132,7 +133,7 @@ def failure_in(request: InferenceRequest, attempt: Attempt, head: ResponseHead, 
 
 def _unusable_reason(response: bytes, content_type: bytes) -> str | None:
     """Return why a 200 is no response. An endpoint that fails fast in this manner would attract every request."""
-    if not response.strip():
+    if not response[:MAX_SPACE_BYTES].strip():
         return "an empty response"
     if content_type.startswith(b"text/html"):
         return "a web page instead of a response"
