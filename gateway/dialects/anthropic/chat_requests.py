@@ -178,8 +178,6 @@ def _decoding(body: Any) -> Slices[tuple[_Parameters, list[AnyMessage], Dropped]
         decode = _DECODERS.get(name)
         if decode is not None:
             setattr(given, name, _decoded(name, decode, raw))
-            if len(raw) > SMALL_BYTES:
-                yield
         elif name in _REFUSED:
             raise _unsupported(name)
         elif not is_one_of(raw, _WITHOUT_EFFECT.get(name, ())):

@@ -157,8 +157,6 @@ def _decoding(body: Any) -> Slices[tuple[_Given, dict[str, msgspec.Raw], list[Re
         decode = _DECODERS.get(name)
         if decode is not None:
             setattr(given, name, _decoded(name, decode, raw))
-            if len(raw) > SMALL_BYTES:
-                yield
         elif name == "conversation" or (name == "prompt" and is_object(raw)):  # a text `prompt` is of no API
             raise _unsupported(name)
         elif name not in _NOT_DROPPED and not is_one_of(raw, _DEFAULTS.get(name, ())):

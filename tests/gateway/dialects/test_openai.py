@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import CHAT, COMPLETIONS, RESPONSES
-from gateway.dialects.json_text import RENAMED_BYTES, rename_model
+from gateway.dialects.json_text import COPIED_BYTES, RENAMED_BYTES, rename_model, renaming_model
 from gateway.dialects.openai_events import dialect, read_chunk, read_large_chunk, read_responses_event
 from gateway.dialects.openai_requests import (
     BIG_BYTES,
@@ -23,6 +23,7 @@ from gateway.loop.time_slices import run_unsliced
 from tests.cpu_time import call_ms
 from tests.gateway import captures
 from tests.gateway.captures import STREAMS
+from tests.memory import with_peak
 
 DEEP = b"[" * 200_000
 
@@ -206,6 +207,26 @@ def test_renaming_to_the_same_name_changes_no_byte(value, name):
 @given(st.binary())
 def test_renaming_passes_bytes_without_the_name(data):
     assert rename_model(data, "a name that is not there", "new") == data
+
+
+@pytest.mark.parametrize("size", [0, 2 * RENAMED_BYTES - 50, 2 * RENAMED_BYTES, 3 * COPIED_BYTES])
+def test_renaming_in_slices_equals_renaming_at_once(size):
+    body = b'{"model":"old","x":"%b","y":{"model":"old"}}' % (b"a" * size)
+    slices = renaming_model(body, "old", "new")
+    copied = 0
+    for _ in slices:
+        copied += 1
+    assert run_unsliced(renaming_model(body, "old", "new")) == rename_model(body, "old", "new")
+    assert rename_model(body, "old", "new").count(b'"new"') == 2
+    assert copied == (len(body) - 2 * RENAMED_BYTES + COPIED_BYTES - 1) // COPIED_BYTES * (size >= 2 * RENAMED_BYTES)
+
+
+def test_a_large_response_is_read_without_a_copy():
+    body = b'{"choices":[{"message":{"content":"%b"},"finish_reason":"stop"}],"model":"m"}' % (b"a" * (8 << 20))
+    (found, usage), peak = with_peak(lambda: run_unsliced(read_large_response(body, "m")))
+    assert found is body
+    assert usage.finish_reason == "stop"
+    assert peak < len(body) // 4
 
 
 def _changed(value, found, requested):

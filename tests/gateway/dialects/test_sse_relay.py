@@ -1,5 +1,4 @@
 import json
-import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from tests.cpu_time import growth
 from tests.gateway import captures
 from tests.gateway.captures import STREAMS, Capture
 from tests.gateway.scripted import DONE, LAST, chunk
+from tests.memory import with_peak
 
 every_stream = pytest.mark.parametrize("capture", STREAMS, ids=str)
 
@@ -302,12 +302,7 @@ def test_a_big_event_is_in_memory_once(rest):
     pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
     relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
     relay.feed(chunk("a"))
-    tracemalloc.start()
-    try:
-        sent = b"".join(map(relay.feed, pieces)) or relay.feed(b"")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    sent, peak = with_peak(lambda: b"".join(map(relay.feed, pieces)) or relay.feed(b""))
     assert sent == big_event(4 << 20)
     assert peak < 1.5 * len(body)
 

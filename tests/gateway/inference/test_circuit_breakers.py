@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from gateway.inference.failures.reading import MAX_SPACE_BYTES
 from gateway.registry import schema
 from tests.gateway.inference.helpers import add_equals, change, error_of, slot_of
 from tests.gateway.scripted import Talk, always, chunk, http_response, stream, upstream
@@ -104,6 +105,7 @@ MISTAKES = {
     "a truncated stream": [stream(chunk("a"), end=False)],
     "an error as the first event": [stream(b'data: {"error":{"message":"no"}}\n\n')],
     "an empty response": [http_response(b"")],
+    "a response that begins with very much space": [http_response(b" " * MAX_SPACE_BYTES + b"{}")],
 }
 
 

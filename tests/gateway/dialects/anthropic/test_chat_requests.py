@@ -4,13 +4,14 @@ import base64
 import contextlib
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.base.errors import Refusal
 from gateway.base.limits import TRANSLATED_REQUEST
-from gateway.dialects.anthropic.bodies import MAX_COSTLY_BYTES
+from gateway.dialects.anthropic.bodies import MAX_COSTLY_BYTES, PIECE_BYTES, checked
 from gateway.dialects.anthropic.chat_requests import (
     DEFAULT_MAX_TOKENS,
     NEW_VERSION,
@@ -20,6 +21,7 @@ from gateway.dialects.anthropic.chat_requests import (
 )
 from gateway.dialects.anthropic.chat_tools import CUSTOM_INPUT
 from tests.gateway.anything import OBJECTS, VALUES
+from tests.memory import with_peak
 
 HELLO = {"role": "user", "content": "hello"}
 LOOK = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}}
@@ -644,6 +646,27 @@ def test_a_large_body_is_translated_in_time_slices():
     body = json.dumps({"model": "a", "messages": [{"role": "user", "content": [image(PNG + "A" * 2_000_000)]}]})
     slices = translating_chat(body.encode(), ADAPTIVE)
     assert len(list(slices)) >= 2
+
+
+def test_a_large_field_that_is_left_out_is_not_copied():
+    body = b'{"messages":[{"role":"user","content":"a"}],"unknown":"%b"}' % (b"a" * (8 << 20))
+    (_, translation), peak = with_peak(lambda: to_messages(body, ADAPTIVE))
+    assert b": unknown" in translation.dropped
+    assert peak < len(body) // 4
+
+
+@pytest.mark.parametrize("size", [10, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES])
+def test_a_raw_field_of_any_size_must_be_utf_8(size):
+    good = msgspec.Raw(b'"' + b"a" * (size - 2) + "あ".encode() * 100_000 + b'"')
+    assert checked(good) is good
+    for bad in (b"\xff", b"\xe3\x81"):
+        with pytest.raises(UnicodeDecodeError):
+            checked(msgspec.Raw(b'"' + b"a" * size + bad + b'"'))
+
+
+def test_a_large_raw_field_is_checked_in_pieces():
+    raw = msgspec.Raw(b'"' + b"a" * (8 << 20) + b'"')
+    assert with_peak(lambda: checked(raw))[1] < 4 * PIECE_BYTES
 
 
 def test_text_that_takes_too_long_is_refused():

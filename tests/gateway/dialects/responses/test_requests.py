@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from gateway.base.errors import Refusal
+from gateway.dialects.anthropic.bodies import SLICE_BYTES
+from gateway.dialects.responses import items, requests
 from gateway.dialects.responses.objects import new_id
 from gateway.dialects.responses.requests import MAX_ECHOED_BYTES, to_chat_request, translating_response
 from gateway.dialects.responses.tools import MAX_NAME, MAX_TOOLS, flat_name
 from gateway.dialects.responses.translation import SEAL, CalledTool
+from tests.memory import with_peak
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "name": "weather", "description": "The weather.", "parameters": SCHEMA, "strict": None}
@@ -373,6 +376,63 @@ def test_a_large_body_is_translated_in_slices():
             break
     assert steps >= 6
     assert len(json.loads(encoded)["messages"]) == 9_000
+
+
+TEXT = b"a" * (9 << 20)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"input":"a","unknown":[1' + b" " * len(TEXT) + b"]",
+        b'"input":[' + b" " * len(TEXT) + b'{"role":"user","content":"a"}]',
+        b'"input":"' + TEXT + b'"',
+        b'"input":"a","user":"' + TEXT + b'"',
+        b'"input":"a","instructions":"' + TEXT + b'"',
+        b'"input":[{"role":"user","content":[{"type":"input_text","text":"' + TEXT + b'"}]}]',
+    ],
+    ids=["space", "space in the input", "input", "passed field", "translated field", "part of an item"],
+)
+def test_no_slice_decodes_a_large_body_twice(monkeypatch, fields):
+    """Of 31 MiB, each time takes 20 ms, and as much for a copy."""
+    decoded = 0
+
+    def counted(decode):
+        def decode_counted(data):
+            nonlocal decoded
+            decoded += len(data)
+            return decode(data)
+
+        return decode_counted
+
+    for module, name in ((requests, "_decode_object"), (items, "_decode_items"), (items, "_decode_content"),
+                         (items, "_decode_string")):  # fmt: skip
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    decoders = {name: counted(decode) for name, decode in requests._DECODERS.items()}
+    monkeypatch.setattr(requests, "_DECODERS", decoders)
+    body = b'{"model":"m",%b}' % fields
+    found = []
+    for _ in translating_response(body, "m", keeps_reasoning=True):
+        found.append(decoded)
+        decoded = 0
+    assert len(found) >= 2 + len(body) // SLICE_BYTES
+    assert len(body) <= max(found) < 1.1 * len(body)
+
+
+def test_the_items_of_a_large_body_are_decoded_in_several_slices():
+    def slices(parts):
+        item = b'{"role":"user","content":"%b"}' % TEXT[: len(TEXT) // parts]
+        body = b'{"model":"m","input":[%b]}' % b",".join([item] * parts)
+        return len(list(translating_response(body, "m", keeps_reasoning=True)))
+
+    assert slices(18) > slices(1)
+
+
+def test_a_large_field_that_is_left_out_is_not_copied():
+    body = b'{"model":"m","input":"a","unknown":"%b"}' % TEXT
+    (_, translation), peak = with_peak(lambda: to_chat_request(body, "m"))
+    assert b": unknown\r\n" in translation.dropped
+    assert peak < len(body) // 4
 
 
 def test_a_body_that_would_take_too_long_is_refused():
