@@ -41,10 +41,11 @@ class EventTooLong(Exception):
 class _Measure:
     """Size, lines and values of the first part of a large event."""
 
-    __slots__ = ("lines", "size", "values")
+    __slots__ = ("data", "lines", "size", "values")
 
     def __init__(self) -> None:
         self.size = self.lines = self.values = 0
+        self.data: BytesIO | None = None  # this part, while the event arrives: its bytes are copied once
 
     def add(self, data: bytes, max_bytes: int) -> None:
         """Add a part. Raises EventTooLong for more than `max_bytes` bytes, or if reading would take too long."""
@@ -59,9 +60,9 @@ class StreamRelay:
     """Relay that takes the endpoint's bytes as they arrive, and returns the bytes to send to the client."""
 
     __slots__ = (
-        "_dialect", "_early", "_growing", "_hide_usage", "_measured", "_open", "_pending", "_requested_model",
-        "_template", "_whole_event", "behind", "deltas", "error", "events", "finish_reason", "finished", "held",
-        "mismatches", "redact", "usage",
+        "_dialect", "_early", "_hide_usage", "_measured", "_open", "_pending", "_requested_model", "_template",
+        "_whole_event", "behind", "deltas", "error", "events", "finish_reason", "finished", "held", "mismatches",
+        "redact", "usage",
     )  # fmt: skip
 
     max_event_bytes = MAX_EVENT_BYTES
@@ -82,7 +83,6 @@ class StreamRelay:
         self._requested_model = requested_model
         self._hide_usage = hide_usage
         self._pending: Body = b""  # the received part of an event; the last two bytes of a large one
-        self._growing: BytesIO | None = None  # the received part of a large event, whose bytes are never copied again
         self._whole_event: bytes | None = None  # a large one, which is relayed next
         self._measured: _Measure | None = None  # of the received part of a large event
         self._early = b""  # comments that wait for the first event
@@ -138,18 +138,18 @@ class StreamRelay:
 
     def _with_pending(self, data: bytes) -> bytes | None:
         """Return the pending bytes followed by `data`; None while they are no whole event. Raises EventTooLong."""
-        pending, growing = self._pending, self._growing
+        pending, measured = self._pending, self._measured
+        growing = None if measured is None else measured.data
         if growing is None and (self.behind or len(pending) < SMALL_PENDING_BYTES):
             self.behind = False
             return bytes(pending) + data
         # A large event in many chunks: each byte is scanned once, and copied once.
-        if growing is None:
-            self._measured = _Measure()
-            self._measured.add(bytes(pending), self.max_event_bytes)
-            growing = self._growing = BytesIO()
+        if measured is None or growing is None:
+            measured = self._measured = _Measure()
+            measured.add(bytes(pending), self.max_event_bytes)
+            growing = measured.data = BytesIO()
             growing.write(pending)
-        assert self._measured is not None
-        self._measured.add(data, self.max_event_bytes)
+        measured.add(data, self.max_event_bytes)
         growing.write(data)
         seam = bytes(pending[-2:]) + data
         match = _END.search(seam)
@@ -158,16 +158,19 @@ class StreamRelay:
             return None
         growing.truncate(growing.tell() - (len(seam) - match.end()))
         self._whole_event = growing.getvalue()  # is relayed in a time slice of its own
-        self._growing = None
+        measured.data = None
         self._pending = seam[match.end() :]
         self.behind = True
         return None
 
     def _take_pending(self) -> bytes:
         """Return the received part of an event, which is not kept."""
-        growing, self._growing = self._growing, None
         pending, self._pending = self._pending, b""
-        return bytes(pending) if growing is None else growing.getvalue()
+        measured = self._measured
+        if measured is None or measured.data is None:
+            return bytes(pending)
+        growing, measured.data = measured.data, None
+        return growing.getvalue()
 
     def end(self) -> None:
         """Take the end of the endpoint's response.
