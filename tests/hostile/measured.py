@@ -5,7 +5,7 @@ import mmap
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,25 +114,44 @@ def memory_mb(pid: int, name: str = "VmRSS") -> float:
     return int(lines[name].split()[0]) / 1024
 
 
+def seconds_without_processor(task: int | str) -> float:
+    """Return how long a thread was ready to run while others had the processor. `task`: the id of the thread, or of
+    the process whose main thread it is, or `thread-self`.
+    """
+    return int(Path(f"/proc/{task}/schedstat").read_text().split()[1]) / 1e9
+
+
 class Bystander:
-    """A well-behaved client of another address that repeats a request on a kept connection."""
+    """A well-behaved client of another address that repeats a request on a kept connection.
+
+    A response time does not include the time in which the client, or one of `servers`, waited for a processor: a busy
+    machine lengthens it, and the gateway has no part in it. `servers` are ids of processes or threads.
+    """
 
     PAUSE_SECONDS = 0.02
 
     def __init__(
-        self, port: int, key: str, *, path: str = "/v1/models", body: bytes | None = None, address: str = "127.0.0.3"
+        self,
+        port: int,
+        key: str,
+        *,
+        path: str = "/v1/models",
+        body: bytes | None = None,
+        address: str = "127.0.0.3",
+        servers: Sequence[int] = (),
     ) -> None:
         self._target = ("POST" if body else "GET", path, body)
         self._port = port
         self._address = address
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._tasks: tuple[int | str, ...] = ("thread-self", *servers)
         self._stop = threading.Event()
         self.statuses: list[int] = []  # 0 for a connection that broke
         self.seconds: list[float] = []
 
     def send_request(self, connection: http.client.HTTPConnection) -> None:
         method, path, body = self._target
-        started = time.monotonic()
+        started, without_processor = time.monotonic(), self._without_processor()
         try:
             connection.request(method, path, body, self._headers)
             response = connection.getresponse()
@@ -141,7 +160,11 @@ class Bystander:
         except (OSError, http.client.HTTPException):
             connection.close()
             self.statuses.append(0)
-        self.seconds.append(time.monotonic() - started)
+        passed, waited = time.monotonic() - started, self._without_processor() - without_processor
+        self.seconds.append(max(0.0, passed - waited))
+
+    def _without_processor(self) -> float:
+        return sum(map(seconds_without_processor, self._tasks))
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, 30, source_address=(self._address, 0))

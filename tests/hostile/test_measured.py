@@ -1,13 +1,23 @@
 """The measurement of loop iterations, and the bystander."""
 
+import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.hostile import measured
-from tests.hostile.measured import LoopIterations, assert_short_iterations, bystander, preloaded
+from tests.hostile.measured import (
+    Bystander,
+    LoopIterations,
+    assert_short_iterations,
+    bystander,
+    preloaded,
+    seconds_without_processor,
+)
 
 BUSY = """
 import time, uvloop
@@ -39,6 +49,35 @@ def test_a_bystander_counts_responses_and_their_times(measured_gateway):
     assert client.p99_ms() > 0
     assert measured_gateway.iterations.count > 0
     assert measured_gateway.memory_mb() > 10
+
+
+def test_waits_for_a_processor_are_no_part_of_a_response_time(monkeypatch):
+    clock = iter([10.0, 11.0])
+    waits = {"thread-self": iter([1.0, 1.25]), 7: iter([2.0, 2.5])}
+    monkeypatch.setattr(measured, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(measured, "seconds_without_processor", lambda task: next(waits[task]))
+    client = Bystander(1, "a key", servers=(7,))
+    response = SimpleNamespace(read=lambda: b"", status=200)
+    connection: Any = SimpleNamespace(request=lambda *_: None, getresponse=lambda: response)
+    client.send_request(connection)
+    assert (client.seconds, client.statuses) == ([0.25], [200])
+
+
+def test_a_thread_waits_for_the_processor_that_another_program_has():
+    """Both need the same processor, and share it."""
+    processors = os.sched_getaffinity(0)
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for task in (0, other.pid):
+            os.sched_setaffinity(task, {min(processors)})
+        before, end = seconds_without_processor("thread-self"), time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+        assert seconds_without_processor("thread-self") - before > 0.05
+    finally:
+        os.sched_setaffinity(0, processors)
+        other.kill()
+        other.wait()
 
 
 @pytest.fixture
