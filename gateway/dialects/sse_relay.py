@@ -25,6 +25,7 @@ MAX_EVENT_VALUES = 100_000  # limit of values, and of texts between commas, in a
 MAX_EVENT_LINES = 10_000  # lines of a large event
 BIG_EVENT_BYTES = 64 << 10
 MAX_EVENTS = 1000  # events that are relayed in one time slice of the event loop
+MAX_EVENTS_BYTES = 1 << 20  # bytes after which no further event is relayed in it
 MAX_EARLY_BYTES = 4096
 MAX_HELD_BYTES = 64 << 10  # bytes after the end of a response
 SMALL_PENDING_BYTES = 16 << 10  # an incomplete event up to this size is copied for each chunk that arrives
@@ -67,6 +68,7 @@ class StreamRelay:
 
     max_event_bytes = MAX_EVENT_BYTES
     max_events = MAX_EVENTS
+    max_bytes = MAX_EVENTS_BYTES
 
     def __init__(self, dialect: Dialect, requested_model: str, *, hide_usage: bool) -> None:
         self.usage: Usage | None = None
@@ -120,6 +122,9 @@ class StreamRelay:
             if event:
                 out.append(event)
             start = end
+            if end > self.max_bytes:
+                self.behind = end < len(data)
+                break
         else:
             self.behind = start < len(data)
         self._pending = data[start:]

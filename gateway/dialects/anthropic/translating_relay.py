@@ -13,6 +13,7 @@ from gateway.dialects.usage import Usage
 
 MAX_TRANSLATED_EVENT_BYTES = 4 << 20
 MAX_TRANSLATED_EVENTS = 50  # events that are relayed in one time slice of the event loop
+MAX_TRANSLATED_BYTES = 16 << 10  # bytes after which no further event is relayed in it
 
 E = TypeVar("E")
 
@@ -57,6 +58,7 @@ class TranslatingRelay(StreamRelay, Generic[E]):
 
     max_event_bytes = MAX_TRANSLATED_EVENT_BYTES
     max_events = MAX_TRANSLATED_EVENTS
+    max_bytes = MAX_TRANSLATED_BYTES
 
     def __init__(self, dialect: Dialect, requested_model: str, translation: StreamTranslation[E]) -> None:
         """`dialect`: that of the endpoint."""

@@ -251,6 +251,8 @@ class Lines(StreamTranslation[AnyCompletion]):
         known.call_id = known.call_id or call_id(call)
         known.name = known.name or _named(call)[0]
         piece = arguments(call.function) if call.function is not None else ""
+        if not piece:
+            return
         self._size += len(piece)
         if self._size > MAX_TRANSLATED_EVENT_BYTES:
             raise EventTooLong

@@ -334,6 +334,16 @@ def test_many_events_at_once_are_passed_on_in_several_iterations():
     assert not relay.behind
 
 
+@pytest.mark.parametrize(("size", "whole"), [(relays.MAX_EVENTS_BYTES // 2, 2), (relays.MAX_EVENTS_BYTES + 1, 1)])
+def test_no_event_follows_many_bytes_in_a_slice(size, whole):
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    large = big_event(size)
+    first = relay.feed(large * 2 + LAST)
+    assert (first, relay.behind) == (large * whole, True)
+    assert first + relay.feed(b"") + relay.feed(b"") + relay.feed(b"") == large * 2 + LAST
+    assert not relay.behind
+
+
 @pytest.mark.parametrize(
     "event",
     [

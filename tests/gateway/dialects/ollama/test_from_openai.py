@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from gateway.base.request_kinds import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from gateway.dialects.anthropic.responses import NoChatCompletion
+from gateway.dialects.anthropic.translating_relay import MAX_TRANSLATED_BYTES
 from gateway.dialects.ollama.durations import Stopwatch
 from gateway.dialects.ollama.from_openai import LinesRelay, Shell, from_completion, from_embeddings
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage
 from tests.gateway.anything import VALUES
+from tests.memory import with_peak
 
 USAGE = {"prompt_tokens": 26, "completion_tokens": 3}
 
@@ -196,3 +198,28 @@ def test_too_many_calls_end_a_stream():
     calls = [{"index": index, "id": f"c{index}", "function": {"name": "f"}} for index in range(200)]
     with pytest.raises(EventTooLong):
         streamed(chunk(tool_calls=calls))
+
+
+def test_large_events_are_translated_in_several_slices():
+    """Each has many values, which take longer to translate than the events of usual streams."""
+    many = b"data: %b\n\n" % json.dumps(chunk(tool_calls=[{}] * 1000)).encode()
+    relay = LinesRelay(shell())
+    relay.feed(many * (64 * 1024 // len(many)))
+    assert relay.behind
+    assert relay.events <= MAX_TRANSLATED_BYTES // len(many) + 1
+    slices = 1
+    while relay.behind:
+        relay.feed(b"")
+        slices += 1
+    assert (relay.events, slices >= 4) == (64 * 1024 // len(many), True)
+
+
+def test_calls_without_arguments_are_not_collected():
+    relay = LinesRelay(shell())
+    many = b"data: %b\n\n" % json.dumps(chunk(tool_calls=[{}] * 1000)).encode()
+
+    def feed():
+        for _ in range(200):
+            relay.feed(many)
+
+    assert with_peak(feed)[1] < 1 << 20
