@@ -225,6 +225,7 @@ def test_a_large_response_is_read_without_a_copy():
     body = b'{"choices":[{"message":{"content":"%b"},"finish_reason":"stop"}],"model":"m"}' % (b"a" * (8 << 20))
     (found, usage), peak = with_peak(lambda: run_unsliced(read_large_response(body, "m")))
     assert found is body
+    assert usage is not None
     assert usage.finish_reason == "stop"
     assert peak < len(body) // 4
 
