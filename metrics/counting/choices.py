@@ -1,7 +1,7 @@
 """Totals of adaptive routing: why endpoints were chosen, and how what was expected compares with what happened."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
@@ -47,6 +47,30 @@ def count(totals: Counter[str], entries: Iterable[RequestRecord]) -> None:
             actual_us += last.duration_us
         if (cached := entry.cached_tokens) is not None and work.prefix_tokens:
             _count_prefix(totals, work.prefix_tokens, cached)
+    _add(totals, chosen, expected_us, actual_us)
+
+
+def count_successes(totals: Counter[str], entries: Sequence[RequestRecord]) -> None:
+    """Do the same for successful requests with one attempt, by columns: two thirds of the instructions."""
+    attempts = [entry.attempts[0] for entry in entries]
+    works = [work for attempt in attempts if (work := attempt.work) is not None]
+    expected_us = [work.expected_us for work in works if not work.is_cold]
+    chosen = Counter([attempt.reason for attempt in attempts]) if works else {}
+    if (
+        len(expected_us) < len(entries)
+        or adaptive.WAITED in chosen
+        or not 0 < min(expected_us) <= max(expected_us) <= MAX_DURATION_US
+    ):
+        count(totals, entries)
+        return
+    if any([entry.cached_tokens is not None for entry in entries]):
+        for entry, work in zip(entries, works, strict=True):
+            if (cached := entry.cached_tokens) is not None and work.prefix_tokens:
+                _count_prefix(totals, work.prefix_tokens, cached)
+    _add(totals, chosen, sum(expected_us), sum([attempt.duration_us for attempt in attempts]))
+
+
+def _add(totals: Counter[str], chosen: Mapping[str, int], expected_us: int, actual_us: int) -> None:
     totals.update({_TOTAL_OF[reason]: number for reason, number in chosen.items() if reason in _TOTAL_OF})
     if expected_us:
         totals.update({EXPECTED_US: expected_us, ACTUAL_US: actual_us})

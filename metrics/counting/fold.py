@@ -141,15 +141,17 @@ class Fold:
                 requests.append(entry)
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
-        before = len(self.counted)
+        before, alone = len(self.ungrouped), list[RequestRecord]()
         for group_key, group in self._grouped(requests).items():
             tokens = None
             if len(group) == 1:
                 self._add(group[0])
+                alone += group
             else:
                 tokens = self._add_group(group_key, group)
+                choices.count_successes(self.others, group)
             self.groups.append((group_key, group, tokens))
-        choices.count(self.others, self.counted[before:])
+        choices.count(self.others, [*alone, *self.ungrouped[before:]])
         return self
 
     def _grouped(self, requests: list[RequestRecord]) -> dict[GroupKey, list[RequestRecord]]:
