@@ -21,7 +21,7 @@ EXPECTED_US, ACTUAL_US = "choices_expected_us", "choices_actual_us"
 # Tokens of attempts whose endpoint reports cached ones: expected in the prefix cache, and at most as many found there.
 EXPECTED_PREFIX, FOUND_PREFIX = "prefix_tokens_expected", "prefix_tokens_found"
 
-
+MANY = 32  # requests for which counting by columns pays off
 _TOTAL_OF = {reason: CHOICES + reason for reason in REASONS}
 
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
-from gateway.ipc.record import Entry, RequestRecord, Unrecorded
+from gateway.ipc.record import AttemptRecord, Entry, RequestRecord, Unrecorded
 from gateway.prices.counts import MAX_TOKENS, plausible
 from metrics.counting import choices, histogram, speeds
 from metrics.counting.cells import (
@@ -58,40 +58,16 @@ GroupKey = tuple[int, str, str, str, str, str | None, str | None, str | None, in
 Group = tuple[GroupKey, list[RequestRecord], tuple[int, int] | None]
 
 
-@dataclass(slots=True)
-class _Run:
-    """A group, and what its requests have in common beside their endpoint."""
-
-    start_us: int  # of their minute
-    end_us: int
-    model: str
-    kind: str
-    api_key_id: str | None
-    client_ip: str | None
-    served: str | None
-    canonical: str | None
-    step: int
-    append: Callable[[RequestRecord], None]
-
-    @classmethod
-    def of(cls, groups: dict[GroupKey, list[RequestRecord]], entry: RequestRecord) -> "_Run":
-        """Add a request to its group, and return this."""
-        (only,) = entry.attempts
-        minute = entry.completed_us // MINUTE_US
-        key = (
-            minute, only.endpoint_id, entry.model, entry.kind, entry.api_key_id or "", entry.client_ip, only.served,
-            only.canonical, only.step,
-        )  # fmt: skip
-        append = groups.setdefault(key, []).append
-        append(entry)
-        start_us = minute * MINUTE_US
-        return cls(
-            start_us, start_us + MINUTE_US, entry.model, entry.kind, entry.api_key_id, entry.client_ip, only.served,
-            only.canonical, only.step, append,
-        )  # fmt: skip
-
-
-_NO_RUN = _Run(0, 0, "", "", None, None, None, None, 0, list[RequestRecord]().append)
+# The group of an endpoint that was added to last: start and end of its minute, a request of it with its attempt, and
+# what adds another one.
+_Run = tuple[int, int, RequestRecord, AttemptRecord, Callable[[RequestRecord], None]]
+_NO_RUN: _Run = (
+    0,
+    0,
+    RequestRecord("", 0, "", "", "", 0, 0),
+    AttemptRecord("", "", 0, 0),
+    list[RequestRecord]().append,
+)
 
 
 @dataclass
@@ -141,23 +117,25 @@ class Fold:
                 requests.append(entry)
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
-        before, alone = len(self.ungrouped), list[RequestRecord]()
+        before, few = len(self.ungrouped), list[RequestRecord]()
         for group_key, group in self._grouped(requests).items():
             tokens = None
             if len(group) == 1:
                 self._add(group[0])
-                alone += group
             else:
                 tokens = self._add_group(group_key, group)
+            if len(group) < choices.MANY:
+                few += group
+            else:
                 choices.count_successes(self.others, group)
             self.groups.append((group_key, group, tokens))
-        choices.count(self.others, [*alone, *self.ungrouped[before:]])
+        choices.count(self.others, [*few, *self.ungrouped[before:]])
         return self
 
     def _grouped(self, requests: list[RequestRecord]) -> dict[GroupKey, list[RequestRecord]]:
         """Note countable requests, count all but the successful ones with one attempt, and return these in groups."""
         groups: dict[GroupKey, list[RequestRecord]] = {}
-        runs: dict[str, _Run] = {}  # the group of each endpoint that was added to last
+        runs: dict[str, _Run] = {}
         have_ids, set_aside = are_ids([entry.id for entry in requests]), set[int]()
         for entry in requests:
             attempts, completed_us, first_us = entry.attempts, entry.completed_us, entry.first_token_us
@@ -171,21 +149,31 @@ class Fold:
                 and (first_us is None or 0 <= first_us <= MAX_DURATION_US)
             ):
                 # Most requests are like the one before at their endpoint. Comparing them costs half of a GroupKey.
-                run = runs.get(only.endpoint_id, _NO_RUN)
+                start_us, end_us, like, tried, append = runs.get(only.endpoint_id, _NO_RUN)
                 if (
-                    run.start_us <= completed_us < run.end_us
-                    and run.model == entry.model
-                    and run.kind == entry.kind
-                    and run.api_key_id == entry.api_key_id
-                    and run.client_ip == entry.client_ip
-                    and run.served == only.served
-                    and run.canonical == only.canonical
-                    and run.step == only.step
+                    start_us <= completed_us < end_us
+                    and like.model == entry.model
+                    and like.kind == entry.kind
+                    and like.api_key_id == entry.api_key_id
+                    and like.client_ip == entry.client_ip
+                    and tried.served == only.served
+                    and tried.canonical == only.canonical
+                    and tried.step == only.step
                 ):
-                    run.append(entry)
+                    append(entry)
                     continue
                 if 0 <= completed_us < MAX_COMPLETED_US:
-                    runs[only.endpoint_id] = _Run.of(groups, entry)
+                    minute = completed_us // MINUTE_US
+                    key = (
+                        minute, only.endpoint_id, entry.model, entry.kind, entry.api_key_id or "", entry.client_ip,
+                        only.served, only.canonical, only.step,
+                    )  # fmt: skip
+                    group = groups.get(key)
+                    if group is None:
+                        group = groups[key] = []
+                    group.append(entry)
+                    start_us = minute * MINUTE_US
+                    runs[only.endpoint_id] = (start_us, start_us + MINUTE_US, entry, only, group.append)
                     continue
             if is_countable(entry):
                 self.ungrouped.append(entry)
