@@ -5,8 +5,9 @@
  * of a module. A plain request reads more than a hundred of them. What is not one of these two is read as before.
  *
  * In hot modules, each place that reads a certain attribute remembers where it found a field of a struct, as CPython's
- * own interpreter does (PEP 659): the version of a class tells whether it has changed. Likewise the value of a global, by
- * the version of the module's dictionary, where Python has one. packaging/compile_gateway.py puts these calls in.
+ * own interpreter does (PEP 659): the version of a class tells whether it has changed. Likewise a function of a module,
+ * and a global, by the version of the module's dictionary, where Python has one. packaging/compile_gateway.py puts these
+ * calls in.
  */
 #include <Python.h>
 #include "CPy.h"
@@ -19,9 +20,15 @@
 #define SLOT_OF_OBJECT T_OBJECT_EX
 #endif
 
+#if !defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030D0000
+#define VERSION_OF(dict) (((PyDictObject *)(dict))->ma_version_tag)
+#endif
+
 typedef struct {
     unsigned int version; /* of the class; 0: of none */
     unsigned int offset;
+    uint64_t module_version; /* of the dictionary of the module; 0: of none */
+    PyObject *value; /* the dictionary has it as long as its version is this one */
 } Place;
 
 static PyObject *read_attribute(PyObject *object, PyObject *name, Place *place) {
@@ -43,8 +50,18 @@ static PyObject *read_attribute(PyObject *object, PyObject *name, Place *place) 
         }
     } else if (PyModule_CheckExact(object) && PyUnicode_READ_CHAR(name, 0) != '_') {
         /* No attribute of the class of modules has such a name. */
-        PyObject *value = PyDict_GetItemWithError(PyModule_GetDict(object), name);
+        PyObject *dict = PyModule_GetDict(object);
+#ifdef VERSION_OF
+        if (place->module_version == VERSION_OF(dict)) {
+            return Py_NewRef(place->value);
+        }
+#endif
+        PyObject *value = PyDict_GetItemWithError(dict, name);
         if (value != NULL) {
+#ifdef VERSION_OF
+            place->module_version = VERSION_OF(dict);
+            place->value = value;
+#endif
             return Py_NewRef(value);
         }
         if (PyErr_Occurred()) {
@@ -55,7 +72,7 @@ static PyObject *read_attribute(PyObject *object, PyObject *name, Place *place) 
 }
 
 #undef CPyObject_GetAttr
-#define CPyObject_GetAttr(object, name) ({ Place place; read_attribute((object), (name), &place); })
+#define CPyObject_GetAttr(object, name) ({ Place place = {0}; read_attribute((object), (name), &place); })
 
 /* The name must be a constant. */
 #define remembered_attribute(object, name)                                                                           \
@@ -70,15 +87,15 @@ static PyObject *read_attribute(PyObject *object, PyObject *name, Place *place) 
 #define remembered_attribute CPyObject_GetAttr
 #endif
 
-#if !defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030D0000
+#ifdef VERSION_OF
 #define remembered_global(globals, name)                                                                             \
     ({                                                                                                               \
         static uint64_t version;                                                                                     \
-        static PyObject *value; /* the dictionary has it as long as its version is this one */                       \
+        static PyObject *value; /* as Place.value */                                                                 \
         PyDictObject *dict = (PyDictObject *)(globals);                                                              \
-        if (dict->ma_version_tag != version) {                                                                       \
+        if (VERSION_OF(dict) != version) {                                                                           \
             value = PyDict_GetItemWithError((PyObject *)dict, (name));                                               \
-            version = value == NULL ? 0 : dict->ma_version_tag;                                                      \
+            version = value == NULL ? 0 : VERSION_OF(dict);                                                          \
         }                                                                                                            \
         version != 0 ? Py_NewRef(value) : CPyDict_GetItem((PyObject *)dict, (name));                                 \
     })
