@@ -52,6 +52,7 @@ PROTOCOLS = {
     "Api": ("gateway.inference.api", "OpenAiApi"),
     "Application": ("gateway.application", "Gateway"),
     "BodyConsumer": ("gateway.inference.relaying", "StreamPump"),
+    "ChunkConsumer": ("gateway.inference.relaying", "ChunkTaker"),
     "ClientConnection": ("gateway.http.protocol", "GatewayProtocol"),
     "ConnectionOwner": ("gateway.upstream.pool", "Pool"),
     "DrainState": ("gateway.application", "Gateway"),

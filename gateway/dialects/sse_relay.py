@@ -29,6 +29,7 @@ MAX_EVENTS_BYTES = 1 << 20  # bytes after which no further event is relayed in i
 MAX_EARLY_BYTES = 4096
 MAX_HELD_BYTES = 64 << 10  # bytes after the end of a response
 SMALL_PENDING_BYTES = 16 << 10  # an incomplete event up to this size is copied for each chunk that arrives
+CR = 0x0D  # a number, because of `b"\r" in data` Python first tries to make one, and handles the error
 MAX_MISMATCHES = 8  # events that match no template, after which no more are compared
 
 
@@ -111,7 +112,7 @@ class StreamRelay:
             if joined is None:
                 return b""
             data = joined
-        plain = b"\r" not in data  # nearly all servers end lines without it
+        plain = CR not in data  # nearly all servers end lines without it
         out: list[bytes] = []
         start = 0
         for _ in range(self.max_events):

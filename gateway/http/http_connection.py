@@ -92,6 +92,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server_state.connections.discard(self)
+        self.flow.lost = True
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()

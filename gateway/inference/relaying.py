@@ -1,7 +1,6 @@
 """A streamed response (SSE), or a binary one, on its way to the client, with back-pressure from a slow client."""
 
 import time
-from collections.abc import Callable
 
 from gateway.base.limits import UPSTREAM_EVENT
 from gateway.dialects.repeated_event import EventTemplate
@@ -126,15 +125,15 @@ class StreamPump:
         if relay.events != self._seen and not relay.held:
             self.wait()
 
-    def chunk_taker(self) -> Callable[[bytes], bool | None] | None:
-        """Return the function that takes chunks which repeat the last event but for their text, until the next `take`.
+    def chunk_taker(self) -> "ChunkTaker | None":
+        """Return what takes chunks which repeat the last event but for their text, until the next `take`.
 
-        None: there is no such function, and all must be parsed.
+        None: all must be parsed.
         """
         exchange, template = self._exchange, self._relay.chunk_template
         if template is None or not exchange.chunked or exchange.protocol is None:
             return None
-        return ChunkTaker(template, self._relay, exchange.protocol).take
+        return ChunkTaker(template, self._relay, exchange.protocol)
 
     def take(self, data: bytes) -> bool:
         """Relay a chunk. Return False if the client cannot take more for now, or if an event is too long."""
@@ -197,7 +196,7 @@ class ChunkTaker:
             relay.mismatches = 0
         if self._writes.holding:
             self._writes.write(self._transport, out)
-        elif not self._transport.is_closing():  # one call less
+        elif not self._flow.lost:  # no call, unlike `is_closing`; a transport that is being closed ignores what follows
             self._transport.write(out)
         return not self._flow.write_paused
 

@@ -6,13 +6,14 @@ import asyncio
 class FlowControl:
     """Whether a connection is read, and whether more may be written to it."""
 
-    __slots__ = ("_transport", "_writable", "read_paused", "write_paused")
+    __slots__ = ("_transport", "_writable", "lost", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._writable: asyncio.Event | None = None  # created by the first wait: few peers read slowly
         self.read_paused = False
         self.write_paused = False
+        self.lost = False  # the connection is: nothing may be written any more
 
     def pause_reading(self) -> None:
         if not self.read_paused:

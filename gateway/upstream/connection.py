@@ -72,6 +72,16 @@ class ConnectionOwner(Protocol):
         ...
 
 
+class ChunkConsumer(Protocol):
+    """What receives chunks of a body, with their framing (RFC 9112, section 7.1)."""
+
+    def take(self, data: bytes) -> bool | None:
+        """Take a read that is nothing but whole chunks. Return False to apply back-pressure, None if the read must be
+        parsed.
+        """
+        ...
+
+
 class BodyConsumer(Protocol):
     """What receives a body part by part, within the calls that receive its bytes."""
 
@@ -79,12 +89,8 @@ class BodyConsumer(Protocol):
         """Take a part of the body. Return False to apply back-pressure."""
         ...
 
-    def chunk_taker(self) -> Callable[[bytes], bool | None] | None:
-        """Return a function for reads that begin where a chunk begins, until the next `take`; None if all are parsed.
-
-        It takes a read that is nothing but whole chunks with their framing (RFC 9112, section 7.1). It returns False
-        to apply back-pressure, None if the read must be parsed.
-        """
+    def chunk_taker(self) -> "ChunkConsumer | None":
+        """Return what takes reads that begin where a chunk begins, until the next `take`; None if all are parsed."""
         ...
 
     def extend(self) -> None:
@@ -103,7 +109,7 @@ class Connection(asyncio.Protocol):
     """One connection of a pool. Follows no redirects."""
 
     __slots__ = (
-        "__weakref__", "_idle_seconds", "_parser", "_read_paused", "_retires_at", "_sent_at", "_take_chunk", "_upload",
+        "__weakref__", "_chunk_taker", "_idle_seconds", "_parser", "_read_paused", "_retires_at", "_sent_at", "_upload",
         "_waiter", "_write_paused", "consumer", "deadline", "error", "headers", "owner", "received_lately", "response",
         "state", "status", "transport", "usable_until",
     )  # fmt: skip
@@ -128,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._waiter: coroutine_runner.CoroutineRunner | asyncio.Future[None] | None = None
-        self._take_chunk: Callable[[bytes], bool | None] | None = None  # set while a chunk begins with the next read
+        self._chunk_taker: ChunkConsumer | None = None  # set while a chunk begins with the next read
 
     # Sending a request
 
@@ -254,7 +260,7 @@ class Connection(asyncio.Protocol):
                 if not _is_consumed(self):
                     return False
         finally:
-            self.consumer = self._take_chunk = None
+            self.consumer = self._chunk_taker = None
 
     def whole(self) -> bytes | None:
         """Return the whole body if it was received, which it mostly is together with its header block; else None."""
@@ -318,7 +324,7 @@ class Connection(asyncio.Protocol):
         """Close the connection at once. The server notices that its client disconnected, and cancels its work."""
         self.state = CLOSED
         self.deadline = NEVER
-        self._waiter = self._take_chunk = None
+        self._waiter = self._chunk_taker = None
         self.transport.abort()
 
     def fail(self, error: UpstreamError) -> None:
@@ -327,7 +333,7 @@ class Connection(asyncio.Protocol):
             self.state = CLOSED
             self.error = error
             self.deadline = NEVER
-            self._take_chunk = None
+            self._chunk_taker = None
             self.transport.abort()
             self._wake()
 
@@ -361,12 +367,12 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's class has the same methods
 
     def data_received(self, data: bytes) -> None:
-        take_chunk = self._take_chunk
-        if take_chunk is not None:
+        taker = self._chunk_taker
+        if taker is not None:
             self.received_lately = True
-            if taken := take_chunk(data):
+            if taken := taker.take(data):
                 return
-            self._take_chunk = None
+            self._chunk_taker = None
             if taken is not None:
                 self.consumer = None
                 self._wake()
@@ -425,7 +431,7 @@ class Connection(asyncio.Protocol):
                 self.consumer = None
             elif self.state is BODY:
                 if at_chunk:
-                    self._take_chunk = consumer.chunk_taker()
+                    self._chunk_taker = consumer.chunk_taker()
                 return
         self._wait_for_reader()
 

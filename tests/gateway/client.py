@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import uvloop
@@ -82,7 +83,7 @@ class Consumer:
         self.extended = 0
 
     def chunk_taker(self):
-        return self.take_chunk
+        return SimpleNamespace(take=self.take_chunk)
 
     def extend(self):
         self.extended += 1

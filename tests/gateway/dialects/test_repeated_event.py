@@ -77,9 +77,9 @@ def relay_chunk(relay, data):
     if relay.chunk_template is None:
         return None
     sent: list[bytes] = []
-    transport = SimpleNamespace(write=sent.append, is_closing=lambda: False)
+    transport = SimpleNamespace(write=sent.append)
     client: Any = SimpleNamespace(
-        transport=transport, writes=SimpleNamespace(holding=False), flow=SimpleNamespace(write_paused=False)
+        transport=transport, writes=SimpleNamespace(holding=False), flow=SimpleNamespace(write_paused=False, lost=False)
     )
     return b"".join(sent) if ChunkTaker(relay.chunk_template, relay, client).take(data) else None
 
