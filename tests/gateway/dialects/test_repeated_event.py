@@ -72,15 +72,14 @@ def framed(event, size=b"%x"):
     return size % len(event) + b"\r\n%b\r\n" % event
 
 
-def relay_chunk(relay, data):
+def relay_chunk(relay, data, *, lost=False):
     """Return what a client gets of chunks that are not parsed; None if they must be."""
     if relay.chunk_template is None:
         return None
     sent: list[bytes] = []
+    flow = SimpleNamespace(write_paused=False, lost=lost)
     transport = SimpleNamespace(write=sent.append)
-    client: Any = SimpleNamespace(
-        transport=transport, writes=SimpleNamespace(holding=False), flow=SimpleNamespace(write_paused=False, lost=False)
-    )
+    client: Any = SimpleNamespace(transport=transport, writes=SimpleNamespace(holding=False), flow=flow)
     return b"".join(sent) if ChunkTaker(relay.chunk_template, relay, client).take(data) else None
 
 
@@ -223,6 +222,13 @@ def test_a_chunk_after_a_part_of_an_event_is_not_relayed_unparsed():
     assert relay_chunk(relay, framed(EVENT)) == framed(EVENT)
     relay.feed(b": a comment without an end\n")
     assert relay_chunk(relay, framed(EVENT)) is None
+
+
+def test_nothing_is_written_to_a_lost_connection():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=True)
+    relay.feed(EVENT + EVENT)
+    assert relay_chunk(relay, framed(EVENT), lost=True) == b""
+    assert relay.deltas == 3
 
 
 def test_spaces_around_the_colon_are_allowed():
