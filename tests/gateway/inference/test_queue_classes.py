@@ -30,6 +30,18 @@ def wait(stack, gateway, model, user, *headers, **fields):
     until(lambda: gateway.page.waiting == before + 1)
 
 
+def recorded(gateway, number):
+    """Wait for new records, which come one by one, and return them."""
+    records = []
+
+    def are_there() -> bool:
+        records.extend(gateway.records())
+        return len(records) >= number
+
+    until(are_there)
+    return records
+
+
 @pytest.fixture(params=["adaptive", "least_inflight"])
 def each_gateway(request, make_gateway):
     return make_gateway(ROUTERDASH_BALANCER=request.param).start()
@@ -46,13 +58,7 @@ def test_bulk_requests_go_after_interactive_ones(each_gateway):
         assert QueuedRequests(gateway.page).interactive == 1
         server.respond(4)
         until(lambda: server.users == ["first", "second", "bulk", "flex"])
-        records = []
-
-        def all_recorded() -> bool:
-            records.extend(gateway.records())
-            return len(records) == 4
-
-        until(all_recorded)
+        records = recorded(gateway, 4)
     assert [record.queue_class for record in records] == [None, None, BULK, BULK]
 
 
@@ -106,7 +112,7 @@ def test_the_endpoint_receives_the_service_tier_as_it_was_sent(gateway):
             come(stack, gateway, model, "user", service_tier=tier)
             until(lambda place=place: len(server.tiers) == place)
         assert server.tiers == ["flex", "priority"]
-        records = until(lambda: len(found := gateway.records()) == 2 and found)
+        records = recorded(gateway, 2)
     assert [record.queue_class for record in records] == [BULK, None]
 
 

@@ -29,14 +29,14 @@ class Exchange:
     """A client's exchange, with its connection. The client is slow from the time when `write_paused` is set."""
 
     chunked = True
-    write_paused = False
+    write_paused = lost = False
 
     def __init__(self):
         self.sent = b""
         self.unparsed = 0
         self.started = True
         self.protocol = self.flow = self
-        self.transport = SimpleNamespace(write=self.write_chunk, is_closing=lambda: False)
+        self.transport = SimpleNamespace(write=self.write_chunk)
         self.writes = SimpleNamespace(holding=False)
 
     def write(self, data):
