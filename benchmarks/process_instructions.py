@@ -47,7 +47,7 @@ def by_library(profile: Path) -> Counter[str]:
             name = names.setdefault(match[1], Path(match[2] or "").name)
             library = library if line.startswith("c") else name
         elif line.startswith("calls="):
-            is_call = True  # the next line has the instructions of what is called
+            is_call = True  # the next line has the instructions of the called function
         elif line[:1].isdigit() or line[:1] in ("+", "-", "*"):
             if not is_call:
                 found[library] += int(line.split()[1])

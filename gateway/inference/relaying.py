@@ -126,7 +126,7 @@ class StreamPump:
             self.wait()
 
     def chunk_taker(self) -> "ChunkTaker | None":
-        """Return what takes chunks which repeat the last event but for their text, until the next `take`.
+        """Return the taker of chunks that repeat the last event but for their text, until the next `take`.
 
         None: all must be parsed.
         """
@@ -196,7 +196,7 @@ class ChunkTaker:
             relay.mismatches = 0
         if self._writes.holding:
             self._writes.write(self._transport, out)
-        elif not self._flow.lost:  # no call, unlike `is_closing`; a transport that is being closed ignores what follows
+        elif not self._flow.lost:  # no call, unlike `is_closing`; a transport that is being closed ignores more bytes
             self._transport.write(out)
         return not self._flow.write_paused
 

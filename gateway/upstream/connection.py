@@ -73,7 +73,7 @@ class ConnectionOwner(Protocol):
 
 
 class ChunkConsumer(Protocol):
-    """What receives chunks of a body, with their framing (RFC 9112, section 7.1)."""
+    """It receives chunks of a body, with their framing (RFC 9112, section 7.1)."""
 
     def take(self, data: bytes) -> bool | None:
         """Take a read that is nothing but whole chunks. Return False to apply back-pressure, None if the read must be
@@ -90,7 +90,7 @@ class BodyConsumer(Protocol):
         ...
 
     def chunk_taker(self) -> "ChunkConsumer | None":
-        """Return what takes reads that begin where a chunk begins, until the next `take`; None if all are parsed."""
+        """Return the taker of reads that begin where a chunk begins, until the next `take`; None if all are parsed."""
         ...
 
     def extend(self) -> None:

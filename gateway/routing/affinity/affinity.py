@@ -31,7 +31,7 @@ from gateway.routing.affinity.table import (
 )
 
 CACHED_SCOPES = 5_000
-CACHED_HASHES = 1_000  # of marks, and of openings: half of what each cache has
+CACHED_HASHES = 1_000  # of marks, and of openings: half the size of each cache
 MAX_CACHED_OPENING = 64  # bytes; ids of sessions may be long
 # A prefix is of age 0 to 3: younger than the first of these numbers of prompt tokens that were sent to its endpoint
 # since, than the second, than the third, or older. Caches hold some 10,000 to some 100,000 tokens.

@@ -34,7 +34,7 @@ def recorded(gateway, number):
     """Wait for new records, which come one by one, and return them."""
     records = []
 
-    def are_there() -> bool:
+    def are_there():
         records.extend(gateway.records())
         return len(records) >= number
 

@@ -44,7 +44,7 @@ def chosen(*rows: Row[Endpoint], demand: Demand = CHAT, tried: tuple[str, ...] =
 
 
 def facts_of(decision: Decision | None) -> object:
-    """Return what a decision says, in whichever form it has its costs."""
+    """Return the content of a decision, in whichever form it has its costs."""
     if decision is None:
         return None
     return decision.endpoint_id, decision.reason, decision.costs, recorded_costs(decision)
