@@ -1,7 +1,6 @@
 """Edit and read JSON text without decoding it whole."""
 
 import re
-from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ from gateway.loop.time_slices import Slices
 MAX_FIELD_BYTES = 16 << 10  # of a field that is read from a large body
 MAX_RENAMED = 1000  # model names that are compared in one response or event
 RENAMED_BYTES = 512 << 10
-COPIED_BYTES = 4 << 20  # in one time slice
 
 encode = msgspec.json.Encoder().encode
 
@@ -59,21 +57,6 @@ def rename_model(data: Body, old: str, new: str) -> bytes:
     head, tail = data[:RENAMED_BYTES], data[-RENAMED_BYTES:]
     between = memoryview(data)[RENAMED_BYTES:-RENAMED_BYTES]
     return b"".join((_renamed(head, old, new), between, _renamed(tail, old, new)))
-
-
-def renaming_model(data: Body, old: str, new: str) -> Slices[bytes]:
-    """Do the same in time slices."""
-    tail = len(data) - RENAMED_BYTES
-    if tail <= RENAMED_BYTES:
-        return _renamed(data, old, new)
-    out = BytesIO()
-    out.write(_renamed(data[:RENAMED_BYTES], old, new))
-    view = memoryview(data)
-    for at in range(RENAMED_BYTES, tail, COPIED_BYTES):
-        out.write(view[at : min(at + COPIED_BYTES, tail)])
-        yield
-    out.write(_renamed(data[tail:], old, new))
-    return out.getvalue()
 
 
 def _renamed(data: Body, old: str, new: str) -> bytes:

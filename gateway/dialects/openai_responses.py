@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from gateway.dialects.json_text import MAX_FIELD_BYTES, outline_of_response, rename_model, renaming_model, small_value
+from gateway.dialects.json_text import MAX_FIELD_BYTES, outline_of_response, rename_model, small_value
 from gateway.dialects.usage import (
     CHAT_REASONS,
     ERROR,
@@ -256,7 +256,8 @@ def read_large_response(
     yield
     model, counts = small_value(bytes(response.model)), usage(small_value(bytes(response.usage)))
     if isinstance(model, str) and model != requested_model:
-        body = yield from renaming_model(body, model, requested_model)
+        yield  # the copy is made at once: in slices, many responses would be in memory twice at the same time
+        body = rename_model(body, model, requested_model)
     counts = with_timings(counts, small_value(bytes(response.timings)))
     return body, counts if reason is None else (counts or NOT_REPORTED).ended_by(reason)
 
