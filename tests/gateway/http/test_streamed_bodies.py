@@ -474,7 +474,8 @@ def reading_nothing(config):
             client.sendall(gateway.head(f"Content-Length: {len(body)}", path="/v1/chat/completions") + body)
             until(lambda: gateway.sweeper.connections)
             (above,), (below,) = gateway.sweeper.connections, gateway.connections
-            until(lambda: above._read_paused)  # not just until the next loop iteration
+            # Before the request's Task runs, reading may be paused until the next iteration of the event loop.
+            until(lambda: gateway.in_loop(lambda: below.flow.write_paused and above._read_paused))
             yield gateway, above, below
 
 
