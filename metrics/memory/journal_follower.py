@@ -98,9 +98,10 @@ class JournalFollower:
 
     def _follow(self, state: FiguresState) -> int:
         assert self.database_id is not None
-        return sum(self._follow_writer(state, name) for name in self.reader.writers(self.database_id))
+        names = self.reader.writers(self.database_id)
+        return sum(self._follow_writer(state, name, self.reader.end(name)) for name in names)
 
-    def _follow_writer(self, state: FiguresState, writer: str) -> int:
+    def _follow_writer(self, state: FiguresState, writer: str, end: Position) -> int:
         count = 0
         while True:
             position = state.positions.get(writer, START)
@@ -119,3 +120,5 @@ class JournalFollower:
                 self._refused(endpoint_id)
             for endpoint_id in part.fold.unknown_models:
                 self._unknown(endpoint_id)
+            if part.batch.position >= end:
+                return count

@@ -144,6 +144,12 @@ class JournalReader:
                 finally:
                     os.close(lock)
 
+    def end(self, writer: str) -> Position:
+        """Return the end of a writer's last segment. Who reads up to it, and no further, has all entries that were
+        there; under load there would be new ones after each read.
+        """
+        return journal.end(self.root / writer)
+
     def ends(self) -> list[tuple[str, int, int]]:
         """Return each writer's last segment and its size. They differ after each new record."""
         return [(name, *journal.end(self.root / name)) for name in journal.writers(self.root)]

@@ -250,7 +250,8 @@ class DatabaseWriter:
         step = WriterStep()
         for writer in self.follower.reader.writers(self.follower.database_id):
             old = new = positions.get(writer, START)
-            while not step.full:
+            end = self.follower.reader.end(writer)
+            while new < end and not step.full:
                 part = self.follower.reader.part(writer, new, writer_step.BATCH, self.zone)
                 if part.batch.position == new:
                     break
