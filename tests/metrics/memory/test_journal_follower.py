@@ -1,5 +1,8 @@
 """The journal follower reads each byte of all journals once, from the positions of the database to the last record."""
 
+from itertools import count
+from typing import Any
+
 import pytest
 
 from gateway.ipc import record
@@ -7,6 +10,7 @@ from gateway.ipc.journal import START
 from gateway.ipc.record import AttemptRecord, Entry, SegmentHead, Unrecorded
 from metrics.counting.cells import Counters
 from metrics.memory import journal_follower as follower_module
+from metrics.memory.journal_reader import Part
 from metrics.memory.state import FiguresState
 from tests.metrics.records import A, B, load, request
 from tests.metrics.world import DATABASE, UTC_ZONE, World, reported
@@ -51,6 +55,23 @@ def test_journals_are_read_from_time_to_time_without_news(world: World, monkeypa
     monkeypatch.setattr(follower_module, "FOLLOW_SECONDS", 0.0)
     assert world.follower.has_news()
     assert world.follower.has_news()
+
+
+def test_a_reader_ends_although_records_are_added_after_each_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, added, part = world.gateway(request(), request()), count(), world.follower.reader.part
+
+    def under_load(*arguments: Any) -> Part:
+        found = part(*arguments)
+        assert next(added) < 20, "it reads on and on"
+        gateway.append(request())
+        return found
+
+    monkeypatch.setattr(world.follower.reader, "part", under_load)
+    assert world.follower.catch_up() == 2
+    step = world.writer._read({})
+    assert [it.records for it in step.parts] == [2, 2]  # the part that the follower has read, and the new records
 
 
 def test_a_backlog_over_one_batch_is_read_completely(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
