@@ -24,7 +24,7 @@ from gateway.ipc.running_requests import Running, Waiting
 from gateway.limits import replies
 from gateway.limits.compiled import LimitedRequest
 from gateway.loop.time_slices import Slices
-from gateway.routing.adaptive import Demand
+from gateway.routing.adaptive import FASTEST, Demand
 from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
@@ -34,8 +34,9 @@ from gateway.upstream.response_head import EVENT_STREAM
 
 ENDED = "ended"  # kind of an UpstreamError: RouterDash itself ended the attempt
 # Lines of most responses with two endpoints. One format takes fewer instructions than lines that are joined.
-_OF_TWO = b"x-request-id: %b\r\n%bx-routerdash-reason: %b;cost=%d;next=%d\r\n" + replies.FIRST_ATTEMPT
-_KEPT_OF_TWO = _OF_TWO.replace(b"next=%d\r\n", b"next=%d\r\nx-routerdash-affinity: kept=%d\r\n")
+_FASTEST_OF_TWO = b"x-request-id: %%b\r\n%%bx-routerdash-reason: %b;cost=%%d;next=%%d\r\n%b" % (
+    FASTEST.encode(), replies.FIRST_ATTEMPT,
+)  # fmt: skip
 NOT_PARSED = Request("", False, False)
 MAX_ID_BYTES = 128  # of a client's own x-request-id
 
@@ -186,9 +187,12 @@ class InferenceRequest:
             if self.chain is not None:
                 more += self.chain.header_lines(attempt.route)
             decision = attempt.decision
-            if decision.whole_costs and is_first and limited is None and not more:  # the usual case
-                return _lines_of_two(self.request_id, label, decision, attempt.kept)
-            if decision.whole_costs or decision.costs:
+            costs = decision.whole_costs
+            if costs and is_first and limited is None and not more and decision.reason == FASTEST:  # the usual case
+                (name, least), (_, more_costly) = costs
+                own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
+                return _FASTEST_OF_TWO % (self.request_id, label, own, other)
+            if costs or decision.costs:
                 more = routing_lines(decision, attempt.kept) + more
         if limited is not None:
             usual, left = limited.compiled.usual_lines, limited.left
@@ -303,16 +307,6 @@ class InferenceRequest:
         """Return the client's own id if it fits a header and a log line, else the id of RouterDash."""
         fits = 0 < len(client_id) <= MAX_ID_BYTES and client_id.isascii() and client_id.decode().isprintable()
         return client_id if fits else self.id.encode()
-
-
-def _lines_of_two(request_id: bytes, label: bytes, decision: Decision, kept: int) -> bytes:
-    """Return the lines of a response at the first attempt, after a choice of two endpoints."""
-    (name, least), (_, more) = decision.whole_costs
-    own, other = (least, more) if name == decision.endpoint_id else (more, least)
-    reason = decision.reason.encode()
-    if kept:
-        return _KEPT_OF_TWO % (request_id, label, reason, own, other, kept)
-    return _OF_TWO % (request_id, label, reason, own, other)
 
 
 def _dropped_by(attempt: Attempt) -> bytes:
