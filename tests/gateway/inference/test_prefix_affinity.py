@@ -173,7 +173,7 @@ def test_conversations_return_through_a_model_name(gateway, sim):
     """The prefix cache belongs to the model, so that requests for the name and for the model share it."""
     model = add_equals(gateway, sim.add(), sim.add(), sim.add())
     name = ModelName(id="affine", name="affine-name", steps=(Step((Target(model),)),))
-    gateway.registry.writer.apply(Changes(model_names={"affine": name}))
+    gateway.apply(Changes(model_names={"affine": name}))
     for number in range(100, 106):
         first = ask(gateway, "affine-name", conversation(number, 1))
         second = ask(gateway, "affine-name", conversation(number, 2))
@@ -181,17 +181,17 @@ def test_conversations_return_through_a_model_name(gateway, sim):
         assert first.endpoint_id == second.endpoint_id == third.endpoint_id
         assert first.conversation == second.conversation is not None
         assert {it.attempts[0].reason for it in (second, third)} == {KEPT_PREFIX}
-    gateway.registry.writer.apply(Changes(model_names={"affine": None}))
+    gateway.apply(Changes(model_names={"affine": None}))
 
 
 def test_a_name_without_known_lengths_has_those_of_its_model(gateway, sim):
     model = add_equals(gateway, sim.add(), sim.add())
     names = {it: ModelName(id=it, name=it, steps=(Step((Target(model),)),)) for it in ("known", "unknown")}
     lengths = {(model, None): Lengths(70.0, 3.0), ("known", None): Lengths(30.0, 3.0)}
-    gateway.registry.writer.apply(Changes(model_names=dict(names), lengths=dict(lengths)))
+    gateway.apply(Changes(model_names=dict(names), lengths=dict(lengths)))
     expected = {}
     for requested in ("known", "unknown", model):
         assert gateway.chat(requested).status == 200
         expected[requested] = gateway.record().attempts[0].work.output_tokens
     assert expected == {"known": 30, "unknown": 70, model: 70}
-    gateway.registry.writer.apply(Changes(model_names=dict.fromkeys(names)))
+    gateway.apply(Changes(model_names=dict.fromkeys(names)))
