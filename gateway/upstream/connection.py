@@ -89,7 +89,7 @@ class BodyConsumer(Protocol):
         """Take a part of the body. Return False to apply back-pressure."""
         ...
 
-    def chunk_taker(self) -> "ChunkConsumer | None":
+    def chunk_taker(self) -> ChunkConsumer | None:
         """Return the taker of reads that begin where a chunk begins, until the next `take`; None if all are parsed."""
         ...
 
