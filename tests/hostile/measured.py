@@ -15,6 +15,7 @@ from tests.gateway.process import GatewayProcess
 
 SOURCE = Path(__file__).with_name("loop_iterations.c")
 MAX_ITERATION_MS = 50.0
+MAX_MEMORY_MB = 512
 MAX_RUNS = 3
 T = TypeVar("T")
 _COUNT, _LONGEST, _ALL = range(3)

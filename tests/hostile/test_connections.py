@@ -17,11 +17,10 @@ from tests.gateway import certificates
 from tests.gateway.process import KEY
 from tests.gateway.scripted import Talk, always, http_response, upstream
 from tests.hostile.crowd import ADDRESS, Crowd, crowd
-from tests.hostile.measured import MeasuredGateway, bystander, max_iteration_ms
+from tests.hostile.measured import MAX_MEMORY_MB, MeasuredGateway, bystander, max_iteration_ms
 from tests.router import until
 
 KIB, MIB = 1 << 10, 1 << 20
-MAX_MEMORY_MB = 512
 CHAT = "POST /v1/chat/completions"
 SECONDS = 20.0
 

@@ -16,12 +16,11 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from tests.conftest import Install
-from tests.hostile.measured import Bystander, LoopIterations, max_iteration_ms, memory_mb, preloaded
+from tests.hostile.measured import MAX_MEMORY_MB, Bystander, LoopIterations, max_iteration_ms, memory_mb, preloaded
 from tests.router import KEY, ROOT, RouterDash, until
 
 pytestmark = pytest.mark.one_database
 
-MAX_MEMORY_MB = 512.0
 MAX_DELAY_MS = 50.0
 CHAT = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}]}).encode()
 
