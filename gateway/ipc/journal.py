@@ -12,8 +12,10 @@ Rules that readers and writers rely on:
  5. A valid frame after an invalid one proves the invalid one to be damage. An invalid one without a valid one after it
     may still be being written, unless its segment is not the last.
 
-A frame is F5 'R' 'J' · version · length · CRC32 of the bytes before it and the payload · payload (JSON). The byte F5
-never occurs in UTF-8, so the marker never occurs in a payload, and the next frame is found by searching for it.
+A frame is F5 'R' 'J' · version · length · CRC32 of the bytes before it and the payload · payload, an entry of
+gateway.ipc.record. After damage, the next frame is found by searching for the marker. The byte F5 never occurs in
+UTF-8, so no text in a payload has the marker. A number may have it by chance; the checksum tells that it begins no
+frame.
 """
 
 import fcntl
@@ -33,12 +35,12 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.ipc.record import Entry, SegmentHead, Unrecorded, decode, encode
+from gateway.ipc.record import Entry, SegmentHead, Unrecorded, decode, decode_packed, encode
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"\xf5RJ"
-VERSION = 1
+VERSION = 2  # 1: payloads in JSON
 HEAD = struct.Struct("<3sBI")
 CRC = struct.Struct("<I")
 WHOLE_HEAD = struct.Struct("<3sBII")  # header and CRC
@@ -88,7 +90,7 @@ def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
             # In frames of this version, the length determines the whole header.
             start = _head(length)[1] if version == VERSION else crc32(data[at : at + HEAD.size])
             if crc == crc32(payload, start):
-                if version != VERSION:
+                if version > VERSION:
                     raise UnknownVersion(f"format {version}")
                 yield at, end, payload
                 at = end
@@ -215,9 +217,9 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
         return 0, len(entries) >= limit
     starts, ends, payloads = zip(*found, strict=True)
     try:
-        decoded = list(map(decode, payloads))
+        decoded = list(map(decode_packed, payloads))
     except msgspec.DecodeError:
-        return _read_damaged_frames(data, batch, limit)
+        return _read_other_frames(data, batch, limit)
     entries += decoded
     batch.chunks.append((*batch.position, starts))
     used = int(ends[-1])
@@ -227,8 +229,8 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
     return used, len(entries) >= limit
 
 
-def _read_damaged_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
-    """Do the same where an entry cannot be decoded, which is skipped."""
+def _read_other_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
+    """Do the same where entries are JSON, or cannot be decoded and are skipped."""
     used = good = 0
     entries = batch.entries
     starts: list[int] = []

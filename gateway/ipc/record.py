@@ -128,16 +128,27 @@ class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h", gc=Fals
 
 
 Entry = RequestRecord | Unrecorded | SegmentHead
-_encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Entry).decode
-_RARE_FIELDS = len(RequestRecord.__struct_fields__) - RequestRecord.__struct_fields__.index("long_write_tokens")
-_NO_RARE_FIELDS = b",null" * _RARE_FIELDS + b"]"
+_pack = msgspec.msgpack.Encoder().encode
+_encode_text = msgspec.json.Encoder().encode
+decode_packed = msgspec.msgpack.Decoder(Entry).decode  # of an entry in MessagePack
+_decode_text = msgspec.json.Decoder(Entry).decode
 
 
 def encode(entry: Entry) -> bytes:
-    """Return an entry as JSON. The last fields of a request, which most of them lack, are left out if all are None."""
-    text = _encode(entry)
-    return text[: -len(_NO_RARE_FIELDS)] + b"]" if text.endswith(_NO_RARE_FIELDS) else text
+    """Return an entry in MessagePack; in JSON, if one of its numbers has more than 64 bits."""
+    try:
+        return _pack(entry)
+    except OverflowError:
+        return _encode_text(entry)
+
+
+def decode(payload: bytes) -> Entry:
+    """Decode an entry in MessagePack or JSON. Version 1 of the journal has JSON alone. Raises msgspec.DecodeError.
+
+    Each is an array. JSON's opening bracket is a number in MessagePack.
+    """
+    entry: Entry = _decode_text(payload) if payload[:1] == b"[" else decode_packed(payload)
+    return entry
 
 
 class _Series:

@@ -6,10 +6,10 @@ import json
 import re
 from urllib.parse import quote, unquote
 
+import msgspec
 import pytest
 
 from gateway.base.sealing import Sealer
-from gateway.ipc import record
 from tests.gateway.process import GatewayProcess
 from tests.gateway.scripted import DONE, Talk, always, chunk, http_response, stream, upstream
 from tests.router import until
@@ -82,7 +82,7 @@ def check_redacted(gateway, given, *, records=1):
     found = gateway.records()
     assert len(found) == records
     for it in found:
-        assert not leaked(record.encode(it).decode())
+        assert not leaked(msgspec.json.encode(it).decode())
     return given
 
 
@@ -114,7 +114,7 @@ def test_no_bearer_token_in_an_error_is_passed_on(gateway):
     message = "sent Authorization: Bearer [redacted], no bearer authentication"
     assert given.json()["error"]["message"] == message
     (found,) = gateway.records()
-    assert TOKEN not in record.encode(found).decode()
+    assert TOKEN not in msgspec.json.encode(found).decode()
 
 
 @pytest.mark.parametrize("status", [200, 403, 429])

@@ -2,9 +2,9 @@
 
 import json
 
+import msgspec
 import pytest
 
-from gateway.ipc import record
 from tests.gateway.scripted import DONE, LAST, Talk, always, chunk, http_response, stream, upstream
 
 PROMPT = "ALICE SECRET PROMPT"
@@ -20,7 +20,7 @@ def storing(request, make_gateway):
 
 def journal_of(gateway):
     found = gateway.records()
-    return found, b"".join(map(record.encode, found)).decode()
+    return found, msgspec.json.encode(found).decode()
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])

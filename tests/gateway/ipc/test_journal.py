@@ -8,6 +8,7 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,11 +27,12 @@ from gateway.ipc.journal import (
     frame,
     read,
 )
-from gateway.ipc.record import RequestRecord, SegmentHead, Unrecorded
+from gateway.ipc.record import AttemptRecord, RequestRecord, SegmentHead, Unrecorded
 from tests.gateway.samples import make_record
 from tests.router import ROOT
 
 DATABASE = "database-1"
+ATTEMPT = AttemptRecord("a", "failed", 500, 12, "it fell over")
 
 
 @pytest.fixture
@@ -210,7 +212,7 @@ def test_unfinished_directories_are_not_listed(writer):
 
 
 def test_a_full_segment_is_followed_by_another(make_writer):
-    writer = make_writer(segment_bytes=1000)
+    writer = make_writer(segment_bytes=500)
     records = write(writer, 30)
     batch = read(place(writer), START, 1000)
     assert requests(batch) == records
@@ -303,9 +305,35 @@ def test_an_entry_of_an_unknown_kind_is_counted_as_damage(tmp_path):
     assert (batch.entries, batch.damaged) == ([record], len(strange))
 
 
+def test_a_segment_of_version_1_is_read(tmp_path):
+    entries = [SegmentHead(DATABASE), *(make_record(attempts=(ATTEMPT,)) for _ in range(3)), Unrecorded(2)]
+    torn = reframed(msgspec.json.encode(make_record()), 1)[:-1]
+    directory = segment_of(tmp_path / "w", *(reframed(msgspec.json.encode(it), 1) for it in entries), torn)
+    batch = read(directory, START, 100)
+    assert (batch.entries, batch.damaged) == (entries, 0)
+    assert journal.head(directory) == entries[0]
+    rest = read(directory, batch.starts[2], 2)
+    assert rest.entries == entries[2:4]
+
+
+def test_a_record_in_json_stands_between_others(tmp_path):
+    records = [make_record(), make_record(input_tokens=10**30), make_record()]
+    assert read(segment_of(tmp_path / "w", *map(frame, records)), START, 100).entries == records
+
+
+def test_a_number_with_the_marker_begins_no_frame(tmp_path):
+    first, last = make_record(input_tokens=int.from_bytes(MAGIC + b"\x02", "big")), make_record()
+    assert MAGIC in frame(first)[1:]
+    assert read(segment_of(tmp_path / "v", frame(first), frame(last)), START, 10).entries == [first, last]
+    broken = bytearray(frame(first))
+    broken[-1] ^= 1
+    batch = read(segment_of(tmp_path / "w", bytes(broken), frame(last)), START, 10)
+    assert (batch.entries, batch.damaged) == ([last], len(broken))
+
+
 def test_an_unknown_version_is_not_skipped(tmp_path):
     directory = segment_of(tmp_path / "w", frame(make_record()), reframed(b"{}", VERSION + 1))
-    with pytest.raises(UnknownVersion, match="format 2"):
+    with pytest.raises(UnknownVersion, match="format 3"):
         read(directory, START, 10)
 
 
@@ -504,7 +532,7 @@ def test_an_existing_segment_is_skipped(make_writer, at_once):
 
 
 def test_a_journal_that_was_removed_has_no_next_segment(make_writer, at_once):
-    writer = make_writer(segment_bytes=150)
+    writer = make_writer(segment_bytes=100)
     write(writer, 1)
     shutil.rmtree(place(writer))
     assert not writer.append(make_record())

@@ -35,33 +35,39 @@ def test_any_record_survives_its_encoding(record):
     assert decode(encode(record)) == record
 
 
-def test_an_older_record_with_fewer_fields_stays_readable():
-    fields = msgspec.json.decode(encode(make_record(id="old", duration_us=9)))
-    old = decode(msgspec.json.encode(fields[:8]))
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+def test_a_record_with_a_number_of_more_than_64_bits_survives(number):
+    record = make_record(input_tokens=number)
+    assert decode(encode(record)) == record
+
+
+FORMS = {"MessagePack": msgspec.msgpack.encode, "JSON": msgspec.json.encode}
+in_both_forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+@in_both_forms
+@pytest.mark.parametrize("entry", [make_record(), FULL, Unrecorded(3), SegmentHead("database")])
+def test_an_entry_of_any_release_is_decoded(entry, form):
+    assert decode(form(entry)) == entry
+
+
+@in_both_forms
+def test_an_older_record_with_fewer_fields_stays_readable(form):
+    fields = msgspec.msgpack.decode(encode(make_record(id="old", duration_us=9)))
+    old = decode(form(fields[:8]))
     assert isinstance(old, RequestRecord)
     assert (old.id, old.duration_us, old.attempts, old.estimated) == ("old", 9, (), False)
 
 
-def test_a_newer_record_with_more_fields_is_readable():
-    fields = msgspec.json.decode(encode(make_record(id="new", budgets=1)))
-    new = decode(msgspec.json.encode([*fields, "a field of tomorrow"]))
+@in_both_forms
+def test_a_newer_record_with_more_fields_is_readable(form):
+    fields = msgspec.msgpack.decode(encode(make_record(id="new", budgets=1)))
+    new = decode(form([*fields, "a field of tomorrow"]))
     assert isinstance(new, RequestRecord)
     assert (new.id, new.budgets) == ("new", 1)
 
 
-def test_fields_at_the_end_are_left_out_if_a_record_lacks_all_of_them():
-    names = RequestRecord.__struct_fields__
-    rare = names[names.index("long_write_tokens") :]
-    assert RequestRecord.__struct_defaults__[-len(rare) :] == (None,) * len(rare)  # so that nothing changes
-    whole = 1 + len(names)  # with the tag
-    assert len(msgspec.json.decode(encode(FULL))) == whole - len(rare)
-    for name in rare:
-        record = msgspec.structs.replace(FULL, **{name: 7 if name not in ("service_tier", "limit", "user_id") else "a"})
-        assert len(msgspec.json.decode(encode(record))) == whole
-        assert decode(encode(record)) == record
-
-
-@pytest.mark.parametrize("payload", [b'["x",1]', b"[]", b"{}", b'["u"]', b"not json"])
+@pytest.mark.parametrize("payload", [b'["x",1]', b"[]", b"{}", b'["u"]', b"not json", b"", b"\x90", b"\x91\xa1u"])
 def test_an_invalid_entry_is_refused(payload):
     with pytest.raises(msgspec.DecodeError):
         decode(payload)
