@@ -81,8 +81,8 @@ HOT = frozenset((
 # of 12 KB instead of 700, which glibc reads since 2.36.
 COMPILED_SMALL, LINKED_SMALL, PACKED = "-fno-asynchronous-unwind-tables", "-s", "-Wl,-z,pack-relative-relocs"
 PACKED_SINCE = (2, 36)
-# How mypyc reads an attribute with a constant name, and a global, and the macros of ATTRIBUTES that remember these.
-# Elsewhere they would only make the code larger.
+# How mypyc reads an attribute with a constant name, and a global, and adds to a traceback, and the macros of ATTRIBUTES
+# that are quicker. Elsewhere they would only make the code larger.
 _CONSTANT = r"(?P<name>cpy_r_\w+) = CPyStatics\[\d+\];[^\n]*\n\s*cpy_r_\w+ = "
 _GLOBALS = r"(?P<globals>cpy_r_\w+) = CPyStatic_\w+___globals;\n\s*"
 REMEMBERED = (
@@ -91,6 +91,7 @@ REMEMBERED = (
         rf"(?P<before>{_GLOBALS}{_CONSTANT})CPyDict_GetItem(?=\((?P=globals), (?P=name)\);)",
         "remembered_global",
     ),
+    (r"(?P<before>\n\s*)CPy_AddTraceback(?=\()", "add_traceback"),
 )
 HOT_UNITS, OTHER_UNITS = 3, 6  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
