@@ -143,8 +143,11 @@ def opening_end(text: bytes) -> int:
     if user < 0 or text[0] != _LIST:
         return min(len(text), FIRST_BYTES)
     end = user + len(_USER)
-    following = text.find(_ROLE, end)
-    between = text[end:] if following < 0 else text[end:following]
-    if between[:1] == b"}":  # the role stands last in its message
+    last = text.find(_ROLE, end)
+    if last < 0:
+        last = len(text)
+    if text[end : end + 1] == b"}":  # the role stands last in its message
         return end
-    return end + len(between.rstrip(_BETWEEN))
+    while last > end and text[last - 1] in _BETWEEN:  # `rstrip` would need a copy
+        last -= 1
+    return last
