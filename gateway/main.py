@@ -35,7 +35,7 @@ from gateway.inference.services import Services
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import BY_CONTROL, WakePipe
-from gateway.loop.rest import Rest
+from gateway.loop.rest import Rest, sleep_until_next
 from gateway.routing.roster import Roster
 from gateway.server import Server, server_config
 from gateway.upstream.pool import Sweeper
@@ -145,7 +145,7 @@ async def every(seconds: float, work: Callable[[], Awaitable[None] | None], rest
 
     With `rest`, it runs less often while the process rests.
     """
-    pause = asyncio.sleep if rest is None else rest.sleep
+    pause = sleep_until_next if rest is None else rest.sleep
     while True:
         await pause(seconds)
         try:
@@ -167,13 +167,15 @@ async def _expire_connections(server: Server, gateway: Gateway, shared: Shared) 
 
 
 async def _sync_journal(services: Services) -> None:
-    """Write the journal to the disk, in a thread."""
+    """Write to the disk, in a thread, what the journal got since the last time."""
     journal = services.journal
-    descriptor = None if journal is None else journal.descriptor()
-    if descriptor is None:
+    if journal is None or (descriptor := journal.descriptor()) is None:
         return
     try:
         await asyncio.to_thread(os.fdatasync, descriptor)
+    except BaseException:
+        journal.is_synced = False
+        raise
     finally:
         os.close(descriptor)
 

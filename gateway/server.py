@@ -13,6 +13,7 @@ from gateway.http.clients import ConnectionLimit, TrustedProxies
 from gateway.http.deadlines import KEEP_ALIVE_SECONDS
 from gateway.ipc.limit_hits import Hits
 from gateway.loop import uvicorn_parts as uvicorn
+from gateway.loop.rest import Pauses, until_next
 
 TICK_SECONDS = 1.0
 LAST_HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process began to drain
@@ -31,7 +32,7 @@ class Server(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
         # Further listening sockets with the protocols of their connections. Everything else is that of the first.
         self.others: list[tuple[socket.socket, Callable[..., asyncio.Protocol]]] = []
-        self._stopped = asyncio.Event()
+        self._ticks = Pauses()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,14 +41,12 @@ class Server(uvicorn.Server):
     def stop(self) -> None:
         """End the server. Call this in the event loop's thread."""
         self.should_exit = True
-        self._stopped.set()
+        self._ticks.end()
 
     async def main_loop(self) -> None:
         """Run uvicorn's periodic work, the Date header, once a second: it would look ten times a second for a stop."""
         while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._stopped.wait()
+            await self._ticks.sleep(until_next(TICK_SECONDS))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()

@@ -17,6 +17,7 @@ from endpoints.engine_reports import NOTHING, POLLED_KINDS, EngineReading, Engin
 from endpoints.models import OperatorState, Status
 from endpoints.probe import Probe, Unreachable, session
 from endpoints.registry import Entry, Registry
+from gateway.loop.rest import sleep_until_next
 from gateway.registry.schema import EngineState
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class EnginePoller:
                             await asyncio.to_thread(self._publish, changed)
                     except Exception:
                         log.exception("internal error while engines were polled; the next polls follow")
-                    await asyncio.sleep(self.tick_seconds)
+                    await sleep_until_next(self.tick_seconds)
             finally:
                 for polled in self._polled.values():
                     if polled.task is not None:

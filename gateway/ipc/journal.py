@@ -102,14 +102,14 @@ def segment_path(directory: Path, segment: int) -> Path:
     return directory / f"{segment:08d}.seg"
 
 
-def segments(directory: Path) -> list[int]:
+def segments(directory: Path | str) -> list[int]:
     try:
         return sorted(int(name[:8]) for name in os.listdir(directory) if _SEGMENT.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):  # a file that was put beside the directories by hand
         return []
 
 
-def writers(journal: Path) -> list[str]:
+def writers(journal: Path | str) -> list[str]:
     """Return the names of the writers' directories; hidden ones are being created or removed."""
     try:
         return sorted(name for name in os.listdir(journal) if not name.startswith("."))
@@ -117,11 +117,14 @@ def writers(journal: Path) -> list[str]:
         return []
 
 
-def end(directory: Path) -> Position:
-    """Return the last segment of a writer and its size; (0, 0) if there is none."""
-    last = next(reversed(segments(directory)), 0)
+def end(directory: Path | str) -> Position:
+    """Return the last segment of a writer and its size; (0, 0) if there is none.
+
+    It is called many times a second, mostly with a text: a `Path` costs as much as the look itself.
+    """
+    last = max(segments(directory), default=0)
     try:
-        return last, segment_path(directory, last).stat().st_size if last else 0
+        return last, os.stat(f"{directory}/{last:08d}.seg").st_size if last else 0
     except FileNotFoundError:
         return last, 0
 
@@ -310,6 +313,7 @@ class Writer:
         self.name: str | None = None
         self.unrecorded = 0
         self.pending: list[bytes] = []  # encoded frames
+        self.is_synced = True  # `descriptor()` was called after the last write; False again if the sync failed
         self._segment = 0
         self._size = 0
         self._file = self._lock = -1
@@ -373,8 +377,15 @@ class Writer:
             self.flush()
 
     def descriptor(self) -> int | None:
-        """Return a copy of the current segment's descriptor, to be synced in a thread and closed; None without one."""
-        return None if self._file == -1 else os.dup(self._file)
+        """Return a copy of the current segment's descriptor, to be synced in a thread and closed.
+
+        None if there is none, or nothing was written since the last call.
+        """
+        if self._file == -1 or self.is_synced:
+            return None
+        copy = os.dup(self._file)
+        self.is_synced = True
+        return copy
 
     def close(self) -> None:
         """Release the directory: readers then expect no more entries. A later append starts a new one."""
@@ -395,6 +406,7 @@ class Writer:
 
     def _write(self, data: bytes) -> int:
         """Return how many bytes of `data` were written to the segment."""
+        self.is_synced = False
         try:
             written = os.write(self._file, data)
         except OSError:
@@ -471,3 +483,4 @@ class Writer:
                 os.fdatasync(self._file)
             os.close(self._file)
         self._file, self._segment, self._size = file, segment, len(head)
+        self.is_synced = False

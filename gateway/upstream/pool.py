@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from gateway.base.addresses import normalise_ip
 from gateway.base.destinations import Destinations
 from gateway.base.types import Data
-from gateway.loop.rest import REST_SECONDS
+from gateway.loop.rest import REST_SECONDS, until_next
 from gateway.loop.write_batch import WriteBatch
 from gateway.upstream.connection import CLOSED, IDLE, Connection
 from gateway.upstream.errors import (
@@ -100,7 +100,8 @@ class Sweeper:
                 connection.fail(UpstreamError(TIMEOUT, "timed out"))
         for pool in [pool for pool in self.pools if not pool.close_old()]:
             self.pools.discard(pool)
-        self._timer = self._loop.call_later(REST_SECONDS if self.is_resting() else SWEEP_SECONDS, self._sweep)
+        pause = until_next(REST_SECONDS) if self.is_resting() else SWEEP_SECONDS
+        self._timer = self._loop.call_later(pause, self._sweep)
 
     def wake(self) -> None:
         """Sweep at the usual pace again, after a rest."""

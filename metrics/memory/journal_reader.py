@@ -152,7 +152,8 @@ class JournalReader:
 
     def ends(self) -> list[tuple[str, int, int]]:
         """Return each writer's last segment and its size. They differ after each new record."""
-        return [(name, *journal.end(self.root / name)) for name in journal.writers(self.root)]
+        root = str(self.root)
+        return [(name, *journal.end(f"{root}/{name}")) for name in journal.writers(root)]
 
     def size(self) -> int:
         """Return the bytes of all segments."""

@@ -9,13 +9,17 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvloop
 
 from benchmarks.idle import wake_ups
+from gateway import main
 from gateway.http.expiry import expire
 from gateway.ipc import journal
+from gateway.ipc.record import Unrecorded
 from gateway.server import Server, server_config
 from tests.gateway.inside import inside
 from tests.gateway.process import read_to_end, read_until
@@ -148,6 +152,82 @@ def test_a_connection_in_the_backlog_is_served_at_a_stop(config):
             return read_to_end(client)
 
     assert uvloop.run(stop_before_it_is_accepted()) == b"connected"
+
+
+def test_the_server_ticks_at_whole_seconds_until_it_is_stopped(config, monkeypatch):
+    async def run():
+        server = Server(server_config(config, Greeting, None, 1))
+        server.config.load()
+        slept = []
+
+        async def sleep(seconds):
+            slept.append(seconds)
+            server.stop()
+
+        monkeypatch.setattr(server._ticks, "sleep", sleep)
+        monkeypatch.setattr("gateway.loop.rest.time", SimpleNamespace(monotonic=lambda: 1000.75))
+        await server.main_loop()
+        return slept
+
+    assert uvloop.run(run()) == [0.25]
+
+
+def test_a_stop_ends_the_pause_of_the_server(config):
+    async def run():
+        server = Server(server_config(config, Greeting, None, 1))
+        server.config.load()
+        running = asyncio.create_task(server.main_loop())
+        await asyncio.sleep(0)
+        server.stop()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return running.done()
+
+    assert uvloop.run(run())
+
+
+class Synced:
+    """A journal with a file, and calls of fdatasync that may fail."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.journal = journal.Writer(tmp_path / "journal", "db")
+        self.journal.open()
+        self.calls = 0
+        self.error: Exception | None = None
+        monkeypatch.setattr(os, "fdatasync", self._sync)
+
+    def run(self):
+        services: Any = self
+        return main._sync_journal(services)
+
+    def _sync(self, descriptor):
+        assert os.fstat(descriptor).st_size > 0
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_journal_without_news_is_not_synced(tmp_path, monkeypatch):
+    synced = Synced(tmp_path, monkeypatch)
+    for _ in range(3):
+        uvloop.run(synced.run())
+    assert synced.calls == 1
+    synced.journal.append(Unrecorded(1))
+    uvloop.run(synced.run())
+    assert synced.calls == 2
+    synced.journal.close()
+
+
+def test_a_sync_that_failed_is_repeated(tmp_path, monkeypatch):
+    synced = Synced(tmp_path, monkeypatch)
+    synced.error = OSError("no space")
+    with pytest.raises(OSError, match="no space"):
+        uvloop.run(synced.run())
+    synced.error = None
+    uvloop.run(synced.run())
+    uvloop.run(synced.run())
+    assert synced.calls == 2
+    synced.journal.close()
 
 
 def test_requests_over_the_drain_limit_are_cancelled_and_recorded(make_gateway, sim):

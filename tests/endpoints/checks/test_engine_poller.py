@@ -423,3 +423,16 @@ def test_a_report_is_as_old_as_its_poll(world: World) -> None:
         assert state.read_at == began_at
 
     run(test)
+
+
+def test_looks_are_at_multiples_of_their_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(engine_poller, "sleep_until_next", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.poller.run())
+    assert pauses == [REST_TICK_SECONDS]

@@ -189,6 +189,18 @@ def test_the_current_segment_is_synced(writer):
     os.close(descriptor)
 
 
+def test_a_journal_is_synced_only_after_a_write(make_writer):
+    writer = make_writer(segment_bytes=1000)
+    write(writer, 1)
+    os.close(writer.descriptor())
+    assert writer.descriptor() is None
+    for _ in range(30):  # also the first of a segment
+        write(writer, 1)
+        os.close(writer.descriptor())
+        assert writer.descriptor() is None
+    assert len(journal.segments(place(writer))) > 1
+
+
 def test_a_writer_reports_its_state(writer):
     assert repr(writer) == "<Writer None segment 0 at 0, 0 unrecorded>"
     write(writer, 1)

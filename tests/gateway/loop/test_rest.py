@@ -1,6 +1,10 @@
 import asyncio
+from functools import partial
+from types import SimpleNamespace
 
-from gateway.loop.rest import Rest
+import pytest
+
+from gateway.loop.rest import Pauses, Rest, until_next
 from tests.gateway.client import in_loop
 
 LONG = 600.0
@@ -92,3 +96,82 @@ async def test_waking_without_a_rest_does_nothing():
     work = Work()
     work.rest.wake()
     assert not work.found
+
+
+# Multiples of a period
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock, in seconds."""
+    made = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("gateway.loop.rest.time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("now", "period", "pause"),
+    [
+        (1000.0, 1.0, 1.0),
+        (1000.25, 1.0, 0.75),
+        (1000.25, 0.5, 0.25),
+        (1000.9999, 1.0, 0.001),
+        (1001.0001, 1.0, 1.0),
+        (1001.0, 2.0, 1.0),
+        (1000.0004, 0.0001, 0.001),
+    ],
+)
+def test_work_waits_for_the_next_multiple_of_its_period(clock, now, period, pause):
+    clock.now = now
+    assert until_next(period) == pytest.approx(pause, abs=1e-9)
+
+
+def test_works_that_begin_at_different_moments_run_at_once(clock):
+    due = set()
+    for clock.now in (1000.1, 1000.3004, 1000.5017, 1000.9999):
+        due.add(round(int(clock.now * 1000) + until_next(1.0) * 1000))
+    assert due == {1_001_000}
+
+
+@in_loop
+async def test_a_rest_ends_at_a_multiple_of_its_period(clock, monkeypatch):
+    clock.now = 1000.25
+    work, slept = Work(), list[float]()
+    monkeypatch.setattr(work.rest._pauses, "sleep", partial(noted, slept))
+    await work.rest.sleep(0.05)
+    await work.rest.sleep(0.5)
+    await work.rest.sleep(10.0)
+    assert slept == [0.75, 0.75, 9.75]
+
+
+async def noted(slept, seconds):
+    slept.append(seconds)
+
+
+@in_loop
+async def test_a_sleep_ends_by_itself_or_is_ended():
+    pauses, ended = Pauses(), []
+
+    async def sleep(seconds):
+        await pauses.sleep(seconds)
+        ended.append(seconds)
+
+    await sleep(0.001)
+    tasks = [asyncio.create_task(sleep(LONG)) for _ in range(2)]
+    await asyncio.sleep(0)
+    pauses.end()
+    pauses.end()
+    await asyncio.gather(*tasks)
+    assert ended == [0.001, LONG, LONG]
+    assert not pauses._sleepers
+
+
+@in_loop
+async def test_a_cancelled_sleep_is_forgotten():
+    pauses = Pauses()
+    task = asyncio.create_task(pauses.sleep(LONG))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not pauses._sleepers
+    pauses.end()

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -266,6 +267,18 @@ async def test_a_unix_socket(tmp_path):
         assert await fetch(pool) == b"whole"
         assert repr(pool) == "<Pool control 1 idle>"
         pool.close()
+
+
+@in_loop
+async def test_a_resting_process_sweeps_at_whole_seconds(monkeypatch):
+    monkeypatch.setattr("gateway.loop.rest.time", SimpleNamespace(monotonic=lambda: 1000.25))
+    paused: list[float] = []
+    loop: Any = SimpleNamespace(call_later=lambda seconds, call: paused.append(seconds))
+    sweeper = Sweeper(loop)
+    sweeper._sweep()
+    sweeper.is_resting = lambda: True
+    sweeper._sweep()
+    assert paused == [pools.SWEEP_SECONDS, pools.SWEEP_SECONDS, 0.75]
 
 
 LINK_LOCAL = ["http://169.254.169.254", "https://[fe80::1]:9", "http://[::ffff:169.254.0.1]", "http://0xa9fea9fe"]
