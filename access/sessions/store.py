@@ -106,10 +106,19 @@ class Sessions:
             self._seen.clear()
             self._stored_users, self._file, self.problem = {}, None, ""
 
+    def is_due(self) -> bool:
+        """Return True if `maintain` has something to do. It takes no lock, so that an event loop may ask."""
+        now = self._clock()
+        return bool(
+            (self._all and now - self._swept_at >= SWEEP_SECONDS)
+            or (self._seen and now - self._seen_at >= SEEN_SECONDS)
+            or (self.problem and now - self._tried_at >= RETRY_SECONDS)
+        )
+
     def maintain(self) -> None:
         """End expired sessions, write their last uses, and repeat a failed write.
 
-        The caller calls this about every second.
+        The caller asks about every second whether that is due.
         """
         now = self._clock()
         with self._lock:

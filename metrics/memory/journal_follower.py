@@ -16,7 +16,8 @@ from metrics.memory.trackers import Trackers
 log = logging.getLogger(__name__)
 
 BATCH = 5000
-FOLLOW_SECONDS = 1.0  # at least so often, the journals are read even if they do not seem to have grown
+FOLLOW_SECONDS = 1.0  # between two reads of journals that have not grown while something in them is not read
+REST_FOLLOW_SECONDS = 10.0  # at least so often they are read although all seems to be read
 
 
 class JournalFollower:
@@ -33,7 +34,7 @@ class JournalFollower:
         self.written = 0  # of these, the records that were written to the database
         self._unknown: Callable[[str], None] = lambda endpoint_id: None
         self._refused: Callable[[str], None] = lambda endpoint_id: None
-        self._ends: list[tuple[str, int, int]] = []  # of the journals, when `has_news` was called last
+        self._ends: list[tuple[str, int, int]] | None = None  # of the journals, when `has_news` was True last
         self._news_at = float("-inf")
 
     def on_refused_connection(self, listener: Callable[[str], None]) -> None:
@@ -51,12 +52,24 @@ class JournalFollower:
             return self.trackers.figures()
 
     def has_news(self) -> bool:
-        """Return True if `catch_up` may find records. It costs a tenth of that, and is called many times a second."""
+        """Return True if `catch_up` may find records. It costs a tenth of that, and is called many times a second.
+
+        A read can have failed or come too early, so what is not read is tried again every FOLLOW_SECONDS.
+        """
         ends, now = self.reader.ends(), time.monotonic()
-        if ends == self._ends and 0 <= now - self._news_at < FOLLOW_SECONDS:
-            return False
+        if ends == self._ends:
+            pause = REST_FOLLOW_SECONDS if self._has_read(ends) else FOLLOW_SECONDS
+            if 0 <= now - self._news_at < pause:
+                return False
         self._ends, self._news_at = ends, now
         return True
+
+    def _has_read(self, ends: list[tuple[str, int, int]]) -> bool:
+        """Return True if the figures include the journals up to these ends."""
+        positions = self.trackers.state.positions
+        return self.database_id is not None and all(
+            positions.get(writer) == (segment, size) for writer, segment, size in ends
+        )
 
     def catch_up(self) -> int:
         """Add all new entries of the journals. Return the number of records."""

@@ -36,3 +36,16 @@ def test_without_a_file_the_process_has_a_temporary_key(tmp_path: Path) -> None:
 def test_whitespace_around_the_key_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "secret-key").write_text("abc\n")
     assert secret_key.read(tmp_path / "secret-key") == "abc"
+
+
+def test_a_replaced_key_is_noticed_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "secret-key"
+    secret_key.make(path)
+    watch = secret_key.Watch(path)
+    assert not watch.is_replaced()
+    secret_key.rotate(path)
+    assert watch.is_replaced()
+    assert watch.changed() == path.read_text()
+    assert not watch.is_replaced()
+    path.unlink()
+    assert not watch.is_replaced()

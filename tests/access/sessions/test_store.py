@@ -13,7 +13,16 @@ from cryptography.fernet import Fernet
 from access import stored_users
 from access.models import Role, User
 from access.sessions.file import SessionFile
-from access.sessions.store import MAX_PER_USER, SEEN_SECONDS, Client, Limits, Sessions, session_id
+from access.sessions.store import (
+    MAX_PER_USER,
+    RETRY_SECONDS,
+    SEEN_SECONDS,
+    SWEEP_SECONDS,
+    Client,
+    Limits,
+    Sessions,
+    session_id,
+)
 from gateway.base.sealing import Sealer
 
 HOUR, DAY = 3600.0, 86400.0
@@ -343,3 +352,43 @@ def test_an_end_that_cannot_be_stored_raises(start: Start, path: Path, monkeypat
     with full_disk():
         assert not sessions.end([session_id(token)])
     assert sessions.use(token) is None
+
+
+def test_nothing_is_due_without_sessions(start: Start, clock: Clock) -> None:
+    sessions = start()
+    clock.now += DAY
+    assert not sessions.is_due()
+
+
+def test_expired_sessions_are_due_every_few_seconds(start: Start, clock: Clock) -> None:
+    sessions = start()
+    begin(sessions)
+    assert not sessions.is_due()
+    clock.now += SWEEP_SECONDS
+    assert sessions.is_due()
+    sessions.maintain()
+    assert not sessions.is_due()
+
+
+def test_last_uses_are_due_once_a_minute(start: Start, clock: Clock) -> None:
+    sessions = start()
+    token = begin(sessions)
+    sessions.use(token)
+    clock.now += SEEN_SECONDS - 1
+    sessions.maintain()
+    clock.now += 1
+    assert sessions.is_due()
+    sessions.maintain()
+    assert not sessions.is_due()
+
+
+def test_a_failed_write_is_due_soon(start: Start, clock: Clock) -> None:
+    sessions = start()
+    with full_disk():
+        ended = begin(sessions)
+        sessions._all.clear()  # a write is due although no session is
+    assert sessions.problem
+    clock.now += RETRY_SECONDS
+    assert sessions.is_due()
+    sessions.maintain()
+    assert (sessions.problem, sessions.use(ended)) == ("", None)

@@ -1,11 +1,13 @@
 """The journal follower reads each byte of all journals once, from the positions of the database to the last record."""
 
+import time
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.ipc import record
+from gateway.ipc import journal, record
 from gateway.ipc.journal import START
 from gateway.ipc.record import AttemptRecord, Entry, SegmentHead, Unrecorded
 from metrics.counting.cells import Counters
@@ -52,9 +54,40 @@ def test_news_are_new_records_new_segments_and_new_gateways(world: World, monkey
 
 
 def test_journals_are_read_from_time_to_time_without_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "FOLLOW_SECONDS", 0.0)
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(follower_module, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    world.gateway(request())
     assert world.follower.has_news()
+    world.follower.catch_up()
+    clock.now += follower_module.REST_FOLLOW_SECONDS - 0.1
+    assert not world.follower.has_news()
+    clock.now += 0.1
     assert world.follower.has_news()
+
+
+def test_journals_of_which_something_is_not_read_are_read_every_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(follower_module, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    gateway = world.gateway(request())
+    database_id, world.follower.database_id = world.follower.database_id, None
+    for _ in range(3):  # the database is not known
+        assert world.follower.has_news()
+        assert world.follower.catch_up() == 0
+        assert not world.follower.has_news()
+        clock.now += follower_module.FOLLOW_SECONDS
+    world.follower.database_id = database_id
+    assert world.follower.has_news()
+    assert world.follower.catch_up() == 1
+    clock.now += follower_module.FOLLOW_SECONDS
+    assert not world.follower.has_news()
+    with journal.segment_path(world.follower.reader.root / str(gateway.name), 1).open("ab") as segment:
+        segment.write(journal.frame(request())[:-1])  # may still be being written
+    for _ in range(3):
+        assert world.follower.has_news()
+        assert world.follower.catch_up() == 0
+        clock.now += follower_module.FOLLOW_SECONDS
 
 
 def test_a_reader_ends_although_records_are_added_after_each_read(
