@@ -36,6 +36,7 @@ from gateway.base.limits import ENDPOINT_MODELS
 from gateway.base.sealing import Unsealable
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import LivePage
+from gateway.loop.rest import sleep_until_next, until_next
 from gateway.registry.writer import Changes
 from gateway.server import Server
 from metrics.api.event_stream import hub
@@ -61,7 +62,7 @@ from routerdash.publication.publisher import Publisher, has_limits
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25  # between two looks at what needs no database
+POLL_SECONDS = 0.25  # until something that has failed is tried again, and between two looks at figures
 SETTLE_SECONDS = 0.05  # from a signal to a look: control has published its own changes then, so that a look is short
 LOOK_SECONDS = 1.0  # between two looks at the database without a signal
 TICK_SECONDS = 0.1
@@ -153,6 +154,7 @@ class Control:
         runtime.follower.on_unknown_model(self._syncs.unknown_model)
         await asyncio.to_thread(self._load_at_start)
         self.change_signal = change_signal()
+        self.publisher.failed = self.change_signal.wake  # so that publishing is tried again soon
         threads = [
             threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
             threading.Thread(target=self._poll, name="changes"),
@@ -252,16 +254,18 @@ class Control:
     def _poll(self) -> None:
         """Follow changes of endpoints, users or keys by other processes."""
         looked_at = all_looked_at = float("-inf")
+        is_resting = False  # nothing is to be done without a change
         while True:
-            has_changed = self.change_signal.wait(POLL_SECONDS)
+            has_changed = self.change_signal.wait(LOOK_SECONDS if is_resting else POLL_SECONDS)
             if self.stopping.is_set():
                 break
             if not self.loaded:
                 continue
             try:
                 now = time.monotonic()
-                self.publisher.publish_again()
+                is_resting = not self.publisher.publish_again()
                 self._audit.run_slice()
+                is_resting = is_resting and self._audit.is_resting
                 if has_changed or now - looked_at >= LOOK_SECONDS:
                     if has_changed:
                         time.sleep(SETTLE_SECONDS)
@@ -276,6 +280,7 @@ class Control:
                     log.warning("endpoints, users and keys cannot be read: %s; the old ones stay in use", error)
                 self.installation.caches_outdated = True
                 looked_at = all_looked_at = float("-inf")
+                is_resting = False
                 connection.close()
         connection.close()
 
@@ -310,15 +315,16 @@ class Control:
         if hub.has_listeners:
             return TICK_SECONDS
         if time.time() - runtime.follower.last_record_at > QUIET_SECONDS:
-            return REST_TICK_SECONDS
+            return until_next(REST_TICK_SECONDS)
         return LOADED_TICK_SECONDS if new_records >= LOADED_RECORDS else TICK_SECONDS
 
     async def _maintain_sessions(self) -> None:
         """End expired sessions, write the times of last use, and load a new secret key."""
         while True:
-            await asyncio.sleep(SESSIONS_SECONDS)
+            await sleep_until_next(SESSIONS_SECONDS)
             try:
-                await asyncio.to_thread(self._check_sessions)
+                if self._secret_key.is_replaced() or sessions.is_due():  # else a thread would be woken in vain
+                    await asyncio.to_thread(self._check_sessions)
             except Exception:
                 log.exception("the maintenance of sessions failed; the next attempt follows")
 

@@ -36,7 +36,7 @@ class Audit:
         self._publisher = publisher
         self._due = 0.0  # time.monotonic()
         self._passes = 0
-        self._is_resting = True  # a pass has ended, or none has begun
+        self.is_resting = True  # a pass has ended, or none has begun
         self._has_more_keys = False
         self._after_key = ""  # the last hash that was compared
         self._endpoints: list[str] = []  # ids that are still to be compared
@@ -51,7 +51,7 @@ class Audit:
         """Compare some endpoints and API keys, if it is time. Raises django.db.Error."""
         if time.monotonic() < self._due:
             return
-        if self._is_resting:
+        if self.is_resting:
             self._begin_pass()
         if self._has_more_keys or self._suspect_keys:
             self._compare_keys()
@@ -63,8 +63,8 @@ class Audit:
             self._report(mended, "limits")
         left = (self._has_more_keys, self._endpoints, self._names, self._limits.has_more)
         suspects = (self._suspect_keys, self._suspect_endpoints, self._suspect_names)
-        self._is_resting = not any((*left, *suspects))
-        self._due = time.monotonic() + (PASS_SECONDS if self._is_resting else SLICE_SECONDS)
+        self.is_resting = not any((*left, *suspects))
+        self._due = time.monotonic() + (PASS_SECONDS if self.is_resting else SLICE_SECONDS)
 
     def _begin_pass(self) -> None:
         if self._passes % PASSES_WITH_USERS == 0:

@@ -57,6 +57,7 @@ class Publisher:
         # Called with subjects before their limits are published, in the thread of the change.
         self.before_limits: Callable[[Collection[Subject]], object] = lambda subjects: None
         self.synchronised: Callable[[], None] = lambda: None  # called when the store may be a new one
+        self.failed: Callable[[], None] = lambda: None  # called once a change cannot be published
         self._reading = threading.Lock()
         self._facts: dict[bytes, EndpointFacts] = {}
         self._reader = RegistryReader(config.registry_dir, page, self._update)
@@ -171,15 +172,16 @@ class Publisher:
             changes.models[endpoint_id] = endpoint_models(entry)
         self._published[endpoint_id] = entry
 
-    def publish_again(self) -> None:
-        """Publish after a failure. Control calls this several times a second. Raises django.db.Error."""
+    def publish_again(self) -> bool:
+        """Publish after a failure. Return True if that is to be repeated soon. Raises django.db.Error."""
         if self._is_behind:
             if time.monotonic() >= self._rebuild_at:
                 self._catch_up()
-            return
+            return self._is_behind
         with self._lock:
             if self._failure is not None:
                 self._write(Changes())
+            return self._failure is not None
 
     def _catch_up(self) -> None:
         """Synchronise, and publish what the registry has and the database has not: health checks."""
@@ -223,6 +225,8 @@ class Publisher:
         before, self._failure = self._failure, (isinstance(error, OSError) and error.strerror) or str(error)
         if self._failure != before:
             log.error("a change cannot be published: %s; gateways continue without it until it can be", error)
+        if before is None:
+            self.failed()
 
     def _note_damage(self, error: Exception) -> None:
         """Let the store be built anew if it is damaged."""

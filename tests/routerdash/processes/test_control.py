@@ -14,12 +14,14 @@ from django.db import Error, connection
 
 from access.directory import access
 from access.models import ApiKey, User, hash_key
+from access.sessions.store import sessions
 from endpoints.changes import counters as change_counters
 from endpoints.changes import triggers
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import Entry, registry
 from gateway.base.config import Config, load
 from gateway.ipc.live_page import LivePage
+from gateway.loop import rest
 from gateway.registry import schema
 from gateway.registry.writer import RegistryWriter
 from metrics.api.event_stream import Hub
@@ -29,6 +31,7 @@ from metrics.memory.runtime import runtime
 from metrics.storage import seeding
 from metrics.storage.database import database_id
 from metrics.storage.history_rows import EndpointName
+from routerdash import secret_key
 from routerdash.processes import control as control_module
 from routerdash.processes import data_directory
 from routerdash.processes.control import Control
@@ -84,14 +87,20 @@ def loaded(control: Control) -> Control:
     return control
 
 
-def poll(control: Control) -> None:
-    """Do once what control does several times a second."""
-    waits = iter([False, True])
+def poll(control: Control, times: int = 1) -> list[float]:
+    """Do what control does after each wait for a change. Return how long it would have waited for the next one."""
+    waits, waited = iter([*[False] * times, True]), list[float]()
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(control.stopping, "is_set", lambda: next(waits))
-        patched.setattr(control, "change_signal", SimpleNamespace(wait=lambda seconds: True), raising=False)
+        patched.setattr(control, "change_signal", SimpleNamespace(wait=wait), raising=False)
         patched.setattr(connection, "close", lambda: None)  # the test goes on with it
         control._poll()
+    return waited[1:]
 
 
 def test_control_provides_the_state_for_figures(control: Control) -> None:
@@ -294,6 +303,83 @@ def test_figures_are_reloaded_once(loaded: Control) -> None:
     assert seeding.seeds == 2
 
 
+# Waiting for changes
+
+
+def test_a_change_is_waited_for_while_nothing_else_is_to_be_done(loaded: Control) -> None:
+    loaded._audit._due = float("inf")
+    assert poll(loaded) == [control_module.LOOK_SECONDS]
+
+
+def test_an_audit_goes_on_soon(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded._audit, "run_slice", lambda: None)
+    loaded._audit.is_resting = False
+    assert poll(loaded) == [control_module.POLL_SECONDS]
+
+
+def test_a_failure_to_publish_is_soon_tried_again(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[bool] = []
+    loaded._audit._due = float("inf")
+    loaded.publisher.failed = lambda: woken.append(True)
+    with monkeypatch.context() as patched:
+        patched.setattr(loaded.publisher.writer, "apply", fail)
+        add_endpoint()
+        loaded.publisher.publish_endpoints([A])
+        assert woken == [True]
+        assert poll(loaded, 2) == [control_module.POLL_SECONDS] * 2
+    assert woken == [True]  # once, or the thread would try without a pause
+    assert poll(loaded) == [control_module.LOOK_SECONDS]
+    assert loaded.publisher.failure is None
+
+
+def test_a_store_behind_the_database_is_soon_brought_up_to_it(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded._audit._due = float("inf")
+    monkeypatch.setattr(loaded.publisher, "_is_behind", True)
+    monkeypatch.setattr(loaded.publisher, "_rebuild_at", float("inf"))
+    assert poll(loaded) == [control_module.POLL_SECONDS]
+    monkeypatch.setattr(loaded.publisher, "_rebuild_at", 0.0)
+    assert poll(loaded) == [control_module.LOOK_SECONDS]
+
+
+def test_data_that_cannot_be_read_is_soon_read_again(loaded: Control, transactional_db: None) -> None:
+    with without("registry_changes"):
+        assert poll(loaded) == [control_module.POLL_SECONDS]
+
+
+def fail(*arguments: Any, **options: Any) -> int:
+    raise OSError("no space")
+
+
+# Sessions
+
+
+def test_sessions_wake_a_thread_only_when_something_is_due(
+    loaded: Control, own: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret_key.make(own.data_dir / "secret-key")
+    loaded._secret_key = secret_key.Watch(own.data_dir / "secret-key")
+    seconds, checks = 0, list[int]()
+
+    async def next_second(period: float) -> None:
+        nonlocal seconds
+        seconds += 1
+        if seconds == 3:
+            secret_key.rotate(own.data_dir / "secret-key")
+        if seconds == 6:
+            raise asyncio.CancelledError
+
+    def check() -> None:
+        checks.append(seconds)
+        loaded._secret_key.changed()
+
+    monkeypatch.setattr(control_module, "sleep_until_next", next_second)
+    monkeypatch.setattr(sessions, "is_due", lambda: seconds == 5)
+    monkeypatch.setattr(loaded, "_check_sessions", check)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(loaded._maintain_sessions())
+    assert checks == [3, 5]
+
+
 # Names and secrets for others
 
 
@@ -354,7 +440,7 @@ def test_load_is_read_periodically(loaded: Control, monkeypatch: pytest.MonkeyPa
         (0, 0.0, False, control_module.TICK_SECONDS),
         (100, 0.0, False, control_module.LOADED_TICK_SECONDS),
         (100, 0.0, True, control_module.TICK_SECONDS),
-        (0, 60.0, False, control_module.REST_TICK_SECONDS),
+        (0, 60.0, False, 0.375),  # until the next multiple of REST_TICK_SECONDS
         (0, 60.0, True, control_module.TICK_SECONDS),
     ],
 )
@@ -363,6 +449,7 @@ def test_journals_are_read_less_often_while_nobody_watches(
 ) -> None:
     monkeypatch.setattr(runtime.follower, "last_record_at", time.time() - ago)
     monkeypatch.setattr(Hub, "has_listeners", watched)
+    monkeypatch.setattr(rest, "time", SimpleNamespace(monotonic=lambda: 1000.125))
     assert loaded._tick_seconds(new_records) == seconds
 
 
