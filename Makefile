@@ -75,7 +75,7 @@ $(JS)/installed: package.json package-lock.json
 install: $(VENV)/installed ## Create the virtual environment and install RouterDash's requirements in it
 
 # Gateways use it as long as it was built from the sources that are there (routerdash/processes/compiled.py).
-compile: $(VENV)/installed-dev ## Compile the gateway, which takes about two thirds of the CPU time then (needs a C compiler)
+compile: $(VENV)/installed-dev ## Compile the gateway, which takes about two thirds of the CPU time then, and a part of control (needs a C compiler)
 	$(BIN)/python packaging/compile_gateway.py
 
 serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
@@ -116,8 +116,12 @@ test-tasks: $(VENV)/installed-dev ## Run the gateway's tests with each request i
 	  $(addprefix --ignore=tests/gateway/,base dialects ipc/counters loop providers registry routing upstream $(DIALECT_TESTS)) $(ARGS)
 
 # Built without optimisation, in half of the time.
-test-compiled: $(VENV)/installed-dev ## Compile the gateway, and run the tests of whole gateway processes with it
+# The second run has the compiled package before the one in Python (-P), and pytest must not change that.
+test-compiled: $(VENV)/installed-dev ## Compile the gateway and control's part, and run their tests with the compiled code
 	$(BIN)/python packaging/compile_gateway.py --to $(COMPILED) --optimise 0
+	PYTHONPATH=$(CURDIR)/$(COMPILED)/control:$(CURDIR) TEST_COMPILED_CONTROL=1 $(BIN)/python -P -m pytest -n $(JOBS) \
+	  --import-mode=append -o django_find_project=false tests/metrics/test_compiled.py \
+	  $(addprefix tests/metrics/,counting memory storage learning) $(ARGS)
 	TEST_COMPILED=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "gateway_process and not slow" \
 	  tests/gateway $(ARGS)
 

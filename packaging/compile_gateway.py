@@ -1,9 +1,10 @@
-"""Compile the package `gateway` to machine code by mypyc: `python packaging/compile_gateway.py --to FOLDER`.
+"""Compile RouterDash's hot code to machine code by mypyc: `python packaging/compile_gateway.py --to FOLDER`.
 
-A compiled gateway takes about two thirds of the CPU time for a request. FOLDER gets a whole copy of the package, in
-which most modules are extension modules for this Python and this machine; the sources stay as they are. RouterDash
-finds it there (routerdash.processes.compiled). Needs mypy, setuptools and a C compiler; takes about a minute on two
-cores.
+A compiled gateway takes about two thirds of the CPU time for a request. FOLDER gets a whole copy of the package
+`gateway`, in which most modules are extension modules for this Python and this machine; the sources stay as they are.
+FOLDER/control gets a copy of the package `metrics`, in which those modules are compiled that handle every record.
+RouterDash finds them there (routerdash.processes.compiled). Needs mypy, setuptools and a C compiler; takes about a
+minute on two cores.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,9 @@ from mypyc_sources import bases, rewritten, split, struct_names
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from routerdash.processes.compiled import DIGEST, FOLDER, SUFFIX, digest  # noqa: E402  # this needs the path
+from routerdash.processes.compiled import CONTROL_FOLDER, CONTROL_READS, DIGEST, FOLDER, SUFFIX, digest  # noqa: E402  # this needs the path
 
-PACKAGE, PLAIN = "gateway", "plain"  # the second is the package in it for classes that stay in Python
-GROUP = "routerdash_gateway"
+PLAIN = "plain"  # the package in a compiled one for classes that stay in Python
 Extension = Any  # of setuptools, which has no types
 # Modules that stay in Python: no request needs them, or mypyc cannot compile them.
 IN_PYTHON = frozenset((
@@ -60,6 +61,12 @@ PROTOCOLS = {
     "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
     "TokenClocks": ("gateway.ipc.live_page", "EndpointWork"),
 }
+# Modules of `metrics` that control runs for every record, and that import no Django.
+OF_RECORDS = frozenset((
+    "counting.batch_costs", "counting.cells", "counting.choices", "counting.fold_sums", "counting.histogram",
+    "counting.plausibility", "counting.speeds", "learning.from_records", "learning.packed_windows", "learning.past",
+    "storage.history_rows",
+))  # fmt: skip
 TOOL = "tool.sha256"  # the file in the folder that says how the sources were compiled
 OPTIMISED = "2"  # the usual level of the C compiler
 ATTRIBUTES = Path(__file__).with_name("mypyc_attributes.h")
@@ -77,6 +84,35 @@ HOT = frozenset((
     "routing.balancer", "routing.cost_parts", "routing.endpoint", "routing.pairs", "routing.roster",
     "upstream.connection", "upstream.pool", "upstream.response_head", "upstream.response_parser",
 ))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A package whose modules are compiled into one file."""
+
+    package: str
+    name: str  # of the file
+    folder: str  # inside the folder of all
+    hot: frozenset[str]
+    in_python: frozenset[str] = frozenset()
+    compiled: frozenset[str] | None = None  # None: all but those in Python
+    reads: tuple[str, ...] = ()  # other packages, whose types count
+
+    def compiles(self, path: Path) -> bool:
+        name = self.module_name(path)
+        listed = name not in self.in_python if self.compiled is None else name in self.compiled
+        return listed and path.name != "__init__.py"
+
+    def module_name(self, path: Path) -> str:
+        return ".".join(path.relative_to(ROOT / self.package).with_suffix("").parts)
+
+    def digest(self) -> str:
+        return digest(*(ROOT / package for package in (self.package, *self.reads)))
+
+
+GATEWAY = Group("gateway", "routerdash_gateway", "", HOT, in_python=IN_PYTHON)
+CONTROL = Group("metrics", "routerdash_control", CONTROL_FOLDER, OF_RECORDS, compiled=OF_RECORDS, reads=CONTROL_READS)
+
 # Without tables to unwind the stack, which only debuggers would use, without symbols, and with a table of relocations
 # of 12 KB instead of 700, which glibc reads since 2.36.
 COMPILED_SMALL, LINKED_SMALL, PACKED = "-fno-asynchronous-unwind-tables", "-s", "-Wl,-z,pack-relative-relocs"
@@ -104,8 +140,16 @@ warn_unused_ignores = False
 warn_unreachable = True
 [mypy-httptools.*,uvloop.*]
 ignore_missing_imports = True
-[mypy-gateway.plain.*]
+[mypy-gateway.plain.*,metrics.plain.*]
 ignore_errors = True
+"""
+# Modules that stay in Python import what the compiler need not have: Django, without its plugin for types.
+MYPY_OF_CONTROL = f"""{MYPY}
+[mypy-metrics.storage.bulk,metrics.sql]
+follow_imports = silent
+[mypy-django.*]
+follow_imports = skip
+ignore_missing_imports = True
 """
 
 # Compiled modules import the decorator for mypyc, and need not have it installed.
@@ -121,10 +165,10 @@ def tool(optimise: str) -> str:
     return f"{digest(Path(__file__).parent)} {header} {version('mypy')} {optimise}"
 
 
-def is_built(to: Path, package: Path, optimise: str) -> bool:
-    """Return True if a folder has what these programs would make of the package."""
+def is_built(to: Path, sources: str, optimise: str) -> bool:
+    """Return True if a folder has what these programs would make of the sources with this digest."""
     try:
-        return ((to / DIGEST).read_text(), (to / TOOL).read_text()) == (digest(package), tool(optimise))
+        return ((to / DIGEST).read_text(), (to / TOOL).read_text()) == (sources, tool(optimise))
     except OSError:
         return False
 
@@ -135,28 +179,24 @@ def folder_of(python: str) -> Path:
     return Path(_run([python, "-P", "-c", program]).strip())
 
 
-def copied(to: Path) -> list[Path]:
-    """Copy the package into a folder, rewritten where it will be compiled. Return the sources to compile."""
-    sources = sorted((ROOT / PACKAGE).rglob("*.py"))
+def copied(group: Group, to: Path) -> list[Path]:
+    """Copy a package into a folder, rewritten where it will be compiled. Return the sources to compile."""
+    package = ROOT / group.package
+    sources = sorted(package.rglob("*.py"))
     trees = {path: ast.parse(path.read_text()) for path in sources}
     structs = struct_names(trees.values())
-    in_python = [path for path in sources if path.name == "__init__.py" or _name(path) in IN_PYTHON]
+    compiled = [path for path in sources if group.compiles(path)]
+    in_python = [path for path in sources if path not in compiled]
     classes = (node for path in in_python for node in ast.walk(trees[path]) if isinstance(node, ast.ClassDef))
     derived_from = frozenset().union(*map(bases, classes))
-    shutil.copytree(ROOT / PACKAGE, to / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    compiled = [path for path in sources if path not in in_python]
+    shutil.copytree(package, to / group.package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in compiled:
-        inside = path.relative_to(ROOT / PACKAGE)
-        module = ".".join((PACKAGE, PLAIN, *inside.with_suffix("").parts))
-        kept, plain = split(path.read_text(), module, structs)
-        (to / PACKAGE / inside).write_text(rewritten(kept, derived_from, PROTOCOLS))
+        inside = path.relative_to(package)
+        kept, plain = split(path.read_text(), f"{group.package}.{PLAIN}.{group.module_name(path)}", structs)
+        (to / group.package / inside).write_text(rewritten(kept, derived_from, PROTOCOLS))
         if plain is not None:
-            _write_module(to / PACKAGE / PLAIN, inside, plain)
+            _write_module(to / group.package / PLAIN, inside, plain)
     return [path.relative_to(ROOT) for path in compiled]
-
-
-def _name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
 
 
 def _write_module(package: Path, inside: Path, text: str) -> None:
@@ -166,19 +206,21 @@ def _write_module(package: Path, inside: Path, text: str) -> None:
     (package / inside).write_text(text)
 
 
-def translated(sources: Iterable[Path], c_folder: Path, python: str) -> list[Extension]:
+def translated(group: Group, sources: Iterable[Path], c_folder: Path, python: str) -> list[Extension]:
     """Translate modules of the current directory to C. Return an extension for each, and one for the code of all.
 
     `python`: that of the environment with RouterDash's requirements, whose types count.
     """
-    Path("mypy.ini").write_text(MYPY)
+    Path("mypy.ini").write_text(MYPY_OF_CONTROL if group.reads else MYPY)
+    for package in group.reads:
+        Path(package).symlink_to(ROOT / package)  # for the types only
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):  # dozens of warnings that generator expressions become lists
             return mypycify(
                 ["--config-file=mypy.ini", f"--python-executable={python}", *map(str, sources)],
                 multi_file=True,  # else all is one file, which one core would compile for minutes
-                group_name=GROUP,
+                group_name=group.name,
                 target_dir=str(c_folder),
             )
     except SystemExit:
@@ -186,12 +228,12 @@ def translated(sources: Iterable[Path], c_folder: Path, python: str) -> list[Ext
         raise
 
 
-def compile_all(extensions: list[Extension], c_folder: Path, optimise: str) -> None:
+def compile_all(group: Group, extensions: list[Extension], c_folder: Path, optimise: str) -> None:
     """Compile the C code into the current directory, beside the modules."""
     mend_slices(c_folder)
-    shared = next(it for it in extensions if it.name.startswith(GROUP))
+    shared = next(it for it in extensions if it.name.startswith(group.name))
     generated = [Path(it) for it in shared.sources if Path(it).name not in RUNTIME_C_FILES]
-    hot = [source for source in generated if _module_of(source) in HOT]
+    hot = [source for source in generated if _module_of(group, source) in group.hot]
     remember(hot)
     units = _units(hot, HOT_UNITS, c_folder / "hot")
     others = _units([source for source in generated if source not in hot], OTHER_UNITS, c_folder / "other")
@@ -236,9 +278,9 @@ def remember(sources: Iterable[Path]) -> None:
             raise SystemExit("another version of mypyc: look how it reads attributes and globals")
 
 
-def _module_of(source: Path) -> str:
+def _module_of(group: Group, source: Path) -> str:
     """Return the name of the module within the package that mypyc has translated to this file."""
-    return source.stem.removeprefix(f"__native_{PACKAGE}___").replace("___", ".")
+    return source.stem.removeprefix(f"__native_{group.package}___").replace("___", ".")
 
 
 def _units(sources: list[Path], number: int, start: Path) -> list[Path]:
@@ -283,33 +325,42 @@ def main() -> None:
     parser.add_argument("--optimise", default=OPTIMISED, help="level of the C compiler, such as 0 for a quick build")
     options = parser.parse_args()
     to = options.to.resolve() if options.to else folder_of(options.python) if options.python else FOLDER
-    if not options.again and is_built(to, ROOT / PACKAGE, options.optimise):
-        print(f"the compiled gateway in {to} is that of these sources", flush=True)
-        return
+    python = options.python or sys.executable
+    for group in (GATEWAY, CONTROL):
+        folder = to / group.folder
+        if not options.again and is_built(folder, group.digest(), options.optimise):
+            print(f"the compiled {group.package} in {folder} is that of these sources", flush=True)
+        else:
+            build(group, folder, python, options.optimise)
+
+
+def build(group: Group, to: Path, python: str, optimise: str) -> None:
+    """Compile a group into a folder."""
     compiler = _cc()[0]
     if shutil.which(compiler) is None:
         raise SystemExit(
             f"there is no C compiler {compiler}; install one, for example by: apt-get install gcc libc6-dev"
         )
     to.parent.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    began, digest_of_sources = time.monotonic(), group.digest()
     with tempfile.TemporaryDirectory(dir=to.parent, prefix="building-") as made:
         built, c_folder = Path(made) / "package", Path(made) / "c"
-        sources = copied(built)
+        sources = copied(group, built)
         print(f"translating {len(sources)} modules to C", flush=True)
         os.chdir(built)
-        extensions = translated(sources, c_folder, options.python or sys.executable)
+        extensions = translated(group, sources, c_folder, python)
         print(f"compiling them ({time.monotonic() - began:.0f} s so far)", flush=True)
-        compile_all(extensions, c_folder, options.optimise)
+        compile_all(group, extensions, c_folder, optimise)
         shutil.rmtree(".mypy_cache", ignore_errors=True)
-        Path("mypy.ini").unlink()
+        for name in ("mypy.ini", *group.reads):
+            Path(name).unlink()
         Path("mypy_extensions.py").write_text(NO_EXTENSIONS)
-        (built / DIGEST).write_text(digest(ROOT / PACKAGE))
-        (built / TOOL).write_text(tool(options.optimise))
+        (built / DIGEST).write_text(digest_of_sources)
+        (built / TOOL).write_text(tool(optimise))
         os.chdir(ROOT)
         shutil.rmtree(to, ignore_errors=True)
         built.rename(to)
-    print(f"the compiled gateway is in {to} ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"the compiled {group.package} is in {to} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

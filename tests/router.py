@@ -25,7 +25,7 @@ from gateway.base.request_kinds import CHAT
 from gateway.registry import folders
 from gateway.registry.schema import LENGTHS, SPEEDS, Table
 from gateway.registry.store import RegistryStore
-from routerdash.processes.compiled import compiled_gateway
+from routerdash.processes.compiled import CONTROL_FOLDER, compiled_control, compiled_gateway
 from tests.http import Response, Served
 
 __all__ = [
@@ -45,13 +45,14 @@ PASSING = (
 
 
 def must_be_compiled() -> bool:
-    """Return True if TEST_COMPILED asks for compiled gateways. Else they run in Python, whatever was built here.
+    """Return True if TEST_COMPILED asks for compiled code. Else they run in Python, whatever was built here.
 
     Raises RuntimeError if RouterDash would not use the folder in TEST_COMPILED, so that no run tests something else.
     """
     wanted = os.environ.get("TEST_COMPILED")
-    if wanted and compiled_gateway() != Path(wanted).resolve():
-        raise RuntimeError(f"RouterDash does not use the compiled gateway in {wanted}: make compile")
+    folder = Path(wanted or "").resolve()
+    if wanted and (compiled_gateway(), compiled_control()) != (folder, folder / CONTROL_FOLDER):
+        raise RuntimeError(f"RouterDash does not use the compiled code in {wanted}: make compile")
     return bool(wanted)
 
 

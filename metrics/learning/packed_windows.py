@@ -25,7 +25,8 @@ class _Shape(NamedTuple):
 class PackedWindows:
     """Shapes of the windows that were written last. The stored bytes decide whether a shape is still valid."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_kept: int = MOST_KEPT) -> None:
+        self._most_kept = most_kept
         self._shapes: dict[Hashable, _Shape] = {}
 
     def merged(self, key: Hashable, stored: bytes, new: Iterable[tuple[int, ...]], now: float) -> bytes:
@@ -48,7 +49,7 @@ class PackedWindows:
         lengths += bytes(map(len, parts))
         packed = b"".join((_head(len(lengths)), kept, *parts))
         self._shapes[key] = _Shape(hash(packed), lengths, samples[-1])
-        if len(self._shapes) > MOST_KEPT:
+        if len(self._shapes) > self._most_kept:
             del self._shapes[next(iter(self._shapes))]
         return packed
 

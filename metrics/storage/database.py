@@ -17,6 +17,7 @@ from endpoints.fields import MAX_INTEGER
 from metrics import sql
 from metrics.models import Installation
 from metrics.sql import Vendor
+from metrics.texts import storable as storable
 
 WRITER_CACHE_KIB = 20_000
 
@@ -67,13 +68,6 @@ def database_id() -> str:
         id=1, defaults={"database_id": uuid.uuid4().hex, "created_at": timezone.now()}
     )
     return str(installation.database_id)
-
-
-def storable(text: str) -> str:
-    """Return a text without NUL and lone surrogates, which PostgreSQL cannot store."""
-    if "\0" in text or not text.isprintable():
-        text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return text
 
 
 def require(cursor: Any, expected: str) -> None:

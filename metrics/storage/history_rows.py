@@ -24,7 +24,7 @@ from metrics.counting.request_types import REQUEST_TYPES
 from metrics.counting.stored_attempt import StoredAttempt, UsualAttempt
 from metrics.counting.token_details import has_details
 from metrics.storage.bulk import ROWS_PER_STATEMENT, Columns, Group
-from metrics.storage.database import storable
+from metrics.texts import storable
 
 _COMMON = (
     "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body", "status",
@@ -137,7 +137,7 @@ def _add_rows(
             tokens_out,
             None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
             duration_us,
-            _attempts(entry, costs.get(request_id)),
+            _attempts(entry, costs.get(request_id) if costs else None),
             entry.conversation,
         )
         if client is None:

@@ -1,7 +1,7 @@
-"""The compiled gateway: a copy of the package `gateway` in machine code, which `make compile` builds.
+"""Compiled packages: copies of `gateway`, and for control of `metrics`, in machine code, which `make compile` builds.
 
-A gateway process that is started in its folder imports it instead of the package in Python. It is used only for exactly
-the sources and the kind of Python that it was built from.
+A gateway process that is started in its folder imports the copy instead of the package in Python; control has its
+folder in PYTHONPATH. They are used only for exactly the sources and the kind of Python that they were built from.
 """
 
 import hashlib
@@ -19,22 +19,36 @@ PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = (ASSETS.parent / "compiled" if INSTALLED else PROJECT / ".cache" / "compiled") / SUFFIX[1:].removesuffix(".so")
 
 
-def digest(package: Path) -> str:
-    """Return the SHA-256 of all sources of a package and of their names, in hex."""
+CONTROL_FOLDER = "control"  # in the folder: the package `metrics` for control
+CONTROL_READS = ("gateway",)  # packages on whose sources it depends too
+
+
+def digest(*packages: Path) -> str:
+    """Return the SHA-256 of all sources of packages and of their names, in hex."""
     found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        source = path.read_bytes()
-        found.update(f"{path.relative_to(package)}\0{len(source)}\0".encode() + source)
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
+            source = path.read_bytes()
+            found.update(f"{path.relative_to(package)}\0{len(source)}\0".encode() + source)
     return found.hexdigest()
 
 
 def compiled_gateway(folder: Path = FOLDER, package: Path = PROJECT / "gateway") -> Path | None:
     """Return the folder of the compiled gateway; None if there is none, or it is one of other sources."""
+    return _current(folder, "gateways", package)
+
+
+def compiled_control(folder: Path = FOLDER / CONTROL_FOLDER, project: Path = PROJECT) -> Path | None:
+    """Return the folder of the compiled package for control; None if there is none, or it is one of other sources."""
+    return _current(folder, "control", *(project / package for package in ("metrics", *CONTROL_READS)))
+
+
+def _current(folder: Path, user: str, *packages: Path) -> Path | None:
     try:
         compiled = (folder / DIGEST).read_text()
     except OSError:
         return None
-    if compiled != digest(package):
-        log.warning("the compiled gateway is one of other sources; gateways run in Python until `make compile`")
+    if compiled != digest(*packages):
+        log.warning("the compiled code of %s is one of other sources; Python runs until `make compile`", user)
         return None
     return folder

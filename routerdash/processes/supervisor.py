@@ -24,7 +24,7 @@ from gateway.base.config import COMPILED_AUTO, Config, ConfigError, for_a_child
 from gateway.base.setting_parsers import INSTALLED
 from gateway.ipc.live_page import LivePage
 from gateway.providers.table import PROVIDERS
-from routerdash.processes.compiled import compiled_gateway
+from routerdash.processes.compiled import compiled_control, compiled_gateway
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.signals import SignalPipe
 
@@ -69,6 +69,8 @@ class Child:
     role: str = ""
     standard_input: bytes = field(default=b"", repr=False)  # secrets that no environment should show
     died: Callable[[], None] = lambda: None
+    python_path: str = ""  # where it finds compiled packages
+    in_python: tuple[list[str], str] | None = None  # command and directory without them
     prepared: int | None = None  # descriptor of the first start: the child prepares the database, then writes a byte
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
@@ -77,6 +79,9 @@ class Child:
 
     def start(self, environment: dict[str, str]) -> None:
         environment = {**environment, "ROUTERDASH_ROLE": self.role}
+        if self.python_path:
+            paths = (self.python_path, environment.get("PYTHONPATH", ""))
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         first = [] if self.prepared is None else ["--prepared", str(self.prepared)]
         self.process = subprocess.Popen(  # noqa: S603
             [*self.command, *first],
@@ -91,6 +96,17 @@ class Child:
                 pipe.write(self.standard_input)
         self.started_at = time.monotonic()
         log.debug("started %s, process %d", self.name, self.process.pid)
+
+    def settled(self, now: float) -> bool:
+        return now - self.started_at > SETTLED_SECONDS
+
+    def fall_back(self, code: int, now: float) -> bool:
+        """Let it run in Python from now on if its compiled code seems not to run here. Return True if so."""
+        if self.in_python is None or self.settled(now) or code not in FAULTS:
+            return False
+        (self.command, self.directory), self.in_python, self.python_path = self.in_python, None, ""
+        log.error("the compiled %s does not run; it runs in Python from now on", self.name)
+        return True
 
     def signal(self, number: int) -> None:
         """Signal the process alone: django-q2 hangs if its whole process group receives SIGTERM."""
@@ -110,8 +126,9 @@ class Supervisor:
         """Lock the data directory and open the sockets. Raises CannotStart if one of them is in use."""
         self.config = config
         self._directory = directory
-        compiled = compiled_gateway() if config.compiled == COMPILED_AUTO else None
-        self._gateway_directory = directory if compiled is None else str(compiled)
+        may_be_compiled = config.compiled == COMPILED_AUTO
+        self._compiled_gateway = compiled_gateway() if may_be_compiled else None
+        self._compiled_control = compiled_control() if may_be_compiled else None
         self._stop = threading.Event()
         self._first = os.getpid() == 1
         self._held = _hold(config)
@@ -148,6 +165,9 @@ class Supervisor:
                 if signals.wait(_until_next_start([control]), [prepared]) and os.read(prepared, 1):
                     return None
                 if control.process is not None and (code := control.process.poll()) is not None:
+                    if control.fall_back(code, time.monotonic()):
+                        control.process = None
+                        continue
                     if code != CANNOT_START:
                         log.error("control could not prepare the database (%s)", _exit_status(code))
                     return max(1, code)
@@ -161,7 +181,7 @@ class Supervisor:
         log.info("RouterDash is at %s", _url(self.config))
         if self.config.ollama_port:
             log.info("Ollama's API is at port %d", self.config.ollama_port)
-        if self._gateway_directory != self._directory:
+        if self._compiled_gateway is not None:
             log.info("gateways run compiled code")
         if self.config.plain_http:
             log.warning(
@@ -190,22 +210,31 @@ class Supervisor:
         if self._ollama is not None:
             gateway += ["--ollama", str(self._ollama.fileno())]
             inherited += (self._ollama.fileno(),)
+        arguments = ["control", "--listen", str(control), "--alive", str(alive)]
         children = [
             Child(
                 "control",
-                [*manage, "control", "--listen", str(control), "--alive", str(alive)],
+                [*manage, *arguments],
                 self._directory,
                 (control, alive),
                 role="control",
                 standard_input=msgspec.json.encode({name: getattr(self.config, name) for name in FIRST_USER_SETTINGS}),
             )
         ]
+        if self._compiled_control is not None:
+            (child,) = children
+            child.in_python = (child.command, child.directory)
+            # -P: else the folder of the script, which has the package in Python, would come before all others.
+            child.command = [sys.executable, "-P", *script, *arguments]
+            child.python_path = os.pathsep.join((str(self._compiled_control), self._directory))
         for worker in range(self.config.workers):
+            command = [*gateway, "--worker", str(worker)]
             child = Child(
                 f"gateway-{worker}",
-                [*gateway, "--worker", str(worker)],
-                self._gateway_directory,
+                command,
+                self._directory if self._compiled_gateway is None else str(self._compiled_gateway),
                 inherited,
+                in_python=None if self._compiled_gateway is None else (command, self._directory),
                 role="gateway",
                 died=page.clear_dead_rows,
             )
@@ -249,14 +278,12 @@ class Supervisor:
         code = child.process.returncode
         child.kill_group()  # its forked processes must not outlive it
         child.died()
-        settled = now - child.started_at > SETTLED_SECONDS
+        settled = child.settled(now)
         child.backoff = RESTART_SECONDS if settled else min(MAX_RESTART_SECONDS, child.backoff * 2)
         child.start_at = now + (0.0 if settled else child.backoff)
         child.process = None
         log.warning("%s exited unexpectedly (%s); it is restarted", child.name, _exit_status(code))
-        if not settled and code in FAULTS and child.directory == self._gateway_directory != self._directory:
-            child.directory = self._directory
-            log.error("the compiled %s does not run; it runs in Python from now on", child.name)
+        child.fall_back(code, now)
 
     # The end
 

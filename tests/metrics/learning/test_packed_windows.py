@@ -70,9 +70,8 @@ def test_damaged_windows_begin_again() -> None:
     assert PackedWindows().merged("k", b"\xc1", new, NOW) == pack(new)
 
 
-def test_few_shapes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_windows, "MOST_KEPT", 2)
-    rng, windows = random.Random(5), PackedWindows()
+def test_few_shapes_are_kept() -> None:
+    rng, windows = random.Random(5), PackedWindows(most_kept=2)
     for key in "abca":
         windows.merged(key, b"", made(rng, 10, 1), NOW)
     assert list(windows._shapes) == ["c", "a"]

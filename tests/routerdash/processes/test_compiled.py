@@ -1,6 +1,7 @@
-"""Which gateway is started: the compiled one if it was built from these sources, else the one in Python."""
+"""Which gateway and control are started: compiled ones if they were built from these sources, else those in Python."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 
 from gateway.base.config import load
 from routerdash.processes import supervisor as supervisor_module
-from routerdash.processes.compiled import DIGEST, compiled_gateway, digest
+from routerdash.processes.compiled import DIGEST, compiled_control, compiled_gateway, digest
+from routerdash.processes.signals import SignalPipe
 from routerdash.processes.supervisor import SETTLED_SECONDS, Supervisor
 from tests.router import ROOT, free_port
 
@@ -56,10 +58,22 @@ def test_a_compiled_gateway_of_other_sources_is_not_used(
     assert "make compile" in caplog.text
 
 
+def test_compiled_code_of_control_is_used_if_both_its_packages_are_those(tmp_path: Path, package: Path) -> None:
+    built, metrics = tmp_path / "control", tmp_path / "metrics"
+    assert compiled_control(built, tmp_path) is None
+    metrics.mkdir()
+    built.mkdir()
+    (built / DIGEST).write_text(digest(metrics, package))
+    assert compiled_control(built, tmp_path) == built
+    (package / "a.py").write_text("A = 2\n")
+    assert compiled_control(built, tmp_path) is None
+
+
 @pytest.fixture
 def supervisor(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A supervisor with a compiled gateway, which never runs; another one with settings of its own can be made."""
     monkeypatch.setattr(supervisor_module, "compiled_gateway", lambda: built)
+    monkeypatch.setattr(supervisor_module, "compiled_control", lambda: built / "control")
     made: list[Supervisor] = []
 
     def make(**settings: str) -> Supervisor:
@@ -80,8 +94,34 @@ def test_only_gateways_start_in_its_folder(supervisor: Any, built: Path) -> None
     assert directories(supervisor()) == {"control": str(ROOT), "gateway": str(built), "background": str(ROOT)}
 
 
+def test_only_control_finds_its_compiled_package(supervisor: Any, built: Path) -> None:
+    paths = {it.role: it.python_path for it in supervisor()._children}
+    assert paths == {"control": f"{built}/control:{ROOT}", "gateway": "", "background": ""}
+
+
+def test_control_imports_the_compiled_package(
+    supervisor: Any, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of its script has the package too."""
+    (built / "control" / "metrics").mkdir(parents=True)
+    (built / "control" / "metrics" / "__init__.py").touch()
+    (control,) = [it for it in supervisor()._children if it.role == "control"]
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    at = control.command.index("control")
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys, metrics, routerdash; print(metrics.__file__, os.environ['PYTHONPATH'])")
+    control.command = ["sh", "-c", '"$@" > found', "sh", *control.command[: at - 1], str(script)]
+    control.directory = str(tmp_path)
+    control.start(dict(os.environ))
+    assert control.process.wait(30) == 0
+    found = (tmp_path / "found").read_text().split()
+    assert found == [f"{built}/control/metrics/__init__.py", f"{built}/control:{ROOT}:/elsewhere"]
+
+
 def test_it_can_be_turned_off(supervisor: Any) -> None:
-    assert directories(supervisor(ROUTERDASH_COMPILED="off"))["gateway"] == str(ROOT)
+    one = supervisor(ROUTERDASH_COMPILED="off")
+    assert directories(one)["gateway"] == str(ROOT)
+    assert not any(it.python_path for it in one._children)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +146,24 @@ def test_a_compiled_gateway_that_does_not_run_is_replaced(
         one._clean_up(gateway, gateway.started_at + after)
     assert gateway.directory == str(ROOT if falls_back else built)
     assert ("runs in Python from now on" in caplog.text) == falls_back
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_compiled_control_that_does_not_run_is_replaced(supervisor: Any, is_first: bool) -> None:
+    """At the first start, while the supervisor waits for the database, and later."""
+    one = supervisor()
+    (control,) = [it for it in one._children if it.role == "control"]
+    command, directory = control.in_python
+    prepare = [sys.executable, "-c", "import os, sys; os.write(int(sys.argv[-1]), b'.'); sys.stdin.read()"]
+    control.in_python = (prepare, directory)
+    control.command = [sys.executable, "-c", "import os; os.abort()"]
+    if is_first:
+        with SignalPipe(one._stop.set) as signals:
+            assert one._prepare(control, signals) is None
+        assert control.process.wait(30) == 0
+    else:
+        control.start({})
+        control.process.wait(30)
+        one._clean_up(control, control.started_at + 0.1)
+    assert "control" in command
+    assert (control.command, control.python_path, control.in_python) == (prepare, "", None)

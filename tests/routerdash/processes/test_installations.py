@@ -24,15 +24,17 @@ def test_test_compiled_makes_installations_run_compiled_gateways(
 ) -> None:
     monkeypatch.setenv("TEST_COMPILED", str(tmp_path))
     monkeypatch.setattr(router_module, "compiled_gateway", lambda: tmp_path)
+    monkeypatch.setattr(router_module, "compiled_control", lambda: tmp_path / "control")
     assert made(tmp_path).environment["ROUTERDASH_COMPILED"] == COMPILED_AUTO
 
 
-@pytest.mark.parametrize("used", [None, "other"])
+@pytest.mark.parametrize(("used", "of_control"), [(None, "control"), ("other", "control"), (".", "other")])
 def test_a_folder_that_routerdash_would_not_use_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: str | None, of_control: str
 ) -> None:
     monkeypatch.setenv("TEST_COMPILED", str(tmp_path))
     monkeypatch.setattr(router_module, "compiled_gateway", lambda: used and tmp_path / used)
+    monkeypatch.setattr(router_module, "compiled_control", lambda: tmp_path / of_control)
     with pytest.raises(RuntimeError, match="make compile"):
         made(tmp_path)
 
