@@ -61,9 +61,9 @@ class Clients:
         self.answers: list[Answer] = []
         self.errors: list[str] = []
 
-    async def run(self, sessions: Sequence[Session]) -> None:
-        """Run all sessions. Once the last has started, no further turn begins."""
-        self._end = sessions[-1].start
+    async def run(self, sessions: Sequence[Session], until: float | None = None) -> None:
+        """Run all sessions. No further turn begins after `until`; None: once the last session has started."""
+        self._end = sessions[-1].start if until is None else until
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
