@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -34,6 +35,9 @@ from gateway.ipc import record
 from gateway.ipc.journal import Writer
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work, uuid7
 from gateway.routing import balancer
+
+if TYPE_CHECKING:
+    from metrics.storage.writer import DatabaseWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,30 @@ class ServerClock:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def journal_and_writer() -> tuple[Writer, "DatabaseWriter"]:
+    """Return a journal and the database writer of this process, in which Django is set up and figures are seeded."""
+    from django.conf import settings
+
+    from metrics.memory.runtime import runtime
+    from metrics.storage.database import set_up_writer
+    from metrics.storage.history_rows import EndpointName
+    from metrics.storage.writer import DatabaseWriter
+
+    follower, config = runtime.follower, settings.ROUTERDASH
+    assert follower.database_id is not None
+    place = EndpointName("gpu-a100", "192.0.2.7")
+    writer = DatabaseWriter(follower, config.zone, lambda _: place)
+    set_up_writer()
+    return Writer(config.journal_dir, follower.database_id), writer
+
+
+def collect_as_control() -> None:
+    """Collect garbage as seldom as control does, once all that a measurement needs is there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     """Measure in a process that has its settings in the environment. Prints one line, and the steps if wanted."""
     import django
@@ -180,9 +208,6 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
     from metrics.storage import seeding
-    from metrics.storage.database import set_up_writer
-    from metrics.storage.history_rows import EndpointName
-    from metrics.storage.writer import DatabaseWriter
     from routerdash.processes import data_directory, prepare
 
     config = settings.ROUTERDASH
@@ -190,15 +215,9 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     prepare.create_database(config)
     prepare.migrate(config)
     seeding.seed()
-    assert runtime.follower.database_id is not None
-    journal = Writer(config.journal_dir, runtime.follower.database_id)
-    place = EndpointName("gpu-a100", "192.0.2.7")
-    writer = DatabaseWriter(runtime.follower, config.zone, lambda _: place)
-    set_up_writer()
+    journal, writer = journal_and_writer()
     records = list(VARIANTS[name].records(count, time.time_ns() // 1000))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # as control does
+    collect_as_control()
 
     fold, write, figures = Clock(), Clock(), Clock()
     steps, server = StepClock(), ServerClock()

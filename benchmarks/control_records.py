@@ -8,7 +8,6 @@ Needs valgrind with its headers, and gcc; takes a minute each.
 """
 
 import argparse
-import gc
 import os
 import random
 import re
@@ -16,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+from benchmarks.accounting import collect_as_control, journal_and_writer
 from benchmarks.priced import PREPARE, counted
 from benchmarks.process import ROOT, build_switch, clean_environment
-from gateway.ipc import journal as journals
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work, uuid7
 
 BATCH, PARTS, WARM_UP, BATCHES = 5600, 4, 2, 3
@@ -56,43 +55,30 @@ def measure() -> None:
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "routerdash.settings"
     django.setup()
-    from django.conf import settings
-
     from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
     from metrics.storage import seeding
-    from metrics.storage.database import set_up_writer
-    from metrics.storage.history_rows import EndpointName
-    from metrics.storage.writer import DatabaseWriter
 
     seeding.seed()
-    follower, config = runtime.follower, settings.ROUTERDASH
-    assert follower.database_id is not None
-    journal = journals.Writer(config.journal_dir, follower.database_id)
-    place = EndpointName("gpu-a100", "192.0.2.7")
-    writer = DatabaseWriter(follower, config.zone, lambda _: place)
-    set_up_writer()
+    journal, writer = journal_and_writer()
     count = (WARM_UP + BATCHES) * BATCH
     made = list(records(count, time.time_ns() // 60_000_000_000 * 60_000_000))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # as control does
+    collect_as_control()
     spent = 0.0
     for number in range(WARM_UP + BATCHES):
         for at in range(number * BATCH, (number + 1) * BATCH, BATCH // PARTS):
             for entry in made[at : at + BATCH // PARTS]:
                 journal.put(entry)
             journal.flush()
-            spent += run(follower.catch_up, number)
+            spent += run(runtime.follower.catch_up, number)
         spent += run(writer.step, number)
     journal.close()
     assert RequestHistory.objects.count() == count, "records are missing"
     print(spent / BATCHES / BATCH * 1e6)
 
 
-def run(work: object, batch: int) -> float:
+def run(work: Callable[[], object], batch: int) -> float:
     """Count a part of a batch, but not of the first ones, and return its CPU time in seconds."""
-    assert callable(work)
     if batch < WARM_UP:
         work()
         return 0.0

@@ -17,7 +17,6 @@ Needs valgrind with its headers, and gcc; takes some seven minutes.
 
 import argparse
 import ctypes
-import gc
 import os
 import re
 import subprocess
@@ -31,9 +30,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.accounting import VARIANTS, database
+from benchmarks.accounting import VARIANTS, collect_as_control, database, journal_and_writer
 from benchmarks.process import ROOT, build_switch, clean_environment
-from gateway.ipc import journal as journals
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.prices.book import NANO
 from gateway.prices.counts import part_of
@@ -149,37 +147,25 @@ def measure(load: Load) -> None:
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "routerdash.settings"
     django.setup()
-    from django.conf import settings
-
     from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
     from metrics.storage import seeding
-    from metrics.storage.database import set_up_writer
-    from metrics.storage.history_rows import EndpointName
-    from metrics.storage.writer import DatabaseWriter
 
     seeding.seed()
     if load.state == WITHOUT:
         remove_prices()
     elif load.state == PRICED:
         add_prices()
-    follower, config = runtime.follower, settings.ROUTERDASH
-    assert follower.database_id is not None
-    journal = journals.Writer(config.journal_dir, follower.database_id)
-    place = EndpointName("gpu-a100", "192.0.2.7")
-    writer = DatabaseWriter(follower, config.zone, lambda _: place)
-    set_up_writer()
+    journal, writer = journal_and_writer()
     count = (WARM_UP + load.batches) * load.size
     now = time.time_ns() // 1000 // HOUR_US * HOUR_US  # so that each process has the same number of records a minute
     records = list(VARIANTS[load.variant].records(count, now))
     if load.state == RATED:
         add_rates(records)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # as control does
+    collect_as_control()
 
     def account() -> None:
-        follower.catch_up()
+        runtime.follower.catch_up()
         while writer.step().full:
             pass
 
