@@ -15,7 +15,8 @@ from gateway.prices.counts import USUAL_TOKENS, part_of, plausible
 from gateway.registry.prices import Price
 from metrics.counting.cells import local_date
 from metrics.counting.costs import CostKey, CostSums, Place, PlaceSums, cost_key, place_of
-from metrics.counting.fold import Fold, Group, GroupKey
+from metrics.counting.fold import Fold
+from metrics.counting.fold_sums import Group, GroupKey
 
 _Name = str | tuple[str, str | None, str | None]  # of a model: asked, or with served model and canonical name
 

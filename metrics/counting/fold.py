@@ -25,8 +25,6 @@ from metrics.counting.cells import (
     local_date,
 )
 from metrics.counting.fold_sums import FoldSums
-from metrics.counting.fold_sums import Group as Group
-from metrics.counting.fold_sums import GroupKey as GroupKey
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.speeds import Sample, SpeedKey
 from metrics.counting.token_details import DETAIL_COLUMNS

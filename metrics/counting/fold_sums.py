@@ -56,7 +56,7 @@ class _Run:
 
 @dataclass
 class FoldSums:
-    """Sums of a batch of entries. Filled once by `add_all`, then read-only, possibly by several readers.
+    """Sums of a batch of entries. Filled once by `count_all`, then read-only, possibly by several readers.
 
     Each record is counted in one or two cells only, because this is the part that runs for every record.
     """

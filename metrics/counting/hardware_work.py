@@ -13,7 +13,8 @@ from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.prices.counts import USUAL_TOKENS, part_of, plausible
 from metrics.counting.cells import MINUTE_US
-from metrics.counting.fold import Fold, Group
+from metrics.counting.fold import Fold
+from metrics.counting.fold_sums import Group
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRates
 
 MOST_HOURS = 7 * 24  # of one attempt; a longer one has a damaged duration, of which the last hours count

@@ -22,7 +22,7 @@ from metrics.models import CostDayRollUp
 from metrics.prices.registry import price_registry
 from metrics.queries.costs.conversion import DAY_RATES, MATCHED, converted, rates_of_days
 from metrics.storage.cost_rows import KEYS
-from metrics.storage.database import storable
+from metrics.texts import storable
 
 MAX_ROWS = 100_000  # whose sums are remembered
 

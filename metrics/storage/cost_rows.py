@@ -12,7 +12,7 @@ from metrics.counting.costs import COST_COLUMNS, CostKey, CostSums
 from metrics.prices.registry import price_registry
 from metrics.storage import bulk
 from metrics.storage.bulk import Upsert
-from metrics.storage.database import storable
+from metrics.texts import storable
 
 COST_KEYS, COST_SUMS = "rollup_cost_keys", "rollup_cost_sums"
 KEYS = (

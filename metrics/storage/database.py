@@ -17,7 +17,6 @@ from endpoints.fields import MAX_INTEGER
 from metrics import sql
 from metrics.models import Installation
 from metrics.sql import Vendor
-from metrics.texts import storable as storable
 
 WRITER_CACHE_KIB = 20_000
 

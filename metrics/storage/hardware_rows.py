@@ -12,7 +12,7 @@ from metrics.prices.hardware import HOUR_US
 from metrics.prices.registry import price_registry
 from metrics.storage import bulk
 from metrics.storage.bulk import Columns, Upsert
-from metrics.storage.database import storable
+from metrics.texts import storable
 
 BATCHES, DUE, HOURS, DAYS = "hardware_batches", "hardware_due", "hardware_hours", "rollup_hardware_days"
 OLD_WORK = "hardware_work"  # a row for each attempt, of earlier versions

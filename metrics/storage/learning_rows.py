@@ -31,7 +31,8 @@ from metrics.learning.samples import (
 from metrics.models import DailyStat, LengthWindow, LoadWindow, MovingAverage, SlowStart, SpeedWindow
 from metrics.storage import bulk, past_rows
 from metrics.storage.bulk import Upsert
-from metrics.storage.database import SaneSum, storable
+from metrics.storage.database import SaneSum
+from metrics.texts import storable
 
 WindowKey = tuple[str, str, str]  # endpoint, requested model, kind
 LengthKey = tuple[str, str]  # requested model, API key or nothing

@@ -26,7 +26,7 @@ from metrics.counting.token_details import DETAIL_COLUMNS, NOT_REPORTED
 from metrics.sql import Vendor
 from metrics.storage import database
 from metrics.storage.bulk import Upsert, find
-from metrics.storage.database import storable
+from metrics.texts import storable
 
 MERGE_HISTOGRAMS = "merge_histograms"  # function in SQLite: the sum of two stored histograms
 MINUTES_KEPT_DAYS = 8  # the timeline needs one hour, averages need one day

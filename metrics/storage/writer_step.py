@@ -16,8 +16,8 @@ from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_sampl
 from metrics.memory.journal_reader import BATCH_BYTES, Part
 from metrics.storage import bulk, learning_rows, rollups
 from metrics.storage.bulk import Upsert
-from metrics.storage.database import storable
 from metrics.storage.learning_rows import ChangedWindows
+from metrics.texts import storable
 
 BATCH = 5000  # the fixed cost of a batch is negligible at this size
 
