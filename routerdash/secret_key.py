@@ -37,17 +37,21 @@ class Watch:
 
     def is_replaced(self) -> bool:
         """Return True if `changed` would read the file. It costs a microsecond."""
-        state = self._stat()
-        return state is not None and state != self._state
+        return self._new_state() is not None
 
     def changed(self) -> str | None:
         """Return the new key once after a change, else None. The file is read only if it was replaced."""
-        state = self._stat()
-        if state is None or state == self._state:
+        state = self._new_state()
+        if state is None:
             return None
         self._state = state
         before, self._key = self._key, read(self._path)
         return self._key if self._key and self._key != before else None
+
+    def _new_state(self) -> tuple[int, int] | None:
+        """Return the state of a file that was replaced; None if it was not."""
+        state = self._stat()
+        return None if state == self._state else state
 
     def _stat(self) -> tuple[int, int] | None:
         try:

@@ -14,8 +14,7 @@ Rules that readers and writers rely on:
 
 A frame is F5 'R' 'J' · version · length · CRC32 of the bytes before it and the payload · payload, an entry of
 gateway.ipc.record. After damage, the next frame is found by searching for the marker. The byte F5 never occurs in
-UTF-8, so no text in a payload has the marker. A number may have it by chance; the checksum tells that it begins no
-frame.
+UTF-8, so no text in a payload has the marker. A number may have it by chance, but the checksum does not match there.
 """
 
 import fcntl
@@ -99,7 +98,11 @@ def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def segment_path(directory: Path, segment: int) -> Path:
-    return directory / f"{segment:08d}.seg"
+    return directory / _file_name(segment)
+
+
+def _file_name(segment: int) -> str:
+    return f"{segment:08d}.seg"
 
 
 def segments(directory: Path | str) -> list[int]:
@@ -124,7 +127,7 @@ def end(directory: Path | str) -> Position:
     """
     last = max(segments(directory), default=0)
     try:
-        return last, os.stat(f"{directory}/{last:08d}.seg").st_size if last else 0
+        return last, os.stat(f"{directory}/{_file_name(last)}").st_size if last else 0
     except FileNotFoundError:
         return last, 0
 

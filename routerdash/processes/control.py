@@ -263,9 +263,9 @@ class Control:
                 continue
             try:
                 now = time.monotonic()
-                is_resting = not self.publisher.publish_again()
+                has_failed = self.publisher.publish_again()
                 self._audit.run_slice()
-                is_resting = is_resting and self._audit.is_resting
+                is_resting = self._audit.is_resting and not has_failed
                 if has_changed or now - looked_at >= LOOK_SECONDS:
                     if has_changed:
                         time.sleep(SETTLE_SECONDS)

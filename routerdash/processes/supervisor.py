@@ -211,22 +211,24 @@ class Supervisor:
             gateway += ["--ollama", str(self._ollama.fileno())]
             inherited += (self._ollama.fileno(),)
         arguments = ["control", "--listen", str(control), "--alive", str(alive)]
+        command, python_path, in_python = [*manage, *arguments], "", None
+        if self._compiled_control is not None:
+            in_python = (command, self._directory)
+            # -P: else the folder of the script, which has the package in Python, would come before all others.
+            command = [sys.executable, "-P", *script, *arguments]
+            python_path = os.pathsep.join((str(self._compiled_control), self._directory))
         children = [
             Child(
                 "control",
-                [*manage, *arguments],
+                command,
                 self._directory,
                 (control, alive),
                 role="control",
                 standard_input=msgspec.json.encode({name: getattr(self.config, name) for name in FIRST_USER_SETTINGS}),
+                python_path=python_path,
+                in_python=in_python,
             )
         ]
-        if self._compiled_control is not None:
-            (child,) = children
-            child.in_python = (child.command, child.directory)
-            # -P: else the folder of the script, which has the package in Python, would come before all others.
-            child.command = [sys.executable, "-P", *script, *arguments]
-            child.python_path = os.pathsep.join((str(self._compiled_control), self._directory))
         for worker in range(self.config.workers):
             command = [*gateway, "--worker", str(worker)]
             child = Child(
