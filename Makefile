@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install compile serve demo screenshots test test-fast coverage test-newest test-tasks test-compiled test-js test-postgres fuzz hostile torture torture-long torture-limits storm bench bench-micro bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
+.PHONY: help install install-dev compile serve demo screenshots test test-all test-fast test-short test-short-newest coverage test-newest test-tasks test-build test-compiled test-slow-compiled instructions test-js test-postgres fuzz hostile torture torture-long torture-limits storm bench bench-routing check docs docs-serve package image test-image lock prices sbom audit fmt messages
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -72,6 +72,8 @@ $(JS)/installed: package.json package-lock.json
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
+install-dev: $(VENV)/installed-dev
+
 install: $(VENV)/installed ## Create the virtual environment and install RouterDash's requirements in it
 
 # Gateways use it as long as it was built from the sources that are there (routerdash/processes/compiled.py).
@@ -87,8 +89,20 @@ demo: $(VENV)/installed ## Run RouterDash with four simulated servers, two simul
 screenshots: $(VENV)/installed-dev ## Save screenshots of the demo's pages in docs/screenshots (ARGS="--to FOLDER --seconds 5")
 	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 
-test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…": arguments for pytest)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+test: $(VENV)/installed-dev ## Run all tests but rare ones, on SQLite, in about ten minutes (ARGS="…": arguments for pytest)
+	$(BIN)/python -m pytest -n $(SLOW_JOBS) --dist worksteal -m "not rare" $(ARGS)
+
+# In the order in which a fault shows soonest. A program that is missing fails its tests; `.ci/programs` installs all.
+test-all: export TEST_REQUIRES_PROGRAMS := 1
+test-all: $(VENV)/installed-dev ## Run all tests in every way: rare ones, coverage, PostgreSQL, plain Tasks, compiled, newest Python
+	.ci/programs
+	$(MAKE) coverage
+	$(MAKE) test-tasks
+	$(MAKE) test-compiled
+	$(MAKE) test-slow-compiled
+	if NEWEST=$$(.ci/newest); then $(MAKE) test-newest NEWEST_PYTHON="$$NEWEST"; fi
+	.ci/with-postgres $(MAKE) test-postgres JOBS=$(SLOW_JOBS)
+	$(MAKE) instructions
 
 test-fast: $(VENV)/installed-dev ## Run the unit tests and the tests of the gateway, on SQLite (two to three minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --hypothesis-profile=fast $(ARGS)
@@ -99,8 +113,8 @@ coverage: $(VENV)/installed-dev ## Run all tests on SQLite, and compare the bran
 	rm -rf $(COVERAGE)
 	mkdir -p $(COVERAGE)
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data \
-	  $(MAKE) test ARGS='-m "not slow and not unmeasured" $(ARGS)'
-	$(MAKE) test JOBS=$(SLOW_JOBS) ARGS='-m "slow or unmeasured" $(ARGS)'
+	  $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not unmeasured" $(ARGS)
+	$(BIN)/python -m pytest -n $(SLOW_JOBS) --dist worksteal -m "slow or unmeasured" $(ARGS)
 	COVERAGE_FILE=$(COVERAGE)/data $(BIN)/coverage combine --quiet
 	COVERAGE_FILE=$(COVERAGE)/data $(BIN)/coverage report
 
@@ -108,6 +122,21 @@ coverage: $(VENV)/installed-dev ## Run all tests on SQLite, and compare the bran
 # of each property are enough.
 test-newest: $(NEWEST)/installed ## Run the gateway's tests on the newest Python of this machine (NEWEST_PYTHON=… selects another)
 	$(NEWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal --hypothesis-profile=fast tests/gateway $(ARGS)
+
+test-short-newest: $(NEWEST)/installed ## Run the short tests on the newest Python of this machine
+	$(NEWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not rare" $(ARGS)
+
+test-short: $(VENV)/installed-dev ## Run the short tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not rare" $(ARGS)
+
+# Installations use only what is built where `make compile` builds it. Without optimisation, it takes half of the time;
+# `make compile` builds it again.
+test-build: $(VENV)/installed-dev
+	$(BIN)/python packaging/compile_gateway.py --optimise 0
+
+test-slow-compiled: test-build ## Run the tests of whole installations with the compiled code
+	TEST_COMPILED=$$($(BIN)/python -c 'from routerdash.processes.compiled import FOLDER; print(FOLDER)') \
+	  $(BIN)/python -m pytest -n $(SLOW_JOBS) --dist worksteal -m "slow and not rare" $(ARGS)
 
 # What is left out serves no request, or tries dialects, which know nothing of Tasks.
 DIALECT_TESTS := $(addprefix inference/test_,$(addsuffix .py,chat_as_messages cloud_errors clouds codex documented error_content error_endings messages missing_paths ollama ollama_examples refused_tools responses responses_as_chat sdks_at_anthropic sdks_at_limits simulated_clouds))
@@ -149,14 +178,17 @@ torture-long: $(VENV)/installed-dev ## Run `torture` with 1, 2 and 4 workers on 
 storm: $(VENV)/installed-dev ## Run 500 clients of all kinds while endpoints fail in every way, and check that nothing leaks (ARGS="--minutes 1")
 	$(BIN)/python -m tests.storm $(ARGS)
 
+# Of the compiled gateway, in user mode (benchmarks/MEASUREMENTS.md): 227,000 on 2026-12-03.
+MOST_INSTRUCTIONS ?= 240000
+instructions: compile ## Count the instructions of a plain request in the compiled gateway, and fail above a bound (needs valgrind, wrk and gcc)
+	$(BIN)/python -m benchmarks.process_instructions --most $(MOST_INSTRUCTIONS) --out .cache/callgrind.out \
+	  $$($(BIN)/python -c 'from routerdash.processes.compiled import FOLDER; print(FOLDER)')
+
 bench: compile ## Compare RouterDash with nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 bench-routing: $(VENV)/installed-dev ## Compare the balancers with oracles on simulated fleets over HTTP (ARGS="--quick" for a minute)
 	$(BIN)/python -m benchmarks.routing.over_http $(ARGS)
-
-bench-micro: $(VENV)/installed-dev ## Measure the single steps of a request
-	$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=min,median,iqr --benchmark-sort=name $(ARGS)
 
 test-js: ## Run the unit tests of scripts (needs Node.js)
 	node --test tests/js/*.test.js
@@ -198,6 +230,7 @@ lock: $(TOOLS)/installed ## Pin the requirements of RouterDash, its tests and it
 	$(LOCK) tests/clients/requirements.in --output-file tests/clients/requirements.txt $(ARGS)
 	$(LOCK) tests/clients/clouds.in --output-file tests/clients/clouds.txt $(ARGS)
 	$(LOCK) tests/clients/ollama.in --output-file tests/clients/ollama.txt $(ARGS)
+	$(LOCK) tests/clients/lists.in --output-file tests/clients/lists.txt $(ARGS)
 	$(LOCK) tests/llamacpp/requirements.in --output-file tests/llamacpp/requirements.txt $(ARGS)
 LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 

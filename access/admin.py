@@ -1,6 +1,6 @@
 """Admin pages for users and API keys. A new key is shown once, in the response to its creation."""
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -35,8 +35,7 @@ from access.models import (
     new_key,
 )
 from access.sessions.account_page import end_of_user
-from endpoints.admin.form import ONE_LINE
-from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
+from endpoints.admin_base import ONE_LINE, CarefulAdmin, CsvExport, FactsAdmin
 from gateway.registry.limits import KEY_LEVEL
 
 admin.site.unregister(Group)  # permissions depend on the role alone
@@ -159,9 +158,9 @@ class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
 
     def _set_enabled(self, request: HttpRequest, queryset: QuerySet[ApiKey], *, enabled: bool) -> None:
         for row in queryset:
-            if (row.enabled is not False) != enabled:
-                row.enabled = enabled
-                row.save(update_fields=["enabled"])
+            is_done = row.enabled is not False if enabled else row.enabled is False and row.disabled_by_admin
+            if not is_done:  # one that its owner disabled is disabled once more
+                row.save(update_fields=row.set_enabled(cast(User, request.user), enabled=enabled))
                 self.log_change(request, row, _("Enabled.") if enabled else _("Disabled."))
 
     @admin.display(description=gettext_lazy("may use external endpoints"), boolean=True, ordering="external")
@@ -175,6 +174,8 @@ class ApiKeyAdmin(LimitsLink, CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         if not change:
             request.new_api_key = new_key()  # type: ignore[attr-defined]
             obj.set_key(request.new_api_key)  # type: ignore[attr-defined]
+        if "enabled" in form.changed_data:
+            obj.set_enabled(cast(User, request.user), enabled=form.cleaned_data["enabled"])
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
@@ -294,12 +295,12 @@ class UserAdmin(LimitsLink, CsvExport[User], CarefulAdmin[User]):
         """
         chosen = list(objs)
         keys = ApiKey.objects.filter(created_by__in=chosen)
-        found, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
+        deleted, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
         if not all(self.has_delete_permission(request, user) for user in chosen):
             needed.add(str(self.opts.verbose_name))
         names = [f"{capfirst(str(self.opts.verbose_name))}: {user}" for user in chosen]
         all_counts: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
-        return [*names, *found], all_counts, needed, kept
+        return [*names, *deleted], all_counts, needed, kept
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Return False for the account that sends the request, so that at least one administrator remains."""

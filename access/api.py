@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.bootstrap import BOOTSTRAP_ID
-from access.keys.limit import check_key_limit
+from access.keys.bound import check_key_bound
 from access.keys.use import uses_of
 from access.models import ApiKey, User
 from access.permissions import SESSION
@@ -40,8 +40,8 @@ class OwnKeys(APIView):
     def get(self, request: Request) -> Response:
         keys, headers = offset_pages.part_of(request, own_keys(_user(request)))
         context = {"uses": uses_of([row.pk for row in keys])}
-        found = ApiKeySerializer(cast(Any, keys), many=True, context=context)
-        return Response({"api_keys": found.data}, headers=headers)
+        serializer = ApiKeySerializer(cast(Any, keys), many=True, context=context)
+        return Response({"api_keys": serializer.data}, headers=headers)
 
     @extend_schema(auth=LOGIN, request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
     def post(self, request: Request) -> Response:
@@ -57,12 +57,15 @@ class OwnKey(APIView):
         row = self._own(request, key_id)
         serializer = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
         serializer.is_valid(raise_exception=True)
-        columns = serializer.columns()
+        columns = dict(serializer.columns())
+        changed = set(columns)
+        if (enabled := columns.pop("enabled", None)) is not None:
+            changed.update(row.set_enabled(_user(request), enabled=enabled))
         for name, value in columns.items():
             setattr(row, name, value)
         try:
             with transaction.atomic():
-                row.save(update_fields=list(columns))
+                row.save(update_fields=changed)
         except IntegrityError:
             raise _duplicate(row.name) from None
         return Response(ApiKeySerializer(row).data)
@@ -118,7 +121,7 @@ def make(owner: User, data: Any) -> tuple[ApiKey, str]:
     values = {"external": False, **serializer.columns()}
     try:
         with transaction.atomic():
-            check_key_limit(owner)
+            check_key_bound(owner)
             return ApiKey.issue(owner, **values)
     except IntegrityError:
         raise _duplicate(values["name"]) from None

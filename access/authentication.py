@@ -7,8 +7,12 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from access.directory import KeyEntry, access
-from access.models import User, hash_key
+from access.models import READ_ENDPOINTS, READ_METRICS, User, hash_key
+from endpoints.local_key import is_local_key
 from gateway.registry.key_rules import allowed_use
+
+FORWARDED = "HTTP_X_ROUTERDASH_CLIENT"  # header of every request that a gateway forwards (gateway.http.control_proxy)
+LOCAL_ENTRY = KeyEntry("", "", "", (READ_ENDPOINTS, READ_METRICS), expires_at=None)  # of keys of endpoints.local_key
 
 
 class ApiKeyAuthentication(authentication.BaseAuthentication):
@@ -21,6 +25,8 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
         key = request.headers.get("X-API-Key") or _bearer(request.headers.get("Authorization", ""))
         if not key:
             return None
+        if FORWARDED not in request.META and is_local_key(key):
+            return User(username="reconcile"), LOCAL_ENTRY
         entry = access.key(hash_key(key))
         owner = access.user(entry.owner_id) if entry else None
         if entry is None or owner is None:

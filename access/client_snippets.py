@@ -10,13 +10,14 @@ from access.snippets import (
     Snippet,
     context_of,
     first_model,
+    output_of,
     quoted,
     snippets,
 )
 
 Quote = Callable[[str], str]
-_PLACE = re.compile(r"@(root|url|key|model|codex-context|opencode-context)@")
-_MOST_OUTPUT = 32_000  # tokens of the context that OpenCode keeps free for a response
+_PLACE = re.compile(r"@(root|url|key|model|codex-context|opencode-context|cline-context|continue-context)@")
+_MOST_OUTPUT = 32_000  # tokens of the context that agents keep free for a response, if the model has no limit
 
 
 def _shell(value: str) -> str:
@@ -34,25 +35,37 @@ def client_snippets(url: str, key: str = UNKNOWN_KEY, model: str = "") -> list[S
     `url` is the address without a path. Without `model`, it is the one for a first request.
     """
     model = model or first_model() or UNKNOWN_MODEL
-    values = {"root": url, "url": f"{url}/v1", "key": key, "model": model, **_contexts(context_of(model))}
+    values = {
+        "root": url,
+        "url": f"{url}/v1",
+        "key": key,
+        "model": model,
+        **_contexts(context_of(model), output_of(model)),
+    }
     own = [Snippet(name, label, tuple(_pieces(text, values, quote))) for name, label, quote, text in _TEXTS]
     return own + snippets(url, key, model)
 
 
-def _contexts(context: int | None) -> dict[str, str]:
-    """Return the settings of agents that have to know the context of a model, to compact a conversation in time."""
+def _contexts(context: int | None, limit: int | None) -> dict[str, str]:
+    """Return the settings of agents that have to know the context of a model, to compact a conversation in time.
+
+    `limit`: its most output tokens.
+    """
     if context is None:
-        return {"codex-context": "", "opencode-context": ""}
-    output = min(context // 4, _MOST_OUTPUT)
+        return dict.fromkeys(("codex-context", "opencode-context", "cline-context", "continue-context"), "")
+    output = min(context // 4, limit or _MOST_OUTPUT)
     return {
         "codex-context": f"\nmodel_context_window = {context}",
         "opencode-context": f', "limit": {{ "context": {context}, "output": {output} }}',
+        "cline-context": f"\nContext Window Size: {context}\nMax Output Tokens: {output}",
+        "continue-context": "\n    defaultCompletionOptions:"
+        f"\n      contextLength: {context}\n      maxTokens: {output}",
     }
 
 
 def _pieces(text: str, values: dict[str, str], quote: Quote) -> Iterator[Piece]:
-    for at, part in enumerate(_PLACE.split(text)):
-        if at % 2 == 0:
+    for index, part in enumerate(_PLACE.split(text)):
+        if index % 2 == 0:
             yield "", part
         elif part.endswith("-context"):
             yield "", values[part]
@@ -109,7 +122,7 @@ wire_api = "responses\"""",
         """API Provider: OpenAI Compatible
 Base URL: @url@
 API Key: @key@
-Model ID: @model@""",
+Model ID: @model@@cline-context@""",
     ),
     (
         "continue",
@@ -125,7 +138,7 @@ models:
     model: "@model@"
     apiBase: "@url@"
     apiKey: "@key@"
-    roles: [chat, edit, apply]""",
+    roles: [chat, edit, apply]@continue-context@""",
     ),
     (
         "open-webui",

@@ -5,8 +5,6 @@ because another process or program has changed it (endpoints.changes). API keys,
 not kept here: control looks them up in the registry store of the gateways (routerdash.publication).
 """
 
-import logging
-import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
@@ -16,17 +14,16 @@ from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from django.db import Error, close_old_connections, connection
+from django.db import connection
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Greatest, Least
 
 from access.keys.rules import read_rules
 from access.models import READING, ApiKey, User, granted_permissions
 from access.sessions.store import sessions
+from endpoints.cached_table import Refreshed
 from endpoints.fields import LAST_EXPIRY_YEAR
 from gateway.registry.key_rules import KeyRules
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 500  # hashes or ids in one query
 
@@ -48,21 +45,18 @@ class KeyEntry:
     replaced_until: float | None = None  # seconds since 1970, at which that one expires
 
 
-KeyListener = Callable[[Mapping[str, KeyEntry | None]], None]
-
-
-class Access:
-    """Users of one process, lookups of API keys, and listeners for changes of keys."""
+class Access(Refreshed[Mapping[str, KeyEntry | None]]):
+    """Users of one process, and lookups of API keys. Listeners get changed keys by hash; None: it was deleted."""
 
     def __init__(self) -> None:
+        super().__init__("users and keys")
         self._users: Mapping[str, User] | None = None
         self._remembered: Callable[[], Mapping[str, User]] = dict
-        self._key_listeners: list[KeyListener] = []
-        self._reading = threading.RLock()
-        self.outdated = False  # an edit could not be read again
-        self.failed_reads = 0  # counts such edits
-        # Finds an API key by its hash. Control replaces it by one that does not read the database.
-        self.find_key: Callable[[str], KeyEntry | None] = read_key
+        self.find_key: Callable[[str], KeyEntry | None] = read_key  # finds an API key by its hash
+
+    def connect(self, *, find_key: Callable[[str], KeyEntry | None]) -> None:
+        """Look up API keys in another way than in the database, by their hash."""
+        self.find_key = find_key
 
     def users(self) -> Mapping[str, User]:
         """Return the users by id; the first call reads the database. Raises django.db.Error if that fails.
@@ -90,16 +84,12 @@ class Access:
         pending = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
         return [(user_id, str(user.username), user.created_at) for user_id, user in pending]
 
-    def subscribe_to_keys(self, listener: KeyListener) -> None:
-        """Call `listener` with the API keys by hash after each change, in its thread; None: it was deleted."""
-        self._key_listeners.append(listener)
-
     def reload(self) -> None:
         """Read the users again, and end the sessions that they do not allow.
 
         Raises django.db.Error; the previous users then stay in use.
         """
-        with self._reading:
+        with self._writing:
             sessions.follow(self._read())
         self.outdated = False
 
@@ -110,29 +100,21 @@ class Access:
         """
         if self._users is None:
             return
-        # What one thread has read must not reach listeners after what another one has read later: a deleted key would
-        # be valid again.
-        with self._reading:
+        with self._writing:
             self._read_again(user_ids, hashes)
 
     def _read_again(self, user_ids: Collection[str], hashes: Collection[str]) -> None:
         if user_ids:
             self.reload()
-        found = {key.hash: key for key in read_key_entries(self.users(), owner_ids=user_ids)} if user_ids else {}
-        found |= {key.hash: key for key in read_key_entries(self.users(), hashes=hashes)} if hashes else {}
-        changed: dict[str, KeyEntry | None] = {hashed: found.get(hashed) for hashed in (*hashes, *found)}
+        keys = {key.hash: key for key in read_key_entries(self.users(), owner_ids=user_ids)} if user_ids else {}
+        keys |= {key.hash: key for key in read_key_entries(self.users(), hashes=hashes)} if hashes else {}
+        changed: dict[str, KeyEntry | None] = {hashed: keys.get(hashed) for hashed in (*hashes, *keys)}
         if changed:
-            for listener in self._key_listeners:
-                listener(changed)
+            self._notify(changed)
 
     def refresh(self, user_ids: Collection[str] = (), hashes: Collection[str] = ()) -> None:
         """Read again on commit of an edit. A database error is logged, and the old users and keys stay."""
-        try:
-            self.read_again(user_ids, hashes)
-        except Error as error:
-            self.outdated, self.failed_reads = True, self.failed_reads + 1
-            log.warning("users and keys could not be read again: %s; the old ones stay in use", error)
-            close_old_connections()
+        self._try(lambda: self.read_again(user_ids, hashes))
 
     def forget(self) -> None:
         """Reset to the unloaded state, for tests."""
@@ -171,9 +153,9 @@ def read_key_entries(
     if owner_ids is not None:
         yield from _entries_in(users, "created_by", owner_ids)
     elif hashes is not None:
-        found = list(_entries_in(users, "key_hash", hashes))
-        yield from found
-        known = {key.hash for key in found}
+        keys = list(_entries_in(users, "key_hash", hashes))
+        yield from keys
+        known = {key.hash for key in keys}
         replacing = _entries_in(users, "replaced_hash", [hashed for hashed in hashes if hashed not in known])
         yield from (key for key in replacing if key.hash not in known)
     else:
@@ -189,11 +171,11 @@ def _entries_in(users: Mapping[str, User], column: str, values: Collection[str])
 def existing_keys(ids: Iterable[str]) -> set[str]:
     """Return those of these ids that API keys have. Raises django.db.Error."""
     listed = sorted(set(ids))
-    found: set[str] = set()
+    existing: set[str] = set()
     for start in range(0, len(listed), AT_ONCE):
         valid = [key_id for key_id in listed[start : start + AT_ONCE] if is_uuid(key_id)]
-        found.update(map(str, ApiKey.objects.filter(id__in=valid).values_list("id", flat=True)))
-    return found
+        existing.update(map(str, ApiKey.objects.filter(id__in=valid).values_list("id", flat=True)))
+    return existing
 
 
 def is_uuid(text: str) -> bool:

@@ -11,13 +11,13 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessio
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
-from access.sessions.engine import LOCAL_COOKIE, UPDATED, SessionStore, is_outdated, local_session
+from access.sessions.engine import UPDATED, SessionStore, is_outdated
 from access.sessions.store import Client
+from gateway.health_paths import LIVENESS, READINESS
 
-_OPEN = ("/login", "/logout", "/account/", "/static/", "/api/", "/metrics", "/health", "/ready", "/i18n/")
+_OPEN = ("/login", "/logout", "/account/", "/static/", "/api/", "/metrics", "/i18n/", *LIVENESS, *READINESS)
 
 
-FORWARDED = "HTTP_X_ROUTERDASH_CLIENT"  # header of every request that a gateway forwards (gateway.http.control_proxy)
 PLAIN_COOKIE = "routerdash_session"  # name of the cookie without HTTPS; earlier releases used it with HTTPS too
 
 
@@ -25,11 +25,6 @@ class SessionMiddleware(DjangoSessionMiddleware):
     """Session middleware that deletes an invalid cookie only after the login page has shown the reason."""
 
     def process_request(self, request: HttpRequest) -> None:
-        if LOCAL_COOKIE in request.COOKIES and FORWARDED not in request.META:
-            session = local_session(request.COOKIES[LOCAL_COOKIE])
-            if session is not None:
-                request.session = session
-                return
         client = Client(request.META.get("REMOTE_ADDR", ""), request.headers.get("User-Agent", ""))
         cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         request.session = SessionStore(cookie, client)

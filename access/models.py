@@ -21,22 +21,27 @@ from endpoints.fields import ExpiryField, IsoDateTimeField, LineField, TextUUIDF
 
 MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest
 
+DISABLED_BY_ADMIN = _("An administrator disabled this API key; only an administrator can enable it again.")
+
 INFERENCE = "openai.inference"
 READ_MODELS = "openai.models.read"
 READ_ENDPOINTS = "endpoints.read"
 MANAGE_ENDPOINTS = "endpoints.manage"
 READ_METRICS = "metrics.read"
+READ_REGISTRY = "registry.read"
+MANAGE_KEYS = "api_keys.manage"
+MANAGE_USERS = "users.manage"
 
 PERMISSIONS = (
     INFERENCE,
     READ_MODELS,
     READ_ENDPOINTS,
     MANAGE_ENDPOINTS,
-    "api_keys.manage",
-    "users.manage",
+    MANAGE_KEYS,
+    MANAGE_USERS,
     "invitations.manage",
     "models.manage",
-    "registry.read",
+    READ_REGISTRY,
     "logs.read",
     READ_METRICS,
 )
@@ -95,8 +100,8 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser):
     """User of RouterDash.
 
-    Administrators are staff and superusers. Viewers have read access without staff pages; they can view bodies of
-    requests only if an administrator permits it.
+    Administrators are `is_staff` and `is_superuser`. Viewers have read access without the administrators' pages; they
+    can view bodies of requests only if an administrator permits it.
     """
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -180,6 +185,8 @@ class ApiKey(models.Model):
     # llmlb has no such column: null means no.
     external = models.BooleanField(_("may use external endpoints"), null=True)
     enabled = models.BooleanField(_("enabled"), null=True)  # null means yes
+    # Only an administrator enables it again; null means no.
+    disabled_by_admin = models.BooleanField(null=True, editable=False)
     rules = models.JSONField(_("restrictions"), null=True, blank=True)  # see access.keys.rules
     bulk = models.BooleanField(_("bulk requests"), null=True)  # null means no
     # The key that this one replaced, and when that one expires.
@@ -230,6 +237,19 @@ class ApiKey(models.Model):
     def set_key(self, key: str) -> None:
         self.key_hash = hash_key(key)
         self.key_prefix = key[:10]
+
+    def set_enabled(self, by: User, *, enabled: bool) -> tuple[str, ...]:
+        """Enable or disable the key for a user; return the columns to save. See `may_enable`."""
+        if enabled:
+            self.disabled_by_admin = None
+        elif by.is_admin and by.pk != self.created_by_id:
+            self.disabled_by_admin = True
+        self.enabled = enabled
+        return "enabled", "disabled_by_admin"
+
+    def may_enable(self, by: User) -> bool:
+        """Return False if only an administrator may enable the key again, because one has disabled it."""
+        return by.is_admin or not self.disabled_by_admin
 
     def rotate(self, overlap: timedelta) -> str:
         """Give the key another value, and return it, which cannot be recovered later.

@@ -23,11 +23,12 @@ from django.views.decorators.http import require_POST
 from rest_framework.exceptions import ValidationError
 
 from access.api import make, own_keys, rotate
-from access.keys.form import EXTERNAL_HELP, OFFERED, ApiKeyForm
+from access.keys.form import EXTERNAL_HELP, ApiKeyForm
 from access.keys.rules import FIELDS, read_rules
 from access.keys.use import uses_of
-from access.limits.gauges import Spent, Use, panels_of_key
-from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from access.limits.gauges import Use, panels_of_key
+from access.models import DISABLED_BY_ADMIN, PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from access.permissions import EFFECTS
 from access.snippets import chat_models, first_model
 from endpoints.lists.page_links import PageLinks
 from endpoints.page_parts import wants_part
@@ -80,7 +81,7 @@ class KeyForm(forms.Form):
     )
     permissions = forms.MultipleChoiceField(
         label=gettext_lazy("Permissions"),
-        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in OFFERED],
+        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in EFFECTS.items()],
         widget=forms.CheckboxSelectMultiple,
         required=False,
     )
@@ -166,15 +167,16 @@ def connect(request: HttpRequest) -> HttpResponse:
 
 
 @login_required
-def key(request: HttpRequest, key_id: UUID, use: Use, spent: Spent) -> HttpResponse:
+def key(request: HttpRequest, key_id: UUID, use: Use) -> HttpResponse:
     """Show a key of the user, its restrictions and limits with their use, and forms to change it."""
     row = _own_row(request, key_id)
     context = {
         "row": row,
         "use": uses_of([row.pk])[str(row.pk)],
         "rules": _restrictions(row),
-        "panels": panels_of_key(row, use, spent),
+        "panels": panels_of_key(row, use),
         "now": timezone.now(),
+        "may_enable": row.may_enable(cast(User, request.user)),
     }
     return render(request, "keys/key.html", context)
 
@@ -186,7 +188,7 @@ def _restrictions(row: ApiKey) -> list[tuple[str, Sequence[str]]]:
         return []
     entries = {name: getattr(rules, name) for name in FIELDS}
     entries["endpoints"] = [registry.name(pk) or pk for pk in entries["endpoints"]]
-    return [(str(ApiKeyForm.base_fields[name].label), found) for name, found in entries.items() if found]
+    return [(str(ApiKeyForm.base_fields[name].label), allowed) for name, allowed in entries.items() if allowed]
 
 
 class RotationForm(forms.Form):
@@ -219,10 +221,12 @@ def rotation(request: HttpRequest, key_id: UUID) -> HttpResponse:
 @require_POST
 @login_required
 def enabled(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """Enable or disable a key."""
+    """Enable or disable a key. One that an administrator disabled is not enabled (403)."""
     row = _own_row(request, key_id)
-    row.enabled = request.POST.get("enabled") == "true"
-    row.save(update_fields=["enabled"])
+    user, wanted = cast(User, request.user), request.POST.get("enabled") == "true"
+    if wanted and not row.may_enable(user):
+        return render(request, "keys/disabled.html", {"row": row, "reason": DISABLED_BY_ADMIN}, status=403)
+    row.save(update_fields=row.set_enabled(user, enabled=wanted))
     text = _("Enabled: %(name)s") if row.enabled else _("Disabled: %(name)s")
     messages.success(request, text % {"name": row.name})
     return redirect("key", row.pk)

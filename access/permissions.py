@@ -5,15 +5,38 @@ A view names its permission in `permission_needed`; the defaults are the permiss
 
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from access.directory import KeyEntry
-from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS, User
+from access.models import (
+    INFERENCE,
+    MANAGE_ENDPOINTS,
+    MANAGE_KEYS,
+    MANAGE_USERS,
+    READ_ENDPOINTS,
+    READ_METRICS,
+    READ_MODELS,
+    READ_REGISTRY,
+    User,
+)
 
 PUBLIC = "public"
 SESSION = "session"  # a session of any user, never an API key
+
+# What the permissions of an API key allow. The others in PERMISSIONS come from llmlb and allow nothing.
+EFFECTS = {
+    INFERENCE: _("Send inference requests (/v1)"),
+    READ_MODELS: _("List models (/v1/models)"),
+    READ_ENDPOINTS: _("Read endpoints, requests and figures (/api)"),
+    READ_METRICS: _("Read Prometheus metrics (/metrics)"),
+    READ_REGISTRY: _("List models in llmlb's form (/api/models)"),
+    MANAGE_ENDPOINTS: _("Change endpoints, model names and prices, and cancel requests (/api)"),
+    MANAGE_KEYS: _("Read and change limits and budgets of API keys and of everyone (/api/limits)"),
+    MANAGE_USERS: _("Read and change limits and budgets of users (/api/limits)"),
+}
 
 
 class HasPermission(BasePermission):

@@ -5,19 +5,26 @@ from typing import Any, cast
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils import timezone
+from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import PermissionDenied
 
 from access.bootstrap import BOOTSTRAP
 from access.keys.rules import FIELDS, KINDS, check_rules, read_rules
 from access.keys.use import UseOfKey, uses_of
-from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from access.models import DISABLED_BY_ADMIN, PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from access.permissions import EFFECTS
 from endpoints.fields import validate_expiry
 from endpoints.text import validate_line
 from gateway.base.queue_class import BULK, CLASSES, INTERACTIVE
 
 MAX_OVERLAP_SECONDS = 90 * 86400
+_PERMISSIONS_HELP = format_lazy(
+    "; ".join(f"`{name}`: {{}}" for name in EFFECTS) + ". The others come from llmlb and allow nothing.",
+    *EFFECTS.values(),
+)
 
 
 class KeyRulesSerializer(serializers.Serializer[Any]):
@@ -61,10 +68,13 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
     created_by = serializers.UUIDField(source="created_by_id")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
-    permissions = serializers.ListField(child=serializers.CharField(), source="granted")
+    permissions = serializers.ListField(child=serializers.CharField(), source="granted", help_text=_PERMISSIONS_HELP)
     external = serializers.SerializerMethodField(help_text="Whether the key may use external endpoints.")
 
     enabled = serializers.SerializerMethodField(help_text="False: requests with the key are refused.")
+    disabled_by_admin = serializers.SerializerMethodField(
+        help_text="True: an administrator disabled it, and only one can enable it again."
+    )
     queue_class = serializers.SerializerMethodField(
         help_text="`bulk`: its requests give way to interactive ones, whatever they ask for."
     )
@@ -96,6 +106,9 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
 
     def get_enabled(self, row: ApiKey) -> bool:
         return row.enabled is not False
+
+    def get_disabled_by_admin(self, row: ApiKey) -> bool:
+        return bool(row.disabled_by_admin)
 
     @extend_schema_field(serializers.ChoiceField(choices=CLASSES))
     def get_queue_class(self, row: ApiKey) -> str:
@@ -162,6 +175,11 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
             raise serializers.ValidationError(_("Only administrators may let a key use external endpoints."))
         return value
 
+    def validate_enabled(self, value: bool) -> bool:
+        if value and self.instance is not None and not self.instance.may_enable(self.owner):
+            raise PermissionDenied(DISABLED_BY_ADMIN)
+        return value
+
     def validate_queue_class(self, value: str) -> str:
         if not self.owner.is_admin and (value == BULK) != bool(getattr(self.instance, "bulk", False)):
             raise serializers.ValidationError(_("Only administrators may change the class of a key."))
@@ -195,7 +213,10 @@ class ApiKeyCreateSerializer(ApiKeyChangeSerializer):
     """Administrators choose the permissions; viewers' keys always get the two of OpenAI clients."""
 
     permissions = serializers.ListField(
-        child=serializers.ChoiceField(choices=PERMISSIONS), required=False, allow_empty=True
+        child=serializers.ChoiceField(choices=PERMISSIONS),
+        required=False,
+        allow_empty=True,
+        help_text=_PERMISSIONS_HELP,
     )
     scopes = serializers.JSONField(required=False, write_only=True, help_text="No longer supported.")
 

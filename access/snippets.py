@@ -52,6 +52,12 @@ def context_of(model: str) -> int | None:
     return min((entry.max_tokens for entry in _models() if entry.id == model and entry.max_tokens), default=None)
 
 
+def output_of(model: str) -> int | None:
+    """Return the least limit of output tokens of a model at the enabled endpoints that report one."""
+    limits = (entry.max_output_tokens for entry in _models() if entry.id == model)
+    return min((limit for limit in limits if limit), default=None)
+
+
 def _models() -> list[ModelEntry]:
     """Return the models of enabled endpoints, in the order in which they are offered."""
     entries = [entry for entry in registry.all() if entry.operator_state == OperatorState.ENABLED]
@@ -61,8 +67,8 @@ def _models() -> list[ModelEntry]:
 
 def _pieces(text: str, values: dict[str, str], name: str) -> Iterator[Piece]:
     """Yield the parts of the text with the values inserted, each escaped for the language of the snippet."""
-    for at, part in enumerate(text.split("@")):
-        if at % 2 == 0:
+    for index, part in enumerate(text.split("@")):
+        if index % 2 == 0:
             yield "", part
         else:
             yield part, _escaped(part, values[part], name)

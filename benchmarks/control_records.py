@@ -8,6 +8,8 @@ Needs valgrind with its headers, and gcc; takes a minute each.
 """
 
 import argparse
+import ctypes
+import gc
 import os
 import random
 import re
@@ -16,16 +18,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
-from benchmarks.accounting import collect_as_control, journal_and_writer
-from benchmarks.priced import PREPARE, counted
 from benchmarks.process import ROOT, build_switch, clean_environment
+from gateway.ipc.journal import Writer
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work, uuid7
+
+if TYPE_CHECKING:
+    from metrics.storage.writer import DatabaseWriter
 
 BATCH, PARTS, WARM_UP, BATCHES = 5600, 4, 2, 3
 MEASURE = "import sys; sys.path[:0] = sys.argv[1:]; from benchmarks.control_records import measure; measure()"
+
+# Makes the database without valgrind, under which it would take minutes.
+PREPARE = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "routerdash.settings"
+import django
+django.setup()
+from django.conf import settings
+from routerdash.processes import data_directory, prepare
+data_directory.create(settings.ROUTERDASH)
+prepare.create_database(settings.ROUTERDASH)
+prepare.migrate(settings.ROUTERDASH)
+"""
 
 
 def records(count: int, now: int) -> Iterator[RequestRecord]:
@@ -49,6 +68,42 @@ def records(count: int, now: int) -> Iterator[RequestRecord]:
         )  # fmt: skip
 
 
+def journal_and_writer() -> tuple[Writer, "DatabaseWriter"]:
+    """Return a journal and the database writer of this process, in which Django is set up and figures are seeded."""
+    from django.conf import settings
+
+    from metrics.memory.runtime import runtime
+    from metrics.storage.database import set_up_writer
+    from metrics.storage.history_rows import EndpointName
+    from metrics.storage.writer import DatabaseWriter
+
+    follower, config = runtime.follower, settings.ROUTERDASH
+    assert follower.database_id is not None
+    place = EndpointName("gpu-a100", "192.0.2.7")
+    writer = DatabaseWriter(follower, config.zone, lambda _: place)
+    set_up_writer()
+    return Writer(config.journal_dir, follower.database_id), writer
+
+
+def collect_as_control() -> None:
+    """Collect garbage as seldom as control does, once all that a measurement needs is there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Count instructions inside, if this process runs under callgrind."""
+    switch = os.environ.get("CALLGRIND_SWITCH")
+    library = ctypes.CDLL(switch) if switch else None
+    if library is not None:
+        library.start()
+    yield
+    if library is not None:
+        library.stop()
+
+
 def measure() -> None:
     """Measure in a process that has its settings in the environment, and print the CPU time of a record in µs."""
     import django
@@ -66,8 +121,8 @@ def measure() -> None:
     collect_as_control()
     spent = 0.0
     for number in range(WARM_UP + BATCHES):
-        for at in range(number * BATCH, (number + 1) * BATCH, BATCH // PARTS):
-            for entry in made[at : at + BATCH // PARTS]:
+        for start in range(number * BATCH, (number + 1) * BATCH, BATCH // PARTS):
+            for entry in made[start : start + BATCH // PARTS]:
                 journal.put(entry)
             journal.flush()
             spent += run(runtime.follower.catch_up, number)

@@ -129,7 +129,7 @@ async def _until_ready(session: aiohttp.ClientSession, serve: "subprocess.Popen[
 
 async def _have_past(config: Config) -> None:
     """Wait until gateways know the models of the servers."""
-    speeds = {name: past.Speed(it["ttft"], it["tokens_per_second"]) for name, it in SERVERS.items()}
+    speeds = {name: past.Speed(server["ttft"], server["tokens_per_second"]) for name, server in SERVERS.items()}
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         known = published.read(config.registry_dir)

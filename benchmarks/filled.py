@@ -100,12 +100,12 @@ def fleet(ports: Sequence[int], endpoints: int = 200, models: int = 500) -> list
     count = min(models, MODELS_OF_AN_ENDPOINT)
     return [
         Server(
-            str(uuid.UUID(int=(0xE << 124) | (4 << 76) | (8 << 60) | at)),
-            f"server-{at:03d}",
-            f"http://127.0.0.1:{ports[at % len(ports)]}" + (f"/{at}" if at >= len(ports) else ""),
-            tuple(f"model-{(at * count + one) % models:03d}" for one in range(count)),
+            str(uuid.UUID(int=(0xE << 124) | (4 << 76) | (8 << 60) | number)),
+            f"server-{number:03d}",
+            f"http://127.0.0.1:{ports[number % len(ports)]}" + (f"/{number}" if number >= len(ports) else ""),
+            tuple(f"model-{(number * count + one) % models:03d}" for one in range(count)),
         )
-        for at in range(endpoints)
+        for number in range(endpoints)
     ]
 
 
@@ -117,11 +117,11 @@ def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
     busy = max(1, min(BUSY, len(pairs), rows // minutes // 10))
     each, more = divmod(rows, minutes * busy)
     cells: list[Cell] = []
-    for at in range(minutes * busy):
-        minute = last - minutes + at // busy
-        server, model = pairs[(minute * 37 + at % busy) % len(pairs)]
-        count = each + (at < more)
-        cells.append(_cell(minute, server, model, count, at))
+    for index in range(minutes * busy):
+        minute = last - minutes + index // busy
+        server, model = pairs[(minute * 37 + index % busy) % len(pairs)]
+        count = each + (index < more)
+        cells.append(_cell(minute, server, model, count, index))
     return cells
 
 
@@ -130,13 +130,13 @@ def old(servers: Sequence[Server], now: float) -> Iterator[Cell]:
     pairs = [(server, model) for server in servers for model in server.models]
     midnight = int(now // 86_400) * 24
     for hour in range(midnight - OLD_DAYS[-1] * 24, midnight - OLD_DAYS[0] * 24):
-        for at in range(hour % 2, len(pairs), 2):
-            yield _cell(hour * 60 + at % 60, *pairs[at], 10, at)
+        for index in range(hour % 2, len(pairs), 2):
+            yield _cell(hour * 60 + index % 60, *pairs[index], 10, index)
 
 
-def _cell(minute: int, server: Server, model: str, rows: int, at: int) -> Cell:
-    key, client, duration_us = key_of(model), client_of(model, minute), 50_000 + 1000 * (at % 997)
-    return Cell(minute, server, model, key, client, rows, int(at % 50 == 0), duration_us)
+def _cell(minute: int, server: Server, model: str, rows: int, index: int) -> Cell:
+    key, client, duration_us = key_of(model), client_of(model, minute), 50_000 + 1000 * (index % 997)
+    return Cell(minute, server, model, key, client, rows, int(index % 50 == 0), duration_us)
 
 
 def key_of(model: str) -> str:
@@ -280,13 +280,18 @@ def write_endpoints(sink: Sink, servers: Sequence[Server], now: float, interval:
         ("id", "name", "base_url", "status", "health_check_interval_secs", "inference_timeout_secs", "latency_ms",
          "last_seen", "error_count", "registered_at", "endpoint_type", "total_requests", "successful_requests",
          "failed_requests"),
-        ((it.id, it.name, it.url, "online", interval, 120, 12, stamp, 0, stamp, "openai_compatible", 0, 0, 0)
-         for it in servers),
+        ((server.id, server.name, server.url, "online", interval, 120, 12, stamp, 0, stamp,
+          "openai_compatible", 0, 0, 0)
+         for server in servers),
     )  # fmt: skip
     sink.many(
         "endpoint_models",
         ("endpoint_id", "model_id", "capabilities", "last_checked", "supported_apis"),
-        ((it.id, model, '["chat"]', stamp, '["chat_completions"]') for it in servers for model in it.models),
+        (
+            (server.id, model, '["chat"]', stamp, '["chat_completions"]')
+            for server in servers
+            for model in server.models
+        ),
     )
 
 
@@ -346,11 +351,11 @@ def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
         "endpoint_health_checks",
         ("endpoint_id", "checked_at", "success", "latency_ms", "error_message", "status_before", "status_after"),
         (
-            (it.id, iso(now - 60 * CHECK_MINUTES * (last - number)), online, 12 if online else None,
+            (server.id, iso(now - 60 * CHECK_MINUTES * (last - number)), online, 12 if online else None,
              None if online else "connection refused", status(number - 1) if number else "pending", status(number))
             for number in range(last + 1)
             for online in [status(number) == "online"]
-            for it in servers
+            for server in servers
         ),
     )  # fmt: skip
 
@@ -361,7 +366,7 @@ def _people(sink: Sink, now: float) -> None:
     sink.many(
         "users",
         ("id", "username", "password_hash", "role", "created_at", "must_change_password"),
-        ((it, f"person-{number:02d}", "!", "viewer", iso(now), False) for number, it in enumerate(users)),
+        ((user_id, f"person-{number:02d}", "!", "viewer", iso(now), False) for number, user_id in enumerate(users)),
     )
     sink.many(
         "api_keys",
@@ -378,9 +383,9 @@ def _edits(sink: Sink, servers: Sequence[Server], now: float) -> None:
         "django_admin_log",
         ("action_time", "object_id", "object_repr", "action_flag", "change_message", "content_type_id", "user_id"),
         (
-            (iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user(0))
+            (iso(now - 3600 * (EDITS - number)), server.id, server.name, 2, noted, kind, user(0))
             for number in range(EDITS)
-            for it in servers
+            for server in servers
         ),
     )
 
@@ -398,13 +403,13 @@ def _history(sink: Sink, cells: Sequence[Cell]) -> None:
 
 def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
     """Write the history in the order of completion."""
-    at = 0
-    while at < len(cells):
-        minute = cells[at].minute
-        together = [cell for cell in cells[at : at + BUSY] if cell.minute == minute]
-        at += len(together)
+    start = 0
+    while start < len(cells):
+        minute = cells[start].minute
+        together = [cell for cell in cells[start : start + BUSY] if cell.minute == minute]
+        start += len(together)
         made = [(cell.completed(number), cell, number) for cell in together for number in range(cell.rows)]
-        for second, cell, number in sorted(made, key=lambda it: it[0]):
+        for second, cell, number in sorted(made, key=lambda request: request[0]):
             yield _row(cell, second, _conversation(cell, number), ok=number >= cell.failed)
 
 
@@ -434,7 +439,7 @@ def _last_uses(sink: Sink, cells: Sequence[Cell]) -> None:
     sink.many(
         "api_key_last_uses",
         ("api_key_id", "last_used_us"),
-        ((key, (datetime.fromtimestamp(at, UTC) - EPOCH) // MICROSECOND) for key, at in last.items()),
+        ((key, (datetime.fromtimestamp(moment, UTC) - EPOCH) // MICROSECOND) for key, moment in last.items()),
     )
 
 
@@ -448,10 +453,10 @@ def _roll_ups(sink: Sink, cells: Iterable[Cell], table: str, span: str) -> None:
         (span, "endpoint_id", "model", "kind", "api_key_id", "requests_ok", "requests_failed",
          "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens",
          "ok_duration_us", "requests_rejected", "first_token_us", "durations", "first_tokens"),
-        ((when, endpoint, model, KIND, key, it.ok, it.failed, 0, it.ok, it.failed, INPUT * it.ok, OUTPUT * it.ok,
-          it.duration_us, 0, FIRST_TOKEN_US * it.ok, pack(it.durations),
-          pack({bucket(FIRST_TOKEN_US): it.ok} if it.ok else {}))
-         for (when, endpoint, model, key), it in sums.items()),
+        ((when, endpoint, model, KIND, key, group.ok, group.failed, 0, group.ok, group.failed, INPUT * group.ok,
+          OUTPUT * group.ok, group.duration_us, 0, FIRST_TOKEN_US * group.ok, pack(group.durations),
+          pack({bucket(FIRST_TOKEN_US): group.ok} if group.ok else {}))
+         for (when, endpoint, model, key), group in sums.items()),
     )  # fmt: skip
 
 
@@ -476,38 +481,38 @@ def _clients(sink: Sink, cells: Iterable[Cell]) -> None:
     sink.many(
         "rollup_client_hours",
         ("hour", "client_ip", "last_us", *columns),
-        ((*key, round(last[key] * 1e6), *_client_sums(it)) for key, it in hours.items()),
+        ((*key, round(last[key] * 1e6), *_client_sums(hour_sums)) for key, hour_sums in hours.items()),
     )
     every: dict[int, Sums] = {}
     clients: dict[int, set[str]] = {}
-    for (number, address), it in hours.items():
-        every.setdefault(number, Sums()).add_sums(it)
+    for (number, address), sums in hours.items():
+        every.setdefault(number, Sums()).add_sums(sums)
         clients.setdefault(number, set()).add(addresses.client_of(address))
     sink.many(
         "rollup_all_clients",
         ("hour", *columns, "clients"),
-        ((number, *_client_sums(it), len(clients[number])) for number, it in every.items()),
+        ((number, *_client_sums(total_sums), len(clients[number])) for number, total_sums in every.items()),
     )
     sink.many(
         "rollup_client_days",
         ("day", "client_ip", "api_key_id", "model", *columns),
-        ((*key, *_client_sums(it)) for key, it in days.items()),
+        ((*key, *_client_sums(day_sums)) for key, day_sums in days.items()),
     )
 
 
-def _client_sums(it: Sums) -> tuple[int, ...]:
-    return it.ok, it.failed, 0, INPUT * it.ok, OUTPUT * it.ok
+def _client_sums(sums: Sums) -> tuple[int, ...]:
+    return sums.ok, sums.failed, 0, INPUT * sums.ok, OUTPUT * sums.ok
 
 
 def _speeds(sink: Sink, servers: Sequence[Server], now: float) -> None:
-    at = int((now - 7200) * 1e6)
+    start_us = int((now - 7200) * 1e6)
     sink.many(
         "moving_averages",
         ("endpoint_id", "model", "kind", "value", "samples"),
         (
-            (it.id, model, KIND, 100.0 + place, pack_samples([(at + place, place, 100.0 + place)]))
-            for it in servers
-            for place, model in enumerate(it.models)
+            (server.id, model, KIND, 100.0 + place, pack_samples([(start_us + place, place, 100.0 + place)]))
+            for server in servers
+            for place, model in enumerate(server.models)
         ),
     )
 

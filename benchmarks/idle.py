@@ -104,18 +104,18 @@ def _settle(supervisor: int) -> None:
 
 def _measure(supervisor: int, seconds: float) -> tuple[float, float]:
     """Print the results of each process. Return the total memory in MiB and CPU time in percent of one core."""
-    found = processes(supervisor)
-    cpu, wakes = _of_each(found, cpu_seconds), _of_each(found, wake_ups)
+    names = processes(supervisor)
+    cpu, wakes = _of_each(names, cpu_seconds), _of_each(names, wake_ups)
     started = time.monotonic()
     time.sleep(seconds)
     elapsed = time.monotonic() - started
-    if processes(supervisor) != found:
+    if processes(supervisor) != names:
         raise SystemExit("processes started or ended during the measurement; measure again")
     cpu = {pid: cpu_seconds(pid) - before for pid, before in cpu.items()}
     wakes = {pid: wake_ups(pid) - before for pid, before in wakes.items()}
-    shares, alone = memory(found)
+    shares, alone = memory(names)
     print(f"\n{'process':<24}{'threads':>8}{'PSS, MiB':>10}{f'CPU s in {elapsed:.0f} s':>16}{'wake-ups/s':>12}")
-    for pid, name in found.items():
+    for pid, name in names.items():
         threads = len(os.listdir(f"/proc/{pid}/task"))
         print(f"{name:<24}{threads:>8}{shares[pid] / 1024:>10.1f}{cpu[pid]:>16.3f}{wakes[pid] / elapsed:>12.1f}")
     pss, percent = sum(shares.values()) / 1024, sum(cpu.values()) / elapsed * 100
@@ -126,8 +126,8 @@ def _measure(supervisor: int, seconds: float) -> tuple[float, float]:
     return alone / 1024, percent
 
 
-def _of_each(found: dict[int, str], figure: Callable[[int], float]) -> dict[int, float]:
-    return {pid: figure(pid) for pid in found}
+def _of_each(names: dict[int, str], figure: Callable[[int], float]) -> dict[int, float]:
+    return {pid: figure(pid) for pid in names}
 
 
 def processes(supervisor: int) -> dict[int, str]:
@@ -136,14 +136,14 @@ def processes(supervisor: int) -> dict[int, str]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (parent := _parent(int(entry))):
             children.setdefault(parent, []).append(int(entry))
-    found = {supervisor: "supervisor"}
+    names = {supervisor: "supervisor"}
     pending = [supervisor]
     while pending:
         parent = pending.pop(0)
         for pid in sorted(children.get(parent, ())):
-            found[pid] = _name(pid) if parent == supervisor else f"{found[parent]} (child)"
+            names[pid] = _name(pid) if parent == supervisor else f"{names[parent]} (child)"
             pending.append(pid)
-    return found
+    return names
 
 
 def _parent(pid: int) -> int:

@@ -8,7 +8,7 @@
     python -m benchmarks.instructions --limits [--against CHECKOUT]
 
 Instruction counts are repeatable and times are not, so use this for differences below 5 %. Runs the gateway of
-`tests/gateway/test_budget.py` under valgrind with few and with many requests; the difference of the two is the cost
+`tests/gateway/running.py` under valgrind with few and with many requests; the difference of the two is the cost
 of a request, without what a start costs. Requests come one after the other from one client. Each event is sent when
 the client has received the one before, so that it is an iteration of the event loop of its own. With `--against`,
 another checkout of RouterDash is counted, too, and the ratio of this one to it is printed. With `--shape`, only a
@@ -95,7 +95,10 @@ for _ in sys.stdin:
 """
 PROGRAM = r"""
 import gc, hashlib, sys, tempfile
-import tests.gateway.test_budget as budget  # which imports all names from the modules of the checkout
+try:
+    import tests.gateway.running as budget  # which imports all names from the modules of the checkout
+except ImportError:  # an earlier checkout
+    import tests.gateway.test_budget as budget
 
 class Upstream(budget.Upstream):
     def _request(self, connection, buffer):
@@ -310,9 +313,9 @@ def cpu_times(checkout: Path, alike: int, size: int, rounds: int, requests: int 
         try:
             for number in range(-1, rounds):  # the first round is not counted
                 for balancer in sorted(running, reverse=bool(number % 2)):
-                    found = running[balancer].microseconds()
+                    microseconds = running[balancer].microseconds()
                     if number >= 0:
-                        times[balancer].append(found)
+                        times[balancer].append(microseconds)
         finally:
             for one in running.values():
                 one.close()

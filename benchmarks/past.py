@@ -51,14 +51,14 @@ def write(root: Path, known: Published, speeds: dict[str, Speed], now: float) ->
 
 def _moments(rng: random.Random, now: float) -> Iterator[float]:
     """Times of ended requests: few at night, most in the afternoon, and many in the last hour."""
-    at = now - DAYS * 86_400
-    while at < now:
-        local = time.localtime(at)
+    moment = now - DAYS * 86_400
+    while moment < now:
+        local = time.localtime(moment)
         day = 0.5 - 0.5 * math.cos(2 * math.pi * (local.tm_hour + local.tm_min / 60 - 3) / 24)
-        rate = LAST_HOUR if at > now - 3600 else AN_HOUR * (0.1 + 0.9 * day) * (0.4 if local.tm_wday > 4 else 1.0)
-        at += rng.expovariate(rate / 3600)
-        if at < now:
-            yield at
+        rate = LAST_HOUR if moment > now - 3600 else AN_HOUR * (0.1 + 0.9 * day) * (0.4 if local.tm_wday > 4 else 1.0)
+        moment += rng.expovariate(rate / 3600)
+        if moment < now:
+            yield moment
 
 
 def _request(
@@ -78,7 +78,7 @@ def _request(
     outcome = record.FAILED if chance < FAILED else record.CANCELLED if chance < FAILED + LEFT else record.OK
     ok = outcome == record.OK
     status = 200 if ok else 0 if outcome == record.CANCELLED else 502
-    scores = tuple((it.id, rng.randrange(3)) for it in others)
+    scores = tuple((other.id, rng.randrange(3)) for other in others)
     error = None if ok else "the client left" if outcome == record.CANCELLED else "The endpoint failed: HTTP 500."
     attempt = AttemptRecord(
         endpoint.id, outcome, 200 if ok else 0 if status == 0 else 500, int(seconds * 1e6), error, 90,

@@ -20,21 +20,11 @@ import msgspec
 
 from benchmarks.price_source import Draft, Key, Problems, providers, rows_of
 from gateway.prices.catalogue import DATA, CatalogueRow, Manifest, manifest, read
+from gateway.providers.table import PROVIDERS
 
 SOURCE = "https://github.com/pydantic/genai-prices"
-# Endpoint types and the providers of the wheel: the first one is its own, others count where it has no price.
-TYPES = {
-    "openai": ("openai",),
-    "anthropic": ("anthropic",),
-    "gemini": ("google",),
-    "azure": ("azure", "openai", "anthropic", "deepseek", "x-ai"),
-    "openrouter": ("openrouter",),
-    "groq": ("groq",),
-    "mistral": ("mistral",),
-    "deepseek": ("deepseek",),
-    "xai": ("x-ai",),
-    "together": ("together",),
-}
+# Endpoint types, and the providers of the wheel that have their prices
+TYPES = {cloud.kind: cloud.price_sources for cloud in PROVIDERS.values() if cloud.price_sources}
 
 
 def main(wheel: Path, target: Path = DATA, date: str = "") -> Problems:
@@ -47,13 +37,13 @@ def main(wheel: Path, target: Path = DATA, date: str = "") -> Problems:
         licence = archive.read(info.replace("METADATA", "licenses/LICENSE"))
         source = archive.read("genai_prices/data.py").decode()
     problems = Problems()
-    found = {provider.id: provider for provider in providers(source)}
+    providers_by_id = {provider.id: provider for provider in providers(source)}
     former = {kind: read(kind) for kind in TYPES} if (target / "manifest.json").exists() else {}
     number = max((row.number for rows in former.values() for row in rows), default=0)
     target.mkdir(exist_ok=True)
     contents = {"LICENSE": licence}
     for kind, names in TYPES.items():
-        drafts = rows_of([found[name] for name in names], problems)
+        drafts = rows_of([providers_by_id[name] for name in names], problems)
         rows, number = merged(former.get(kind, []), drafts, today, number)
         contents[f"{kind}.json"] = text_of(rows)
     for name, content in contents.items():
@@ -107,8 +97,8 @@ def _running(wanted: Mapping[tuple[Key, int], Draft], key: Key, row: CatalogueRo
     """Return the wanted row of the same key that counts today, for a row that began when the catalogue was made."""
     if row.valid_from > today:
         return None
-    running = [it for (other, start), it in wanted.items() if other == key and start <= today]
-    return max(running, key=lambda it: it.valid_from, default=None)
+    running = [candidate for (other, start), candidate in wanted.items() if other == key and start <= today]
+    return max(running, key=lambda candidate: candidate.valid_from, default=None)
 
 
 def text_of(rows: Iterable[CatalogueRow]) -> bytes:

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from gateway.prices.book import DEFAULT_TIERS, MINUTES
+from gateway.prices.book import DEFAULT_SERVICE_TIERS
+from gateway.prices.evaluation import MINUTES
 from gateway.registry.patterns import matches
 from gateway.registry.prices import EVERY_DAY
-from metrics.prices.amounts import nanos
+from metrics.costs.amounts import nanos
 
 # Fields of a ModelPrice in the order of our amounts, and the factor to our units as a fraction.
 AMOUNTS = (
@@ -68,18 +69,18 @@ class Problems:
     rounded: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
-        for title, found in vars(self).items():
-            yield from (f"{title}: {name}, {count} times" for name, count in sorted(found.items()))
+        for title, counts in vars(self).items():
+            yield from (f"{title}: {name}, {count} times" for name, count in sorted(counts.items()))
 
 
 def providers(source: str) -> list[Call]:
     """Return the providers of the module's text."""
-    (found,) = (
+    (expression,) = (
         node.value
         for node in ast.parse(source).body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "providers"
     )
-    return list(_value(found))
+    return list(_value(expression))
 
 
 def _value(node: Any) -> Any:  # of a constant expression
@@ -110,7 +111,7 @@ def rows_of(sources: list[Call], problems: Problems) -> list[Draft]:
         for model in provider.get("models"):
             for pattern in patterns(model.get("match"), problems):
                 pattern = pattern.lower()
-                if pattern in taken or (index and any(matches(it, pattern.replace("*", "")) for it in own)):
+                if pattern in taken or (index and any(matches(earlier, pattern.replace("*", "")) for earlier in own)):
                     continue  # the first model that matches counts
                 taken.add(pattern)
                 rows += _rows(pattern, model, problems)
@@ -129,15 +130,15 @@ def patterns(clause: Call, problems: Problems) -> list[str]:
         case "ClauseContains":
             return ["*" + clause.get("contains") + "*"]
         case "ClauseOr":
-            return list(dict.fromkeys(it for part in clause.get("or_") for it in patterns(part, problems)))
+            return list(dict.fromkeys(pattern for part in clause.get("or_") for pattern in patterns(part, problems)))
         case "ClauseAnd":
-            parts = [it for it in clause.get("and_") if not _NOT_SPEECH.fullmatch(it.get("regex") or "")]
+            parts = [part for part in clause.get("and_") if not _NOT_SPEECH.fullmatch(part.get("regex") or "")]
             if len(parts) == 1:
                 return patterns(parts[0], problems)
-    found = _of_regex(clause.get("regex") or "")
-    if not found:
+    of_regex = _of_regex(clause.get("regex") or "")
+    if not of_regex:
         problems.clauses[str(clause.get("regex") or clause.name)] += 1
-    return found
+    return of_regex
 
 
 def _of_regex(regex: str) -> list[str]:
@@ -153,7 +154,7 @@ def _of_regex(regex: str) -> list[str]:
 def _rows(pattern: str, model: Call, problems: Problems) -> Iterator[Draft]:
     listed = model.get("prices")
     conditional = listed if isinstance(listed, list) else [Call("ConditionalPrice", {"prices": listed})]
-    variants = [it for it in model.get("price_variants") or () if it.get("prices").arguments]
+    variants = [variant for variant in model.get("price_variants") or () if variant.get("prices").arguments]
     for start, end, window, prices in _spans(conditional):
         yield from _sized(pattern, "", start, end, window, prices, problems)
         for variant in variants:
@@ -172,11 +173,11 @@ def _spans(items: list[Call]) -> Iterator[tuple[int, int | None, tuple[int, int,
     """Return start, end, hours and prices of each item. The last item that is active counts."""
     for index, item in enumerate(items):
         constraint = item.get("constraint")
-        later = [_start_of(it) for it in items[index + 1 :] if _start_of(it)]
+        later = [_start_of(other) for other in items[index + 1 :] if _start_of(other)]
         end = min(later, default=None)
         if constraint is not None and constraint.name == "TimeOfDateConstraint":
             # No item has a date and hours, so that prices by the hour begin with the dated ones before them.
-            start = max((_start_of(it) for it in items[:index]), default=0)
+            start = max((_start_of(other) for other in items[:index]), default=0)
             yield start, end, (constraint.get("start_time"), constraint.get("end_time"), EVERY_DAY), item.get("prices")
         elif end is None or _start_of(item) < end:
             yield _start_of(item), end, None, item.get("prices")
@@ -186,7 +187,7 @@ def _tier(variant: Call, problems: Problems) -> str | None:
     when = variant.get("when")
     if len(when) == 1 and when.keys() <= TIER_KEYS:
         (tier,) = when.values()
-        if tier not in DEFAULT_TIERS:
+        if tier not in DEFAULT_SERVICE_TIERS:
             return str(tier)
     problems.variants[str(when)] += 1
     return None
@@ -202,13 +203,13 @@ def _sized(
     problems: Problems,
 ) -> Iterator[Draft]:
     """Return a row for each size of prompts that has prices of its own."""
-    known = [it[0] for it in AMOUNTS]
+    known = [unit[0] for unit in AMOUNTS]
     problems.fields.update(name for name in prices.arguments if name not in known)
-    tiered = [it for it in prices.arguments.values() if isinstance(it, Call)]
-    sizes = sorted({0, *(tier_of.get("start") for it in tiered for tier_of in it.get("tiers"))})
+    tiered = [price for price in prices.arguments.values() if isinstance(price, Call)]
+    sizes = sorted({0, *(band.get("start") for price in tiered for band in price.get("tiers"))})
     for size in sizes:
-        amounts = tuple(_amount(prices, it, size, pattern, problems) for it in AMOUNTS)
-        if any(it is not None for it in amounts):
+        amounts = tuple(_amount(prices, unit, size, pattern, problems) for unit in AMOUNTS)
+        if any(amount is not None for amount in amounts):
             yield Draft((pattern, size, tier, window), start, end, amounts)
 
 
@@ -216,8 +217,8 @@ def _amount(prices: Call, unit: tuple[str, int, int], size: int, pattern: str, p
     name, times, over = unit
     value = prices.get(name)
     if isinstance(value, Call):
-        steps = [it for it in value.get("tiers") if it.get("start") <= size]
-        value = max(steps, key=lambda it: int(it.get("start"))).get("price") if steps else value.get("base")
+        steps = [tier for tier in value.get("tiers") if tier.get("start") <= size]
+        value = max(steps, key=lambda step: int(step.get("start"))).get("price") if steps else value.get("base")
     if value is None:
         return None
     amount, exact = nanos(Decimal(value) * times / over)

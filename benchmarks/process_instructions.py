@@ -16,12 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
+from benchmarks.bench import proc, tools
 from benchmarks.bench.servers import Upstreams
-from benchmarks.bench.tools import Load, chat_body
-from benchmarks.builds import Gateway
+from benchmarks.bench.tools import MODEL, PROXY_CORE, Load, chat_body
 from benchmarks.process import ROOT
 from tests.gateway import process
+from tests.gateway.samples import make_endpoint
 
+NEEDED = {"cc": "gcc libc6-dev", "taskset": "util-linux", "valgrind": "valgrind", "wrk": "wrk"}
 SECONDS = 4.0
 WARM_UP = 300  # requests; valgrind makes a gateway fifty times slower, its start too
 VALGRIND = """#!/bin/sh
@@ -30,16 +32,32 @@ exec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={out} {py
 OBJECT = re.compile(r"c?ob=\((\d+)\)(?: (.*))?")
 
 
+class Gateway(process.GatewayProcess):
+    """A gateway process of one build, pinned to the core of proxies."""
+
+    def __init__(self, directory: Path, folder: Path, upstreams: Upstreams) -> None:
+        directory.mkdir()
+        super().__init__(directory, ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT="20000", ROUTERDASH_LOG_LEVEL="warning")
+        for port in upstreams.ports:
+            endpoint = make_endpoint("", MODEL, base_url=f"http://127.0.0.1:{port}")
+            self.endpoints[endpoint.id] = endpoint
+        with mock.patch.object(process, "GATEWAY", folder):
+            self.start()
+        assert self.process is not None
+        self.pid = self.process.pid
+        proc.pin([self.pid], PROXY_CORE)
+
+
 def run(gateway: Gateway, load: Load) -> int:
     """Send requests, and return how many had a response."""
-    found = load.plain(gateway.port, load.file("plain", chat_body(1500)), 1, SECONDS)
-    assert not found.wrong, f"{found.wrong} wrong responses"
-    return found.requests
+    outcome = load.plain(gateway.port, load.file("plain", chat_body(1500)), 1, SECONDS)
+    assert not outcome.wrong, f"{outcome.wrong} wrong responses"
+    return outcome.requests
 
 
 def by_library(profile: Path) -> Counter[str]:
     """Return the instructions of each library in a profile of callgrind, without those that it calls."""
-    found: Counter[str] = Counter()
+    instructions: Counter[str] = Counter()
     names: dict[str, str] = {}
     library, is_call = "", False
     for line in profile.read_text().splitlines():
@@ -50,16 +68,19 @@ def by_library(profile: Path) -> Counter[str]:
             is_call = True  # the next line has the instructions of the called function
         elif line[:1].isdigit() or line[:1] in ("+", "-", "*"):
             if not is_call:
-                found[library] += int(line.split()[1])
+                instructions[library] += int(line.split()[1])
             is_call = False
-    return found
+    return instructions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT)
+    parser.add_argument("--most", type=int, help="fail if a request takes more instructions")
     parser.add_argument("--out", type=Path, default=Path("callgrind.out"), help="file of the profile")
     options = parser.parse_args()
+    if missing := [package for program, package in NEEDED.items() if tools.find(program) is None]:
+        sys.exit(f"programs are missing; install by: apt-get install {' '.join(missing)}")
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="routerdash-instructions-")))
         python = directory / "python"
@@ -82,6 +103,10 @@ def main() -> None:
     for name, instructions in libraries.most_common(8):
         print(f"{instructions / number:9,.0f} {name}")
     print(f"the profile is in {options.out}")
+    if options.most is not None and libraries.total() / number > options.most:
+        sys.exit(
+            f"more than {options.most:,}: find the reason, or give it in the commit that raises the bound (Makefile)"
+        )
 
 
 def switch(gateway: Gateway, option: str) -> None:

@@ -4,14 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.registry import folders
-from gateway.registry.schema import (
-    ENDPOINTS,
-    KEYS,
-    MODEL_ROWS,
-    EndpointFacts,
-    PublishedEndpoint,
-    PublishedKey,
-)
+from gateway.registry.kinds import ENDPOINTS, KEYS, MODELS
+from gateway.registry.schema import EndpointFacts, PublishedEndpoint, PublishedKey
 from gateway.registry.store import RegistryStore
 
 
@@ -44,5 +38,5 @@ def read(root: Path) -> Published:
 
 
 def _endpoint(store: RegistryStore, key: bytes, facts: EndpointFacts) -> PublishedEndpoint:
-    models = (model for _, model in store.rows(MODEL_ROWS, key))
+    models = (model for _, model in store.rows(MODELS, key))
     return facts.with_models(sorted(models, key=lambda model: model.id))

@@ -38,10 +38,10 @@ class Generated(ABC):
         wanted = next((int(body[name]) for name in self.limits if body.get(name)), behaviour.tokens)
         self.cut_short = self.tool is None and wanted < behaviour.tokens
         if self.tool is None:
-            self.pieces = [WORDS[at % len(WORDS)] + " " for at in range(min(wanted, behaviour.tokens))]
+            self.pieces = [WORDS[index % len(WORDS)] + " " for index in range(min(wanted, behaviour.tokens))]
         else:
             arguments = json.dumps(self.tool[1])
-            self.pieces = [arguments[at : at + FRAGMENT] for at in range(0, len(arguments), FRAGMENT)]
+            self.pieces = [arguments[start : start + FRAGMENT] for start in range(0, len(arguments), FRAGMENT)]
         self.text = "".join(self.pieces)  # pieces of a tool call are pieces of its arguments
         self.count = len(self.pieces)
         self.model = behaviour.response_model or body.get("model", "")
@@ -200,7 +200,7 @@ class Response(Generated):
         return {"usage": usage} if self.reports_usage else {}
 
     def _events(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        at = {"item_id": f"item_{self.id}", "output_index": 0}
+        position = {"item_id": f"item_{self.id}", "output_index": 0}
         response = self._response("in_progress", [], {"usage": None})
         yield {"type": "response.created", "response": response}, False
         yield {"type": "response.in_progress", "response": response}, False
@@ -208,25 +208,25 @@ class Response(Generated):
         if not self.tool:
             item["content"] = []
         yield {"type": "response.output_item.added", "output_index": 0, "item": item}, False
-        yield from self._tool_events(at) if self.tool else self._text_events({**at, "content_index": 0})
+        yield from self._tool_events(position) if self.tool else self._text_events({**position, "content_index": 0})
         item = self._item(self._status, self.text)
         yield {"type": "response.output_item.done", "output_index": 0, "item": item}, False
         if self.ends:
             yield {"type": f"response.{self._status}", "response": self.whole()}, False
 
-    def _text_events(self, at: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
-        yield {"type": "response.content_part.added", **at, "part": _text_part("")}, False
+    def _text_events(self, position: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+        yield {"type": "response.content_part.added", **position, "part": _text_part("")}, False
         for piece in self.pieces:
-            yield {"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []}, True
-        yield {"type": "response.output_text.done", **at, "text": self.text, "logprobs": []}, False
-        yield {"type": "response.content_part.done", **at, "part": _text_part(self.text)}, False
+            yield {"type": "response.output_text.delta", **position, "delta": piece, "logprobs": []}, True
+        yield {"type": "response.output_text.done", **position, "text": self.text, "logprobs": []}, False
+        yield {"type": "response.content_part.done", **position, "part": _text_part(self.text)}, False
 
-    def _tool_events(self, at: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    def _tool_events(self, position: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
         assert self.tool is not None
         kind = "response.function_call_arguments"
         for piece in self.pieces:
-            yield {"type": f"{kind}.delta", **at, "delta": piece}, True
-        yield {"type": f"{kind}.done", **at, "name": self.tool[0], "arguments": self.text}, False
+            yield {"type": f"{kind}.delta", **position, "delta": piece}, True
+        yield {"type": f"{kind}.done", **position, "name": self.tool[0], "arguments": self.text}, False
 
     def _item(self, status: str, text: str) -> dict[str, Any]:
         common = {"id": f"item_{self.id}", "status": status}
@@ -367,7 +367,7 @@ def embeddings(body: dict[str, Any], prompt_tokens: int) -> dict[str, Any]:
     vector: Any = [0.25, -0.5]
     if body.get("encoding_format") == "base64":
         vector = base64.b64encode(struct.pack("<2f", *vector)).decode()
-    data = [{"object": "embedding", "index": at, "embedding": vector} for at in range(len(texts))]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(len(texts))]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     return {"object": "list", "model": body["model"], "data": data, "usage": usage}
 
@@ -382,7 +382,8 @@ def rerank(body: dict[str, Any], prompt_tokens: int) -> dict[str, Any]:
     """Rank documents in their order."""
     documents = body.get("documents") or []
     results = [
-        {"index": at, "relevance_score": 1 / (at + 1), "document": {"text": text}} for at, text in enumerate(documents)
+        {"index": index, "relevance_score": 1 / (index + 1), "document": {"text": text}}
+        for index, text in enumerate(documents)
     ]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     return {"id": "rerank-sim", "model": body["model"], "results": results[: body.get("top_n")], "usage": usage}
@@ -413,7 +414,7 @@ def _tool_to_call(body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else choice
     named = _function(choice)["name"] if isinstance(choice, dict) else None
-    functions = [it for it in functions if it["name"] and named in (None, it["name"])]
+    functions = [function for function in functions if function["name"] and named in (None, function["name"])]
     if not functions or kind == "none" or _has_result(body):
         return None
     schema = functions[0]["schema"]
@@ -423,8 +424,11 @@ def _tool_to_call(body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
     """Return the tool's definition: chat has it in `function`, Messages names its parameters `input_schema`."""
-    found = tool.get("function") or tool
-    return {"name": found.get("name"), "schema": found.get("parameters") or found.get("input_schema") or {}}
+    definition = tool.get("function") or tool
+    return {
+        "name": definition.get("name"),
+        "schema": definition.get("parameters") or definition.get("input_schema") or {},
+    }
 
 
 def _has_result(body: dict[str, Any]) -> bool:

@@ -146,7 +146,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         taken = take(browser, url, options.to)
         browser.close()
-    size = sum(it.stat().st_size for it in taken)
+    size = sum(picture.stat().st_size for picture in taken)
     print(f"{len(taken)} pictures in {options.to}, {size / 1000:,.0f} kB")
     if size > MAX_BYTES:
         raise SystemExit(f"that is more than {MAX_BYTES / 1000:,.0f} kB")

@@ -354,10 +354,10 @@ class Endpoint:
             return await self._speak(request, body, fault)
         if path in GENERATED:
             return await self._generate(request, GENERATED[path](behaviour, body, fault), fault)
-        found = self._other(path, body)
-        if found is None:
+        response = self._other(path, body)
+        if response is None:
             return self._error(request, 404, "not found")
-        return await self._whole(request, found, fault)
+        return await self._whole(request, response, fault)
 
     def _other(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         made = self.behaviour.prompt_tokens
@@ -416,7 +416,9 @@ class Endpoint:
         response = web.StreamResponse(headers={"Content-Type": f"audio/{'mpeg' if kind == 'mp3' else kind}"})
         await response.prepare(request)
         await asyncio.sleep(self.behaviour.ttft)
-        pieces = [(bytes([at % 256]) * 1024, True) for at in range(0 if fault == "empty" else self.behaviour.tokens)]
+        pieces = [
+            (bytes([index % 256]) * 1024, True) for index in range(0 if fault == "empty" else self.behaviour.tokens)
+        ]
         return await self._send(request, response, pieces, fault)
 
     async def _stream(self, request: web.Request, generated: responses.Generated, fault: str) -> web.StreamResponse:
@@ -466,21 +468,21 @@ class Endpoint:
     def _stored_response(self, request: web.Request) -> web.Response:
         """GET, DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items"""
         name, _, action = request.path.removeprefix("/v1/responses/").partition("/")
-        found = self._stored.get(name)
+        stored = self._stored.get(name)
         wanted = {("GET", ""), ("DELETE", ""), ("POST", "cancel"), ("GET", "input_items")}
-        if found is None or (request.method, action) not in wanted:
+        if stored is None or (request.method, action) not in wanted:
             return self._error(request, 404, f"there is no response {name!r}")
         if request.method == "DELETE":
             del self._stored[name]
             return web.json_response({"id": name, "object": "response", "deleted": True})
         if action == "input_items":
-            content = [{"type": "input_text", "text": str(found["input"])}]
+            content = [{"type": "input_text", "text": str(stored["input"])}]
             item = {"type": "message", "id": f"in_{name}", "role": "user", "status": "completed", "content": content}
             ends = {"first_id": item["id"], "last_id": item["id"], "has_more": False}
             return web.json_response({"object": "list", "data": [item], **ends})
         if action == "cancel":
-            found["status"] = "cancelled"
-        return web.json_response({key: value for key, value in found.items() if key != "input"})
+            stored["status"] = "cancelled"
+        return web.json_response({key: value for key, value in stored.items() if key != "input"})
 
     def _error(
         self, request: web.Request, status: int, message: str, headers: dict[str, str] | None = None
@@ -507,7 +509,7 @@ async def _read(request: web.Request) -> dict[str, Any]:
 
 
 async def _read_form(request: web.Request) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    form_fields: dict[str, Any] = {}
     try:
         async for part in await request.multipart():
             if not isinstance(part, BodyPartReader):
@@ -515,12 +517,12 @@ async def _read_form(request: web.Request) -> dict[str, Any]:
             data = await part.read()
             if part.filename is not None:
                 kind = part.headers.get("Content-Type", "")
-                found[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}
+                form_fields[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}
             else:
-                found[str(part.name)] = data.decode()
+                form_fields[str(part.name)] = data.decode()
     except (ValueError, AssertionError) as error:
         raise BadRequest(f"the form cannot be read: {error}") from None
-    return found
+    return form_fields
 
 
 async def _comment(response: web.StreamResponse, seconds: float) -> None:
@@ -592,7 +594,10 @@ class Simulator:
 
         async def show(_: web.Request) -> web.Response:
             return web.json_response(
-                [{"port": it.port, **asdict(it.behaviour), "seen": asdict(it.seen)} for it in self.endpoints.values()]
+                [
+                    {"port": endpoint.port, **asdict(endpoint.behaviour), "seen": asdict(endpoint.seen)}
+                    for endpoint in self.endpoints.values()
+                ]
             )
 
         async def change(request: web.Request) -> web.Response:

@@ -67,15 +67,15 @@ class Traffic:
     def day(self, day: int, factor: float = 1.0, from_slot: int = 0) -> list[PastSample]:
         """Return the samples of a day; from a slot on, requests take `factor` times as long."""
         others = self.rng.random() < self.world.mix
-        found: list[PastSample] = []
+        samples: list[PastSample] = []
         for slot in range(SLOTS):
             if slot % 6 == 0:
                 self.hour = 0.7 * self.hour + self.world.hours * math.sqrt(1 - 0.7**2) * self.rng.gauss(0, 1)
             if self.rng.random() < 0.3:  # they stay for about half an hour
                 self.stranger = self.rng.random() < self.world.strangers
             slow = (factor if slot >= from_slot else 1.0) * (1.5 if self.stranger else 1.0)
-            found += self._slot(day, slot, slow * math.exp(self.hour), others)
-        return found
+            samples += self._slot(day, slot, slow * math.exp(self.hour), others)
+        return samples
 
     def _slot(self, day: int, slot: int, slow: float, others: bool) -> Iterator[PastSample]:
         world, rng = self.world, self.rng
@@ -84,7 +84,7 @@ class Traffic:
         count = min(PER_SLOT, _poisson(rng, rate))
         start = day * DAY_US + slot * SLOT_US
         times = sorted(rng.randrange(SLOT_US) for _ in range(count))
-        for at in times:
+        for moment in times:
             load = 1 + min(30.0, rate / 8) * rng.expovariate(1.0)
             read = int(rng.lognormvariate(7.5 if others else 5.5, 0.8))
             output = max(1, int(rng.lognormvariate(4.0 if others and rng.random() < 0.7 else 5.0, 0.8)))
@@ -94,7 +94,7 @@ class Traffic:
             if rng.random() < world.tail:
                 noise *= 1 + rng.paretovariate(1.2)
             duration = int(seconds * noise * slow * 1e6)
-            yield PastSample(start + at, rng.getrandbits(48), duration, read, output, int(duration * load))
+            yield PastSample(start + moment, rng.getrandbits(48), duration, read, output, int(duration * load))
 
 
 def _poisson(rng: random.Random, mean: float) -> int:
@@ -127,22 +127,22 @@ class Judge:
         first = next((of[0].completed_us for of in self._days[start:] if of), today)
         end = slowdown.reference_end(first, today)
         whole = end // DAY_US  # the day in which the reference ends
-        past = [it for of in self._thinned[start : whole + 1] for it in of if it.completed_us < end]
+        past = [sample for of in self._thinned[start : whole + 1] for sample in of if sample.completed_us < end]
         reference = slowdown.reference(past, "")
         if reference is None:
             return []
-        later = (it for of in self._days[whole:] for it in of if it.completed_us >= end)
-        return [it for it in slowdown.beginnings(reference, later) if it.last_us >= today]
+        later = (sample for of in self._days[whole:] for sample in of if sample.completed_us >= end)
+        return [beginning for beginning in slowdown.beginnings(reference, later) if beginning.last_us >= today]
 
 
 def false_alarms(world: World, days: int, seed: int) -> int:
     """Return how often a slow-down is found in so many days, of which the first are those of a new endpoint."""
     traffic, judge = Traffic(world, f"{world.name} {seed}"), Judge()
-    found = 0
+    alarms = 0
     for day in range(days):
         judge.add(traffic.day(day))
-        found += len(judge.begun())
-    return found
+        alarms += len(judge.begun())
+    return alarms
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +167,21 @@ def detection(world: World, factor: float, seed: int) -> Detection | None:
         judge.add(samples)
         if day < WARM_UP_DAYS:
             continue
-        found = next((it for it in judge.begun() if it.last_us >= began), None)
-        last = samples[-1].completed_us if found is None and samples else found.last_us if found is not None else 0
-        requests += sum(began <= it.completed_us <= last for it in samples)
-        if found is not None:
+        beginning = next((beginning for beginning in judge.begun() if beginning.last_us >= began), None)
+        last = (
+            samples[-1].completed_us
+            if beginning is None and samples
+            else beginning.last_us
+            if beginning is not None
+            else 0
+        )
+        requests += sum(began <= sample.completed_us <= last for sample in samples)
+        if beginning is not None:
             return Detection(
-                requests, (found.last_us - began) / HOUR_US, (found.since_us - began) / HOUR_US, found.factor
+                requests,
+                (beginning.last_us - began) / HOUR_US,
+                (beginning.since_us - began) / HOUR_US,
+                beginning.factor,
             )
     return None
 
@@ -191,11 +200,14 @@ def report(worlds: Sequence[World], days: int, cases: int) -> float:
         total += weekly
         cells = []
         for factor in FACTORS:
-            found = [it for seed in range(cases) if (it := detection(world, factor, seed)) is not None]
-            text = f"{len(found)}/{cases}"
-            if found:
-                requests, hours = _middle(it.requests for it in found), _middle(it.after for it in found)
-                text += f" {requests:.0f} {hours:.1f} h {_middle(it.began for it in found):+.1f}"
+            detections = [detected for seed in range(cases) if (detected := detection(world, factor, seed)) is not None]
+            text = f"{len(detections)}/{cases}"
+            if detections:
+                requests, hours = (
+                    _middle(detected.requests for detected in detections),
+                    _middle(detected.after for detected in detections),
+                )
+                text += f" {requests:.0f} {hours:.1f} h {_middle(detected.began for detected in detections):+.1f}"
             cells.append(f"× {factor}: {text:22}")
         print(f"{world.name:16} {weekly:.3f}  {'  '.join(cells)}", flush=True)
     print(f"all together     {total:.3f} a week")

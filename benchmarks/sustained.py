@@ -94,8 +94,8 @@ async def add_endpoints(url: str, key: str, ports: list[int]) -> None:
 
 
 def _endpoints(text: str) -> list[str]:
-    found = json.loads(text)["data"]
-    return found[0]["endpoint_ids"] if found else []
+    models = json.loads(text)["data"]
+    return models[0]["endpoint_ids"] if models else []
 
 
 async def _until(session: aiohttp.ClientSession, path: str, condition: Any) -> None:
@@ -112,7 +112,7 @@ async def _until(session: aiohttp.ClientSession, path: str, condition: Any) -> N
 
 def memory(supervisor: int) -> dict[str, int]:
     """Resident memory in kB of the supervisor's children, by role."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for entry in os.listdir("/proc"):
         try:
             status = Path(f"/proc/{entry}/status").read_text() if entry.isdigit() else ""
@@ -123,8 +123,8 @@ def memory(supervisor: int) -> dict[str, int]:
             continue
         role = next((name for name in ("gateway", "control", "background") if name in command), "other")
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        found[role] = found.get(role, 0) + int(resident.split()[1])
-    return found
+        sizes[role] = sizes.get(role, 0) + int(resident.split()[1])
+    return sizes
 
 
 def growth(samples: list[int]) -> float:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
@@ -13,8 +14,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from endpoints.fields import LineField
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.base.csv_cells import csv_cell
@@ -22,6 +25,8 @@ from gateway.base.csv_cells import csv_cell
 M = TypeVar("M", bound=Model)
 EndpointDisplay = Callable[[Endpoint], str]  # a display function of Django's admin
 
+# The admin would use its text area, as for any other text field.
+ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 MAX_PAGED_ROWS = 5_000  # rows of a list of facts that can be paged through; filters lead to older ones
 MAX_CHOICES = 30  # endpoints in a filter; the URL can select any other
 
@@ -172,6 +177,14 @@ class EndpointFilter(admin.SimpleListFilter):
         except ValidationError:
             return queryset.none()
         return queryset.filter(endpoint_id=chosen)
+
+
+def endpoint_choices(stored: Any = None) -> list[tuple[str, str]]:
+    """Return id and name of each endpoint, by name. `stored`: id of one that is offered even if it was deleted."""
+    offered = [(entry.id, entry.name) for entry in sorted(registry.all(), key=lambda entry: entry.name.casefold())]
+    if stored is not None and all(str(stored) != endpoint_id for endpoint_id, _name in offered):
+        offered.append((str(stored), _("%(name)s (deleted)") % {"name": endpoint_name(stored)}))
+    return offered
 
 
 def endpoint_name(endpoint_id: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypedDict, cast
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter
@@ -18,6 +19,7 @@ from rest_framework.views import APIView
 
 from endpoints import causes, discovery, edit_log, edit_versions, operations, proposed_names
 from endpoints.checks.model_lists import SyncFailed
+from endpoints.clouds import environment
 from endpoints.detection import KeyRequired, Unsupported
 from endpoints.filters import Selection
 from endpoints.lists import offset_pages
@@ -35,10 +37,12 @@ from endpoints.serializers import (
     EndpointSerializer,
     EndpointWriteSerializer,
     ModelInfoSerializer,
+    OfferedCloudSerializer,
     ServerInfoSerializer,
     SyncResultSerializer,
     TestResultSerializer,
 )
+from gateway.upstream.connection_settings import PLAIN, ConnectionSettings
 
 
 class ErrorResponse(APIException):
@@ -114,22 +118,35 @@ class EndpointDetect(APIView):
 class EndpointDiscover(APIView):
     @extend_schema(request=None, responses=DiscoverySerializer)
     def post(self, request: Request) -> Response:
-        """Search for servers at the usual ports of the machine that RouterDash runs on. Nothing is stored."""
-        return Response(DiscoverySerializer({"places": discovery.discover()}).data)
+        """Search for servers at the usual ports of the machine that RouterDash runs on, and for API keys of clouds in
+        its environment. Nothing is stored, and nothing is sent to a cloud.
+        """
+        discovered = {"places": discovery.discover(), "clouds": environment.offers(settings.ROUTERDASH)}
+        return Response(DiscoverySerializer(discovered).data)
+
+
+class EndpointDiscoverCloud(APIView):
+    @extend_schema(request=OfferedCloudSerializer, responses={201: EndpointSerializer})
+    def post(self, request: Request) -> Response:
+        """Add a cloud with its API key of the environment. The endpoint follows the variable at each start."""
+        serializer = OfferedCloudSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        endpoint = create_from_environment(request, serializer.validated_data["cloud_type"])
+        return Response(EndpointSerializer(entry_or_404(endpoint.pk)).data, status=status.HTTP_201_CREATED)
 
 
 IF_MATCH = OpenApiParameter(
     "If-Match",
     str,
     OpenApiParameter.HEADER,
-    description="The `ETag` from reading the endpoint. The status is 412 if staff has changed it since.",
+    description="The `ETag` from reading the endpoint. The status is 412 if an administrator has changed it since.",
 )
 
 
 class EndpointDetail(APIView):
     @extend_schema(responses=EndpointDetailSerializer)
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Return an endpoint. Its `ETag` changes with the fields that staff may edit, not with checks and figures."""
+        """Return an endpoint. Its `ETag` changes with fields that administrators edit, not with checks and figures."""
         return _endpoint_response(endpoint_id)
 
     @extend_schema(parameters=[IF_MATCH], request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
@@ -149,7 +166,9 @@ class EndpointDetail(APIView):
         cloud_before = endpoint.options_or_default.cloud_type
         cloud = serializer.validated_data.get("cloud_type", cloud_before)
         if not cloud and (url != endpoint.base_url or cloud_before):
-            serializer.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, serializer))
+            serializer.validated_data["endpoint_type"] = _detect(
+                url, _key_for(url, endpoint, serializer), _connection_for(url, endpoint, serializer)
+            )
         _store(request, serializer, endpoint, request.headers.get("If-Match", "*"))
         return _endpoint_response(endpoint_id)
 
@@ -215,7 +234,7 @@ class EndpointSync(APIView):
 
 
 class EndpointOperation(APIView):
-    """A change of the operator state. The response is the endpoint, with its running requests."""
+    """A change of the administrative state. The response is the endpoint, with its running requests."""
 
     def set_state(
         self, request: Request, endpoint_id: uuid.UUID, state: OperatorState, drain_until: datetime | None = None
@@ -273,8 +292,27 @@ def create(request: edit_log.AnyRequest, data: Any) -> Endpoint:
     _refuse_taken(url)
     if serializer.validated_data.get("cloud_type"):
         return _store(request, serializer, Endpoint())
-    kind = _detect(url, serializer.validated_data.get("api_key") or None)
+    values = serializer.validated_data
+    kind = _detect(url, values.get("api_key") or None, values.get("connection", PLAIN))
     return _store(request, serializer, Endpoint(endpoint_type=kind))
+
+
+def create_from_environment(request: edit_log.AnyRequest, cloud_type: str) -> Endpoint:
+    """Add the endpoint of a cloud whose API key is in the environment. Raises ErrorResponse."""
+    config = settings.ROUTERDASH
+    offer = next((offer for offer in environment.offers(config) if offer.found.provider.kind == cloud_type), None)
+    if offer is None:
+        raise ErrorResponse(404, _("The environment of RouterDash has no API key of this cloud."))
+    if offer.problem is not None:
+        raise ErrorResponse(400, offer.problem)
+    _refuse_taken(offer.base_url)
+    try:
+        with transaction.atomic():
+            endpoint = environment.make(offer.found, config)
+            edit_log.note_added(request, endpoint)
+            return endpoint
+    except IntegrityError:
+        raise ErrorResponse(409, _("Another endpoint with this name or base URL was saved at the same time.")) from None
 
 
 class ServerInfoPayload(TypedDict):
@@ -294,7 +332,11 @@ def inspect_server(data: Any) -> ServerInfoPayload:
     url = values["base_url"]
     with _refusals():
         server = operations.inspect_server(
-            url, values["api_key"] or None, values.get("cloud_type"), values.get("api_version")
+            url,
+            values["api_key"] or None,
+            values.get("cloud_type"),
+            values.get("api_version"),
+            values.get("connection", PLAIN),
         )
     registered = next((entry for entry in registry.all() if entry.base_url == url), None)
     return {
@@ -305,9 +347,9 @@ def inspect_server(data: Any) -> ServerInfoPayload:
     }
 
 
-def _detect(url: str, api_key: str | None) -> str:
+def _detect(url: str, api_key: str | None, connection: ConnectionSettings) -> str:
     with _refusals():
-        return operations.detect(url, api_key)
+        return operations.detect(url, api_key, connection)
 
 
 @contextmanager
@@ -338,18 +380,25 @@ def _key_for(url: str, endpoint: Endpoint, serializer: EndpointWriteSerializer) 
         raise ErrorResponse(502, _("The endpoint cannot be queried: %(why)s") % {"why": causes.shown(error)}) from None
 
 
+def _connection_for(url: str, endpoint: Endpoint, serializer: EndpointWriteSerializer) -> ConnectionSettings:
+    """Return the connection settings for detection at a new address. Stored ones are used for their own server only."""
+    if "connection" in serializer.validated_data:
+        settings: ConnectionSettings = serializer.validated_data["connection"]
+        return settings
+    if endpoint.moves_to(url):
+        return PLAIN
+    try:
+        return operations.connection(endpoint)
+    except Unreachable as error:
+        raise ErrorResponse(502, _("The endpoint cannot be queried: %(why)s") % {"why": causes.shown(error)}) from None
+
+
 def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
     others = Endpoint.objects.filter(base_url=url)
     if endpoint is not None:
         others = others.exclude(pk=endpoint.pk)
     if others.exists():
         raise ErrorResponse(409, _("An endpoint with this base URL already exists."))
-
-
-def _matches(if_match: str, stored: Endpoint) -> bool:
-    """Return True if an If-Match header matches (RFC 9110): `*`, or a list that contains the stored version."""
-    versions = [version.strip().removeprefix("W/").strip('"') for version in if_match.split(",")]
-    return "*" in versions or edit_versions.of(stored) in versions
 
 
 def _store(
@@ -363,7 +412,7 @@ def _store(
                     raise ErrorResponse(
                         409, _("Another base URL was saved at the same time.")
                     )  # its secret may not match
-                if not _matches(if_match, stored):
+                if not edit_versions.matches(if_match, edit_versions.of(stored)):
                     raise ErrorResponse(412, _("The endpoint has been changed since it was read; read it again."))
                 before = edit_log.values(stored)
                 edit_log.note_changed(request, serializer.write(endpoint), before)
@@ -378,6 +427,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints", EndpointList, "api-endpoints"),
     ("api/endpoints/detect", EndpointDetect, "api-endpoint-detect"),
     ("api/endpoints/discover", EndpointDiscover, "api-endpoint-discover"),
+    ("api/endpoints/discover/cloud", EndpointDiscoverCloud, "api-endpoint-discover-cloud"),
     ("api/endpoints/<uuid:endpoint_id>", EndpointDetail, "api-endpoint"),
     ("api/endpoints/<uuid:endpoint_id>/models", EndpointModelList, "api-endpoint-models"),
     ("api/endpoints/<uuid:endpoint_id>/models/<path:model>/info", EndpointModelInfo, "api-endpoint-model-info"),

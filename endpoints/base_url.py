@@ -1,5 +1,6 @@
 """Normalised base URLs: the form in which pasted URLs are stored."""
 
+import ipaddress
 import socket
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from endpoints.text import validate_line
 from gateway.base.destinations import LINK_LOCAL, Destinations
+from gateway.providers.table import provider_at
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -16,9 +18,10 @@ _PORTS = {"http": 80, "https": 443}
 def normalise(url: str) -> str:
     """Return the URL without `/v1`, trailing slashes and surrounding blanks, its host in lower case.
 
+    An address without a scheme, such as `127.0.0.1:11434`, is one of `http`; of a cloud, and at port 443, of `https`.
     Raises ValueError with a sentence for the user.
     """
-    url = url.strip()
+    url = _with_scheme(url.strip())
     parts = urlsplit(url)  # drops line breaks and tabs
     try:
         validate_line(url)
@@ -41,6 +44,25 @@ def normalise(url: str) -> str:
         path = path.removesuffix("/v1").rstrip("/")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return urlunsplit((parts.scheme, host if port is None else f"{host}:{port}", path, "", ""))
+
+
+def _with_scheme(url: str) -> str:
+    """Return the URL with a scheme, if it begins with a host instead. Raises ValueError for a bare IPv6 address."""
+    host = url.partition("/")[0]
+    if "://" in url or host in ("", "http:", "https:") or host.endswith(":"):
+        return url
+    if _is_ipv6(host):
+        raise ValueError(_("Write an IPv6 address in brackets, such as http://[::1]:8080."))
+    secure = f"https://{url}"
+    # A key must never go to a cloud in clear text.
+    return secure if host.endswith(":443") or provider_at(secure) else f"http://{url}"
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6  # the number of the protocol
+    except ValueError:
+        return False
 
 
 def same_server(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""Capabilities of models (gateway.base.request_kinds): set by staff, reported by servers, or guessed by name."""
+"""Capabilities of models (gateway.base.request_kinds): set by administrators, reported, or guessed by name."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from gateway.base.request_kinds import (
 )
 
 CHAT_COMPLETION = "chat_completion"  # the endpoints table's word for chat
-DEFAULT = [CHAT_COMPLETION]  # the table's value if staff set nothing
+DEFAULT = [CHAT_COMPLETION]  # the table's value if administrators set nothing
 LABELS: Mapping[str, str | Promise] = {
     CAN_CHAT: gettext_lazy("Chat"),
     CHAT_COMPLETION: gettext_lazy("Chat"),
@@ -73,8 +73,8 @@ def _known(words: object, meanings: Mapping[str, str], order: Sequence[str]) -> 
     """Return what these words mean, each once and in this order; none if `words` is no list."""
     if not isinstance(words, list | tuple):
         return ()
-    found = {meanings.get(word) for word in words if isinstance(word, str)}
-    return tuple(word for word in order if word in found)
+    meant = {meanings.get(word) for word in words if isinstance(word, str)}
+    return tuple(word for word in order if word in meant)
 
 
 def label(word: str) -> str:
@@ -88,14 +88,14 @@ def to_store(words: Iterable[str]) -> list[str]:
 
 
 def added(words: object) -> tuple[str, ...]:
-    """Return the capabilities that staff added to all models of an endpoint. The default adds nothing."""
+    """Return the capabilities that administrators added to all models of an endpoint. The default adds nothing."""
     return () if words == DEFAULT else normalise(words)
 
 
-def combined(detected: Iterable[str], added_by_staff: Iterable[str]) -> tuple[str, ...]:
-    """Return a model's own capabilities and those that staff added; none if its own are unknown."""
+def combined(detected: Iterable[str], added_by_administrators: Iterable[str]) -> tuple[str, ...]:
+    """Return a model's own capabilities and those that administrators added; none if its own are unknown."""
     own = normalise(list(detected))
-    return normalise([*own, *added_by_staff]) if own else ()
+    return normalise([*own, *added_by_administrators]) if own else ()
 
 
 # Patterns of whole words in model names. The first match determines the model's capabilities.

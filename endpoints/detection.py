@@ -10,6 +10,7 @@ from typing import Any
 
 from endpoints.models import Kind
 from endpoints.probe import Probe, ProbeResponse, Unreachable
+from gateway.base import causes
 
 _LM_STUDIO_MARKS = ("state", "loaded_instances", "key", "display_name", "format", "compatibility_type")
 
@@ -42,8 +43,8 @@ async def detect(probe: Probe) -> Kind:
     if models.ok and isinstance(models.body, dict) and ("data" in models.body or "object" in models.body):
         return Kind.OPENAI_COMPATIBLE
     if models.status in (401, 403):
-        raise KeyRequired(f"it answers HTTP {models.status}: its API key is missing or wrong")
-    raise Unsupported(f"GET /v1/models answers HTTP {models.status}, and no known server's own API is there")
+        raise KeyRequired(causes.KEY_MISSING.format(status=models.status))
+    raise Unsupported(causes.NO_KNOWN_SERVER.format(status=models.status))
 
 
 async def _get(probe: Probe, path: str) -> ProbeResponse:
@@ -101,6 +102,6 @@ def _items(response: ProbeResponse, *keys: str) -> list[Mapping[str, Any]]:
     """Return the objects of the first list under one of these keys."""
     if isinstance(response.body, dict):
         for key in keys:
-            if isinstance(found := response.body.get(key), list):
-                return [item for item in found if isinstance(item, dict)]
+            if isinstance(items := response.body.get(key), list):
+                return [item for item in items if isinstance(item, dict)]
     return []

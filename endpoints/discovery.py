@@ -7,14 +7,13 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-import aiohttp
 from django.conf import settings
 
 from endpoints import operations, probe, proposed_names
 from endpoints.checks.model_lists import ListedModel
 from endpoints.detection import KeyRequired, Unsupported
 from endpoints.models import Kind
-from endpoints.probe import Probe, Unreachable
+from endpoints.probe import Probe, ProbeSession, Unreachable
 from endpoints.registry import Entry, registry
 
 HOST = "127.0.0.1"
@@ -35,7 +34,7 @@ class Place:
     """One port. If `listens` is set without a type, `problem` states why the server there cannot be added as it is."""
 
     port: int
-    endpoint_type: Kind | None = None
+    endpoint_type: str | None = None
     latency_ms: int | None = None
     models: list[ListedModel] = field(default_factory=list)
     slots: int | None = None
@@ -44,6 +43,7 @@ class Place:
     locked: bool = False  # it requires its API key first
     name: str | None = None
     registered: Entry | None = None
+    assumed_slots: int | None = None
 
     @property
     def usual(self) -> Kind | None:
@@ -69,7 +69,7 @@ def discover() -> list[Place]:
     return [_named(replace(place, registered=registered.get(place.port))) for place in asyncio.run(run())]
 
 
-async def _inspect(session: aiohttp.ClientSession, port: int) -> Place:
+async def _inspect(session: ProbeSession, port: int) -> Place:
     place = Place(port)
     try:
         server = await operations.inspect_with(Probe(session, place.base_url, timeout=REQUEST_SECONDS), PORT_SECONDS)
@@ -83,6 +83,7 @@ async def _inspect(session: aiohttp.ClientSession, port: int) -> Place:
         latency_ms=server.latency_ms,
         models=server.models,
         slots=server.slots,
+        assumed_slots=server.assumed_slots,
         listens=True,
         problem=server.problem,
     )

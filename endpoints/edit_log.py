@@ -18,13 +18,14 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_noop, override
 from rest_framework.request import Request
 
-from endpoints.models import EDITED_OPTIONS, STAFF_FIELDS, Endpoint, EndpointOptions, OperatorState
+from endpoints.models import EDITED_FIELDS, EDITED_OPTIONS, Endpoint, EndpointOptions, OperatorState
 
 API = "api"
 STATE = "operator_state"
 API_KEY = "api_key"
+CONNECTION = "connection"
 BREAKER = "breaker"  # a reset; only the gateways hold the previous state
-LONG = ("notes", "capabilities", API_KEY)  # logged as changed, without old and new values
+LONG = ("notes", "capabilities", API_KEY, CONNECTION)  # logged as changed, without old and new values
 MAX_ENTRIES = 500  # entries read of one endpoint; they cover weeks, unless scripts change it all day
 
 RESET: Mapping[str, tuple[Any, Any]] = {BREAKER: (None, None)}  # argument of `message`
@@ -50,21 +51,22 @@ class Edit:
 
     @property
     def state(self) -> tuple[str, str] | None:
-        """The operator state before and after the edit; None if the edit did not concern it."""
+        """The administrative state before and after the edit; None if the edit did not concern it."""
         before, after = self.values.get(STATE, (None, None))
         known = OperatorState.values
         return (str(before), str(after)) if before in known and after in known else None
 
 
 def values(endpoint: Endpoint) -> Mapping[str, Any]:
-    """Return the current values of the fields that staff may edit, with the API key in its stored form."""
+    """Return the current values of the fields that administrators may edit, with the API key in its stored form."""
     options = endpoint.options_or_default
     return {
-        **{name: getattr(endpoint, name) for name in STAFF_FIELDS},
+        **{name: getattr(endpoint, name) for name in EDITED_FIELDS},
         **{name: getattr(options, name) for name in EDITED_OPTIONS},
         "tags": options.tags or [],  # null and an empty list are the same
         STATE: options.operator_state,
         API_KEY: options.sealed_api_key or endpoint.api_key_encrypted,
+        CONNECTION: options.sealed_connection,
     }
 
 
@@ -86,7 +88,7 @@ def note_changed(request: AnyRequest, endpoint: Endpoint, before: Values) -> Non
 
 
 def note_state(request: AnyRequest, endpoint: Endpoint, before: str, after: str) -> None:
-    """Log the operator state even if it is the same as before, because a drain may have a new deadline."""
+    """Log the administrative state even if it is the same as before, because a drain may have a new deadline."""
     _note(request, endpoint, CHANGE, message({STATE: (str(before), str(after))}, **_via(request)))
 
 
@@ -160,9 +162,11 @@ def _label(name: str, before: Any, after: Any) -> str:
     with override(None):
         if name == STATE:  # the admin's history shows only labels, so the label contains both states
             labels = dict(OperatorState.choices)
-            return f"operator's state ({labels.get(before, before)} → {labels.get(after, after)})"
+            return f"administrative state ({labels.get(before, before)} → {labels.get(after, after)})"
         if name == API_KEY:
             return "API key of the server"
+        if name == CONNECTION:
+            return gettext_noop("connection settings")
         if name == BREAKER:
             return gettext_noop("circuit breaker (reset)")
         model: Any = EndpointOptions if name in EDITED_OPTIONS else Endpoint

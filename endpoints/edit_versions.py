@@ -1,14 +1,14 @@
 """Version of an endpoint, which prevents an edit from silently overwriting a newer one.
 
-A version is computed from the fields that staff may edit. Health checks, counters and the operator state do not change
-it. No column stores it: two equal states have the same version.
+A version is computed from the fields that administrators may edit. Health checks, counters and the administrative
+state do not change it. No column stores it: two equal states have the same version.
 """
 
 import json
 
 from django.utils.crypto import salted_hmac
 
-from endpoints.models import EDITED_OPTIONS, STAFF_FIELDS, Endpoint
+from endpoints.models import EDITED_FIELDS, EDITED_OPTIONS, Endpoint
 from endpoints.registry import Entry, entry_of
 
 CHARACTERS = 16
@@ -20,16 +20,27 @@ def of(endpoint: Endpoint) -> str:
 
 
 def of_entry(entry: Entry) -> str:
-    """Return the version: one part for the fields and one for the stored secret, so that each change is detectable."""
-    fields = [getattr(entry, name) for name in (*STAFF_FIELDS, *EDITED_OPTIONS)]
+    """Return the version: one part for the fields, one for the API key, and one for connection settings."""
+    fields = [getattr(entry, name) for name in (*EDITED_FIELDS, *EDITED_OPTIONS)]
     while fields[-1] is None:  # options of later releases stand at the end, and change no version until they are set
         fields.pop()
     secret = entry.sealed_api_key or entry.plain_api_key
-    return f"{_digest(json.dumps(fields, default=str))}-{_digest(secret or '')}"
+    version = f"{_digest(json.dumps(fields, default=str))}-{_digest(secret or '')}"
+    return version if entry.sealed_connection is None else f"{version}-{_digest(entry.sealed_connection)}"
+
+
+def matches(if_match: str, version: str) -> bool:
+    """Return True if an If-Match header matches (RFC 9110): `*`, or a list that contains the version."""
+    versions = [each.strip().removeprefix("W/").strip('"') for each in if_match.split(",")]
+    return "*" in versions or version in versions
 
 
 def same_secret(one: str, other: str) -> bool:
-    return one.partition("-")[2] == other.partition("-")[2]
+    return one.split("-")[1:2] == other.split("-")[1:2]
+
+
+def same_connection(one: str, other: str) -> bool:
+    return one.split("-")[2:] == other.split("-")[2:]
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,7 @@
 """The fields of an endpoint, each declared once.
 
 From this list come the entry in the registry, the published facts (in both directions), the endpoint in the JSON API,
-the fields that staff may edit (API, admin, edit log, version) and the changes that refresh endpoint events.
+the fields that administrators may edit (API, admin, edit log, version) and the changes that refresh endpoint events.
 docs/architecture/endpoint-fields.md has the steps that add a field.
 """
 
@@ -61,7 +61,7 @@ class EndpointField:
     attribute: str | None = None  # of the row, which computes the value from several columns
     is_option: bool = False  # a column of EndpointOptions, not of Endpoint
     read: Callable[[Any], Any] = _same  # converts the column's value to the entry's
-    edited: bool = False  # staff may edit it with the form and with PATCH
+    edited: bool = False  # administrators may edit it with the form and with PATCH
     maximum: int | None = None  # of a numeric option: from `minimum` to this number, or null
     minimum: float = 1  # of a numeric option
     published: Published | None = None
@@ -167,6 +167,8 @@ FIELDS: tuple[EndpointField, ...] = (
         Shape.INTEGER,
         edited=True,
         published=Published("timeout_secs", store=_seconds, load=_whole_seconds),
+        help="Seconds until a stream begins, and for the whole of any other response; 120, the default, gives any "
+        "other response ROUTERDASH_PLAIN_TIMEOUT_SECS (600 s).",
     ),
     EndpointField("latency_ms", Shape.INTEGER, nullable=True),
     EndpointField("last_seen", Shape.MOMENT, nullable=True),
@@ -194,7 +196,7 @@ FIELDS: tuple[EndpointField, ...] = (
         "max_concurrency",
         10000,
         SAME,
-        "Requests at a time; null means learned_slots, or no limit if that is null, too.",
+        "Requests at a time; null means learned_slots, else assumed_slots, or no limit if both are null.",
     ),
     EndpointField(
         "learned_slots",
@@ -203,6 +205,15 @@ FIELDS: tuple[EndpointField, ...] = (
         published=SAME,
         nullable=True,
         help="Requests at a time, as the server reports them.",
+    ),
+    EndpointField(
+        "assumed_slots",
+        Shape.INTEGER,
+        is_option=True,
+        read=lambda column: column or None,  # see endpoints.checks.assumed_slots
+        published=SAME,
+        nullable=True,
+        help="Requests at a time that are assumed for the server, as long as no max_concurrency is entered.",
     ),
     EndpointField(
         "tags",
@@ -275,6 +286,7 @@ FIELDS: tuple[EndpointField, ...] = (
         help="Patterns such as `gpt-5*`: only models that match one are stored. null means all.",
     ),
     EndpointField("sealed_api_key", None, is_option=True, published=Published("sealed_key")),
+    EndpointField("sealed_connection", None, is_option=True, published=SAME),
     EndpointField("plain_api_key", None, other_column="api_key_encrypted"),  # llmlb's column
 )
 PUBLISHED_FIELDS = tuple(

@@ -83,8 +83,8 @@ def _items(body: object, *keys: str) -> list[Mapping[str, Any]] | None:
     """Return the objects of the first list with one of these keys; None if there is no list."""
     if not isinstance(body, dict):
         return None
-    found = next((body[key] for key in keys if isinstance(body.get(key), list)), None)
-    return None if found is None else [item for item in found if isinstance(item, dict)]
+    items = next((body[key] for key in keys if isinstance(body.get(key), list)), None)
+    return None if items is None else [item for item in items if isinstance(item, dict)]
 
 
 def _names(names: Sequence[object]) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _lm_studio(body: object) -> EngineReport | None:
     for item in items:
         instances = item.get("loaded_instances")
         if isinstance(instances, list) and instances:
-            names += [item.get("key"), *(it.get("id") for it in instances if isinstance(it, dict))]
+            names += [item.get("key"), *(instance.get("id") for instance in instances if isinstance(instance, dict))]
         elif item.get("state") == "loaded":
             names.append(item.get("id"))
         elif item.get("state") == "loading":
@@ -131,14 +131,14 @@ async def _llamacpp(probe: Probe) -> EngineReport | None:
 
 
 def _llamacpp_router(body: object) -> EngineReport:
-    found: dict[str, list[object]] = {"loaded": [], "loading": []}
+    names_by_state: dict[str, list[object]] = {"loaded": [], "loading": []}
     is_router = False
     for item in _items(body, "data") or ():
         status = item.get("status")
         if isinstance(status, dict) and isinstance(status.get("value"), str):
             is_router = True
-            found.setdefault(status["value"], []).append(item.get("id"))
-    return EngineReport(_names(found["loaded"]), _names(found["loading"])) if is_router else NOTHING
+            names_by_state.setdefault(status["value"], []).append(item.get("id"))
+    return EngineReport(_names(names_by_state["loaded"]), _names(names_by_state["loading"])) if is_router else NOTHING
 
 
 async def _metrics(probe: Probe) -> EngineReport | None:
@@ -156,5 +156,5 @@ def read_metrics(body: bytes) -> EngineReport:
             values.append(float(raw))
         except ValueError:
             continue
-    found = [value for value in values if 0 <= value < 1e9]
-    return EngineReport(requests=round(sum(found))) if found else NOTHING
+    plausible = [value for value in values if 0 <= value < 1e9]
+    return EngineReport(requests=round(sum(plausible))) if plausible else NOTHING

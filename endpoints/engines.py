@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from endpoints import capabilities
@@ -51,7 +51,7 @@ async def query(probe: Probe, kind: str, models: list[str]) -> ServerDetails:
         return await _llamacpp(probe, models)
     if kind == Kind.LM_STUDIO and models:
         return ServerDetails(await _lm_studio(probe, models))
-    query_model = {Kind.OLLAMA: _ollama, Kind.XLLM: _xllm}.get(Kind(kind)) if kind in Kind.values else None
+    query_model = {str(Kind.OLLAMA): _ollama, str(Kind.XLLM): _xllm}.get(kind)
     return ServerDetails(await _query_each(probe, query_model, models)) if query_model is not None else ServerDetails()
 
 
@@ -96,7 +96,7 @@ def _object(response: ProbeResponse) -> Mapping[str, Any]:
     return response.body if response.ok and isinstance(response.body, dict) else {}
 
 
-def is_length(value: object) -> bool:
+def is_length(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
 
 
@@ -125,18 +125,27 @@ async def _xllm(probe: Probe, model: str) -> ModelDetails:
 async def _ollama(probe: Probe, model: str) -> ModelDetails:
     response = await _post(probe, "/api/show", {"model": model})
     words = _object(response).get("capabilities")
-    found = _details(response, _ollama_length(_object(response)), words)
-    if CAN_CHAT in found.capabilities and TOOLS not in found.features:
-        return replace(found, lacks=(TOOLS,))  # an Ollama refuses tools then
-    return found
+    details = _details(response, _ollama_length(_object(response)), words)
+    if CAN_CHAT in details.capabilities and TOOLS not in details.features:
+        return replace(details, lacks=(TOOLS,))  # an Ollama refuses tools then
+    return details
 
 
 def _ollama_length(body: Mapping[str, Any]) -> int | None:
+    """Return the context of a model: that of its training, or that of its Modelfile if it is less."""
     info = body.get("model_info")
-    for key, value in info.items() if isinstance(info, dict) else ():
-        if (key == "context_length" or key.endswith(".context_length")) and is_length(value):
-            return int(value)
-    for line in str(body.get("parameters", "")).splitlines():
+    trained = (
+        int(value)
+        for key, value in (info.items() if isinstance(info, dict) else ())
+        if (key == "context_length" or key.endswith(".context_length")) and is_length(value)
+    )
+    lengths = (next(trained, None), _set_length(str(body.get("parameters", ""))))
+    return min((length for length in lengths if length is not None), default=None)
+
+
+def _set_length(parameters: str) -> int | None:
+    """Return the context in the parameters of a Modelfile: lines of a name and a value."""
+    for line in parameters.splitlines():
         name, _, value = line.strip().partition(" ")
         value = value.strip()
         if name in ("num_ctx", "context_length", "n_ctx") and value.isascii() and value.isdigit():
@@ -153,13 +162,30 @@ async def _lm_studio(probe: Probe, models: list[str]) -> dict[str, ModelDetails]
         response = await _get(probe, "/api/v0/models")
     items = _lm_studio_items(_object(response))
     details = {
-        model: _details(response, _length(items.get(model, {})), _lm_studio_words(items.get(model, {})))
+        model: _details(
+            response, _lm_studio_length(model, items.get(model, {})), _lm_studio_words(items.get(model, {}))
+        )
         for model in models
     }
     without_length = [model for model in models if details[model].responded and details[model].max_tokens is None]
     for model, extra in (await _query_each(probe, _lm_studio_model, without_length)).items():
         details[model] = replace(details[model], max_tokens=extra.max_tokens)
     return details
+
+
+def _lm_studio_length(model: str, item: Mapping[str, Any]) -> int | None:
+    """Return the context with which a model is loaded, the least of its instances, else the most that it can have."""
+    loaded = [item.get("loaded_context_length")]
+    for instance in _lm_studio_instances(item):
+        config = instance.get("config")
+        if instance.get("id") == model or item.get("key") == model:
+            loaded.append(config.get("context_length") if isinstance(config, dict) else None)
+    return min((length for length in loaded if is_length(length)), default=_length(item))
+
+
+def _lm_studio_instances(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    loaded = item.get("loaded_instances")
+    return [instance for instance in loaded if isinstance(instance, dict)] if isinstance(loaded, list) else []
 
 
 def _lm_studio_words(item: Mapping[str, Any]) -> list[object]:
@@ -173,16 +199,11 @@ def _lm_studio_words(item: Mapping[str, Any]) -> list[object]:
 def _lm_studio_items(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the items by each name that the OpenAI list may use: the model's key and its loaded instances."""
     lists = [body[key] for key in ("models", "data") if isinstance(body.get(key), list)]
-    found: dict[str, Mapping[str, Any]] = {}
+    items: dict[str, Mapping[str, Any]] = {}
     for item in (item for entries in lists for item in entries if isinstance(item, dict)):
-        loaded = item.get("loaded_instances")
-        instances = (
-            [instance.get("id") for instance in loaded if isinstance(instance, dict)]
-            if isinstance(loaded, list)
-            else []
-        )
-        found |= {name: item for name in (item.get("key"), item.get("id"), *instances) if isinstance(name, str)}
-    return found
+        instances = [instance.get("id") for instance in _lm_studio_instances(item)]
+        items |= {name: item for name in (item.get("key"), item.get("id"), *instances) if isinstance(name, str)}
+    return items
 
 
 async def _lm_studio_model(probe: Probe, model: str) -> ModelDetails:
@@ -217,11 +238,20 @@ async def _llamacpp(probe: Probe, models: list[str]) -> ServerDetails:
         {
             model: NO_RESPONSE
             if started_for is None
-            else ModelDetails(capabilities=_narrowed(started_for, model), features=_llamacpp_features(props))
+            else ModelDetails(
+                _llamacpp_length(props), _narrowed(started_for, model), features=_llamacpp_features(props)
+            )
             for model in models
         },
         slots,
     )
+
+
+def _llamacpp_length(props: Mapping[str, Any]) -> int | None:
+    """Return the context of a slot. The list of models has that for which the model was trained, too."""
+    settings = props.get("default_generation_settings")
+    length = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return length if is_length(length) else None
 
 
 def _llamacpp_features(props: Mapping[str, Any]) -> tuple[str, ...]:

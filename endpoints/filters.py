@@ -10,7 +10,7 @@ from endpoints.registry import Entry
 class Selection:
     """Filter values; None matches any endpoint.
 
-    `status` is the status shown: the operator state takes precedence over the result of health checks.
+    `status` is the status shown: the administrative state takes precedence over the result of health checks.
     """
 
     search: str | None = None

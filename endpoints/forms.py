@@ -12,13 +12,17 @@ from endpoints import clouds, proposed_names, tags
 from endpoints.base_url import normalise
 from endpoints.clouds import allowed_models
 from endpoints.clouds.kinds import CLOUD_CHOICES, EXTERNAL_CHOICES
-from endpoints.models import EndpointOptions, Kind
+from endpoints.connections import form as connection_form
+from endpoints.connections.form import ConnectionFields
+from endpoints.models import Endpoint, EndpointOptions, Kind
 
 _LINE = {"class": "input"}
 _CODE = {"class": "input mono", "autocomplete": "off", "spellcheck": "false"}
 
 
-class AddForm(forms.Form):
+class AddForm(ConnectionFields):
+    attributes = _CODE
+
     cloud_type = forms.ChoiceField(
         label=_("Server"),
         choices=[("", _("A server of your own: its type is detected")), *CLOUD_CHOICES],
@@ -29,7 +33,7 @@ class AddForm(forms.Form):
         label=_("Address"),
         max_length=2000,
         required=False,
-        widget=forms.TextInput(_CODE | {"inputmode": "url", "placeholder": "http://192.168.1.10:8000"}),
+        widget=forms.TextInput(_CODE | {"inputmode": "url", "placeholder": "192.168.1.10:8000"}),
         help_text=_(
             "Enter the URL from the server's documentation. A trailing /v1 is optional. Clouds have their address by "
             "themselves, except for Azure OpenAI: enter that of the resource."
@@ -59,10 +63,7 @@ class AddForm(forms.Form):
         label=_("Requests at a time"),
         required=False,
         widget=forms.NumberInput(_LINE | {"min": 1}),
-        help_text=_(
-            "Further requests wait in the queue. Leave this empty to use the number of slots that "
-            "the server reports, or no limit if it reports none."
-        ),
+        help_text=EndpointOptions._meta.get_field("max_concurrency").help_text,
     )
     health_check_interval_secs = forms.IntegerField(
         label=_("Health check interval (s)"), required=False, widget=forms.NumberInput(_LINE | {"min": 1, "max": 3600})
@@ -71,10 +72,7 @@ class AddForm(forms.Form):
         label=_("Inference timeout (s)"),
         required=False,
         widget=forms.NumberInput(_LINE | {"min": 1}),
-        help_text=_(
-            "The timeout applies to the first byte, to the gap between two chunks of a stream, and "
-            "to the whole of any other response."
-        ),
+        help_text=Endpoint._meta.get_field("inference_timeout_secs").help_text,
     )
     external = forms.NullBooleanField(
         label=_("External"),
@@ -108,6 +106,7 @@ class AddForm(forms.Form):
         "inference_timeout_secs",
         "notes",
     )
+    CONNECTION = connection_form.NAMES
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -121,6 +120,13 @@ class AddForm(forms.Form):
     def more(self) -> list[forms.BoundField]:
         return [self[name] for name in self.MORE]
 
+    def connection(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.CONNECTION]
+
+    @property
+    def connection_is_used(self) -> bool:
+        return any(self[name].value() or self[name].errors for name in self.CONNECTION)
+
     @property
     def more_is_used(self) -> bool:
         return any(self[name].value() or self[name].errors for name in self.MORE)
@@ -128,6 +134,9 @@ class AddForm(forms.Form):
     def entered(self, kind: Kind | None = None) -> Mapping[str, Any]:
         """Return the filled-in fields for the serializer, with a proposed name if none was entered."""
         values = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        connection = {name: values.pop(name) for name in self.CONNECTION if name in values}
+        if connection:
+            values["connection"] = connection_form.entered(connection)
         if "tags" in values:
             values["tags"] = tags.parse(values["tags"])
         if "allowed_models" in values:
@@ -140,7 +149,11 @@ class AddForm(forms.Form):
     def refuse(self, error: ValidationError) -> None:
         """Add the messages of a serializer's error to the fields that they concern."""
         detail = error.detail if isinstance(error.detail, dict) else {"": error.detail}
+        connection = detail.get("connection")
+        if isinstance(connection, dict):
+            detail = {name: texts for name, texts in detail.items() if name != "connection"} | connection
         for name, texts in detail.items():
+            name = name.removeprefix("connection.")
             for text in _flat(texts):
                 self.add_error(name if name in self.fields else None, text)
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
-import aiohttp
 from django.db import DataError, Error, IntegrityError, close_old_connections, connection
 from django.utils import timezone
 
@@ -18,7 +17,7 @@ from endpoints import clouds
 from endpoints.checks.collector import Collector, Results
 from endpoints.checks.result import Check
 from endpoints.models import Endpoint, Kind, Status, next_status
-from endpoints.probe import Probe, ProbeResponse, Unreachable, decode, session
+from endpoints.probe import Probe, ProbeResponse, ProbeSession, Unreachable, decode, session
 from endpoints.registry import Entry, Registry
 from gateway.providers.table import provider_of
 
@@ -33,7 +32,7 @@ FIRST_JITTER = 0.5  # of the first interval, which spreads the checks of endpoin
 
 async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda: False) -> Check:
     """Probe an endpoint. If `delivered` reports that it just sent bytes to clients, a timeout only means busy."""
-    at = timezone.now()
+    moment = timezone.now()
     started = time.perf_counter()
     try:
         response = await _own_health(probe) if kind == Kind.XLLM else None
@@ -42,14 +41,14 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
             response = await (probe.get_without_body(probe.list_path) if probe.provider is None else _cloud(probe))
     except Unreachable as error:
         if str(error).startswith("no answer") and delivered():
-            return Check(True, None, None, at)
-        return Check(False, None, str(error), at)
+            return Check(True, None, None, moment)
+        return Check(False, None, str(error), moment)
     latency_ms = max(1, round((time.perf_counter() - started) * 1000))
     if not response.ok:
         if probe.provider is not None and (remark := clouds.remark(probe.provider, response.status, response.body)):
-            return Check(True, latency_ms, None, at, remark)
-        return Check(False, None, f"HTTP {response.status}", at)
-    return Check(True, latency_ms, None, at)
+            return Check(True, latency_ms, None, moment, remark)
+        return Check(False, None, f"HTTP {response.status}", moment)
+    return Check(True, latency_ms, None, moment)
 
 
 async def _cloud(probe: Probe) -> ProbeResponse:
@@ -74,7 +73,7 @@ def record(endpoint_id: str, result: Check) -> Endpoint | None:
         success=result.success,
         latency_ms=result.latency_ms,
         error=result.error,
-        at=result.at,
+        checked_at=result.checked_at,
         remark=result.remark,
     )
 
@@ -110,7 +109,7 @@ class HealthChecker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
         self._settings: dict[str, tuple[object, ...]] = {}  # see `_settings_of`; the values of the last check
-        self._session: aiohttp.ClientSession | None = None
+        self._session: ProbeSession | None = None
         self._changed = asyncio.Event()
         self._changed_ids: set[str] | None = None  # None: any endpoint may have changed
 
@@ -147,8 +146,8 @@ class HealthChecker:
         return dict.fromkeys([*(entry.id for entry in entries), *self._tasks])
 
     def _match_tasks(self, ids: Collection[str]) -> None:
-        found = map(self._registry.get, ids)
-        current = {entry.id: _settings_of(entry) for entry in found if entry is not None}
+        entries = map(self._registry.get, ids)
+        current = {entry.id: _settings_of(entry) for entry in entries if entry is not None}
         for removed in (self._tasks.keys() & ids) - current.keys():
             self._tasks.pop(removed).cancel()
             del self._nudges[removed], self._settings[removed]
@@ -194,6 +193,7 @@ class HealthChecker:
                     TIMEOUT_SECONDS,
                     provider_of(entry.kind),
                     entry.api_version,
+                    sealed_connection=entry.sealed_connection,
                 ),
                 entry.kind,
                 lambda: time.time() - self._last_byte(entry.id) <= interval,
@@ -254,7 +254,10 @@ async def _pause(nudge: asyncio.Event, seconds: float) -> None:
 def _settings_of(entry: Entry) -> tuple[object, ...]:
     """Return the values whose change triggers an immediate check instead of one after the old interval."""
     secret = entry.sealed_api_key or entry.plain_api_key
-    return entry.base_url, entry.health_check_interval_secs, entry.kind, entry.api_version, secret
+    return (
+        *(entry.base_url, entry.health_check_interval_secs, entry.kind, entry.api_version, secret),
+        entry.sealed_connection,
+    )
 
 
 def _error_suffix(result: Check) -> str:

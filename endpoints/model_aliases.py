@@ -4,9 +4,12 @@ Matching ignores case. A client may request any alias. The endpoint gets its own
 requested one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from endpoints.models import Kind
+from gateway.registry import schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +60,32 @@ def family(name: str | None) -> Family | None:
 
 def canonical_name(model_id: str, kind: str) -> str | None:
     """Return the canonical name of an endpoint's `model_id`; None if the table has none for this type."""
-    found = family(model_id)
-    if found is None or model_id.casefold() not in found.names_for(kind):
+    model_family = family(model_id)
+    if model_family is None or model_id.casefold() not in model_family.names_for(kind):
         return None
-    return found.canonical
+    return model_family.canonical
 
 
 def aliases(model_id: str, canonical: str | None) -> tuple[str, ...]:
     """Return all other names under which this model may be requested, sorted."""
     names: set[str] = {canonical} if canonical else set()
-    for found in (family(model_id), family(canonical)):
-        if found is not None:
-            names |= {found.canonical, *found.ollama, *found.lm_studio}
+    for model_family in (family(model_id), family(canonical)):
+        if model_family is not None:
+            names |= {model_family.canonical, *model_family.ollama, *model_family.lm_studio}
     return tuple(sorted(names - {model_id}))
+
+
+class _Model(Protocol):
+    """A model of an endpoint."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def canonical_name(self) -> str | None: ...
+
+
+def by_name(models: Iterable[_Model]) -> tuple[dict[str, schema.Model], dict[str, schema.Model]]:
+    """Return an endpoint's models by exact and by casefolded name, as gateways find them (gateway.registry.schema)."""
+    return schema.names(
+        schema.Model(model.id, model.canonical_name, aliases(model.id, model.canonical_name)) for model in models
+    )

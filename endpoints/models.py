@@ -1,7 +1,7 @@
 """Models of endpoints: the existing tables and RouterDash's own ones.
 
 Only metrics.storage.writer and health checks write counters, status, latency and last_seen. A save of an existing row
-writes only the fields that staff may edit, so that a form filled in an hour ago never restores old figures.
+writes only the fields that administrators may edit, so that a form filled in an hour ago never restores old figures.
 """
 
 import threading
@@ -19,10 +19,10 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints import base_url as base_urls
-from endpoints import capabilities, clouds, sealer
+from endpoints import capabilities, clouds, connections, sealer
 from endpoints.changes import models as _change_tables  # noqa: F401  # Django finds the models of an app here
 from endpoints.checks.result import Check
-from endpoints.clouds.kinds import CLOUD_CHOICES, ENGINE_CHOICES
+from endpoints.clouds.kinds import CLOUD_CHOICES
 from endpoints.clouds.kinds import Kind as Kind
 from endpoints.endpoint_fields import FIELDS, Shape
 from endpoints.fields import (
@@ -37,9 +37,12 @@ from endpoints.fields import (
 )
 from endpoints.model_names import tables as _name_tables  # noqa: F401
 from endpoints.text import validate_text
+from gateway.base import causes
+from gateway.base.sealing import Unsealable
 from gateway.registry import schema
+from gateway.upstream.connection_settings import ConnectionSettings
 
-STAFF_FIELDS = tuple(field.column for field in FIELDS if field.edited and not field.is_option)
+EDITED_FIELDS = tuple(field.column for field in FIELDS if field.edited and not field.is_option)
 EDITED_OPTIONS = tuple(field.column for field in FIELDS if field.edited and field.is_option)
 # Edited options that are numbers. Null means not set.
 NUMBER_OPTIONS = {field.column: field for field in FIELDS if field.maximum is not None}
@@ -51,12 +54,11 @@ FAILURES_TO_OFFLINE = 2
 
 MAX_MODELS = 2000  # per endpoint
 MAX_MODEL_NAME = 256  # characters
-TOO_MANY_MODELS = f"it lists more than {MAX_MODELS} models; the others are left out"
-BAD_MODEL_NAMES = (
-    f"it lists models whose names are longer than {MAX_MODEL_NAME} characters or cannot be printed; they are left out"
-)
+TOO_MANY_MODELS = causes.TOO_MANY_MODELS.format(most=MAX_MODELS)
+BAD_MODEL_NAMES = causes.BAD_MODEL_NAMES.format(length_most=MAX_MODEL_NAME)
+BOTH_REMARKS = causes.BOTH_REMARKS.format(most=MAX_MODELS, length_most=MAX_MODEL_NAME)
 # Values that `last_error` of an endpoint may have although its health checks pass: see endpoints.sync.
-REMARKS = frozenset((TOO_MANY_MODELS, BAD_MODEL_NAMES, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}"))
+REMARKS = frozenset((TOO_MANY_MODELS, BAD_MODEL_NAMES, BOTH_REMARKS))
 
 
 class Status(models.TextChoices):
@@ -132,8 +134,8 @@ class Endpoint(models.Model):
         db_default=120,
         validators=[MinValueValidator(1), MaxValueValidator(86400)],
         help_text=_(
-            "The timeout applies to the first byte, to the gap between two chunks of a stream, and "
-            "to the whole of any other response."
+            "Time until a stream begins, between two of its events, and for the whole of any other response. If this "
+            "is 120, the default, any other response may take ROUTERDASH_PLAIN_TIMEOUT_SECS (600 s)."
         ),
     )
     latency_ms = SharedIntegerField(_("latency (ms)"), null=True, blank=True)
@@ -142,13 +144,13 @@ class Endpoint(models.Model):
     error_count = SharedIntegerField(default=0, db_default=0)
     registered_at = IsoDateTimeField(_("registered"), default=timezone.now)
     notes = SharedTextField(_("notes"), null=True, blank=True)
-    capabilities = SharedJSONField(  # set by staff: see endpoints.capabilities
+    capabilities = SharedJSONField(  # set by administrators: see endpoints.capabilities
         null=True, blank=True, default=_default_capabilities, db_default=models.Value('["chat_completion"]')
     )
     device_info = SharedJSONField(null=True, blank=True)
     inference_latency_ms = models.FloatField(null=True, blank=True)
     endpoint_type = SharedLineField(
-        _("type"), choices=ENGINE_CHOICES, default=Kind.OPENAI_COMPATIBLE, db_default="openai_compatible"
+        _("type"), choices=Kind.choices, default=Kind.OPENAI_COMPATIBLE, db_default="openai_compatible"
     )
     total_requests = SharedBigIntegerField(_("requests"), default=0, db_default=0)
     successful_requests = SharedBigIntegerField(default=0, db_default=0)
@@ -184,9 +186,9 @@ class Endpoint(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """Save the endpoint. An existing row without `update_fields` gets only the fields that staff may edit."""
+        """Save the endpoint. An existing row without `update_fields` gets only fields that administrators edit."""
         if not self._state.adding and update_fields is None and not force_insert:
-            update_fields = STAFF_FIELDS
+            update_fields = EDITED_FIELDS
         super().save(
             *args, force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields
         )
@@ -217,6 +219,20 @@ class Endpoint(models.Model):
             self.api_key_encrypted = None
             self.save(update_fields=["api_key_encrypted"])
 
+    @property
+    def connection(self) -> ConnectionSettings:
+        """Proxy, certificates and extra headers. Raises Unsealable."""
+        return connections.opened(self.options_or_default.sealed_connection)
+
+    def set_connection(self, settings: ConnectionSettings) -> None:
+        """Seal and store connection settings, unless they are stored already: equal texts are sealed differently."""
+        try:
+            if self.connection == settings:
+                return
+        except Unsealable:
+            pass
+        self.set_options(sealed_connection=connections.sealed(settings))
+
     def moves_to(self, url: str) -> bool:
         """Return True if the URL is another server (scheme, host or port).
 
@@ -225,16 +241,21 @@ class Endpoint(models.Model):
         return not base_urls.same_server(self.base_url, url)
 
     def forget_server(self, secret: str | None) -> None:
-        """Store the new server's secret (or none) after a move, and delete the slots that the old server reported."""
+        """Store the new server's secret (or none) after a move; delete connection settings and slots of the old one."""
         self.set_api_key(secret)
-        self.set_options(learned_slots=None)
+        self.set_options(learned_slots=None, sealed_connection=None)
 
     def set_operator_state(self, state: str, drain_until: datetime | None = None) -> None:
-        """Store the operator state. A drain ends running requests at `drain_until`; None lets them finish."""
+        """Store the administrative state. A drain ends running requests at `drain_until`; None lets them finish."""
         self.set_options(operator_state=state, drain_until=drain_until)
 
     def set_options(self, **options: Any) -> None:
-        """Write only these options, because the values of the others may be outdated in memory."""
+        """Write only these options, because the values of the others may be outdated in memory.
+
+        A limit that administrators enter ends the assumption of one (endpoints.checks.assumed_slots).
+        """
+        if options.get("max_concurrency") is not None:
+            options["assumed_slots"] = None
         self.options, _created = EndpointOptions.objects.update_or_create(endpoint=self, defaults=options)
 
     @classmethod
@@ -245,11 +266,11 @@ class Endpoint(models.Model):
         success: bool,
         latency_ms: int | None,
         error: str | None,
-        at: datetime,
+        checked_at: datetime,
         remark: str | None = None,
     ) -> "Endpoint | None":
         """Store the result of one health check. Return None if the endpoint has been deleted."""
-        stored = cls.record_checks([(str(endpoint_id), Check(success, latency_ms, error, at, remark))])
+        stored = cls.record_checks([(str(endpoint_id), Check(success, latency_ms, error, checked_at, remark))])
         return stored.get(str(endpoint_id))
 
     @classmethod
@@ -284,11 +305,11 @@ class Endpoint(models.Model):
         self.status, self.error_count = next_status(before, self.error_count, success=check.success)
         self.last_error = next_error(self.last_error, check)
         if check.success:
-            self.last_seen = check.at
+            self.last_seen = check.checked_at
         self.latency_ms = merge_latency(check.latency_ms, self.latency_ms)
         return HealthCheck(
             endpoint=self,
-            checked_at=check.at,
+            checked_at=check.checked_at,
             success=check.success,
             latency_ms=check.latency_ms,
             error_message=check.error,
@@ -328,9 +349,10 @@ class EndpointModel(models.Model):
     max_tokens = SharedIntegerField(null=True)  # of the context
     canonical_name = SharedLineField(null=True)
     # Columns of our own.
-    max_output_tokens = models.IntegerField(null=True)  # of a cloud's list
+    max_output_tokens = models.IntegerField(null=True)  # as its server lists them
     lacks = models.JSONField(null=True)  # of endpoints.capabilities.NEEDS; null: not reported
     features = models.JSONField(null=True)  # of endpoints.capabilities.FEATURES; null: not reported
+    first_seen = IsoDateTimeField(null=True)  # null: an earlier release or llmlb stored the row
 
     class Meta:
         db_table = "endpoint_models"
@@ -387,8 +409,9 @@ class EndpointOptions(models.Model):
     endpoint = models.OneToOneField(
         Endpoint, models.CASCADE, primary_key=True, related_name="options", db_constraint=False
     )
-    operator_state = LineField(_("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
+    operator_state = LineField(_("administrative state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
     sealed_api_key = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001
+    sealed_connection = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001 - endpoints.connections
     drain_until = IsoDateTimeField(_("drain deadline"), null=True, blank=True, editable=False)
     connect_timeout_secs = _number(
         "connect_timeout_secs",
@@ -407,11 +430,14 @@ class EndpointOptions(models.Model):
         "max_concurrency",
         _("requests at a time"),
         _(
-            "Further requests wait in the queue. Leave this empty to use the number of slots that "
-            "the server reports, or no limit if it reports none."
+            "Further requests wait in the queue. Leave this empty to use the number of slots that the server reports, "
+            "else the number that is assumed for it, else no limit. A number here ends the assumption."
         ),
     )
     learned_slots = models.IntegerField(_("slots reported by the server"), null=True, blank=True, editable=False)
+    assumed_slots = models.IntegerField(  # see endpoints.checks.assumed_slots
+        _("assumed requests at a time"), null=True, blank=True, editable=False
+    )
     tags = models.JSONField(_("tags"), null=True, blank=True)  # a list of words: see endpoints.tags
     tier = _number(
         "tier",

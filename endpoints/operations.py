@@ -5,17 +5,19 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import aiohttp
 from django.utils import timezone
 
 from endpoints import detection, health, probe, sync
+from endpoints.checks import assumed_slots
 from endpoints.checks.model_lists import ListedModel, SyncFailed
 from endpoints.checks.result import Check
 from endpoints.endpoint_fields import words_or_none
 from endpoints.models import Endpoint, Kind
-from endpoints.probe import Probe, Unreachable
+from endpoints.probe import Probe, ProbeSession, Unreachable
+from gateway.base import causes
 from gateway.base.sealing import Unsealable
 from gateway.providers.table import provider_of
+from gateway.upstream.connection_settings import PLAIN, ConnectionSettings
 
 T = TypeVar("T")
 
@@ -27,11 +29,16 @@ AT_ONCE = 32  # endpoints that one action queries in parallel
 class ServerInfo:
     """Data that a server reports before anything is stored. `problem` is the reason for a missing model list."""
 
-    kind: Kind
+    kind: str
     latency_ms: int | None
     models: list[ListedModel] = field(default_factory=list)
     slots: int | None = None
     problem: str | None = None
+
+    @property
+    def assumed_slots(self) -> int | None:
+        """Requests at a time that are assumed for the server, once it is added."""
+        return None if self.slots else assumed_slots.of_new(self.kind) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +51,12 @@ class TestResult:
     models_found: list[str] | None
 
 
-def detect(base_url: str, api_key: str | None) -> Kind:
+def detect(base_url: str, api_key: str | None, connection: ConnectionSettings = PLAIN) -> Kind:
     """Return the type of the server. Raises Unreachable or detection.Unsupported."""
 
     async def run() -> Kind:
         async with probe.session() as session:
-            return await detection.detect(Probe(session, base_url, api_key))
+            return await detection.detect(Probe(session, base_url, api_key, settings=connection))
 
     return asyncio.run(run())
 
@@ -61,36 +68,43 @@ async def inspect_with(client: Probe, seconds: float) -> ServerInfo:
     """
     try:
         async with asyncio.timeout(seconds):
-            kind = await detection.detect(client) if client.provider is None else Kind(client.provider.kind)
+            kind: str = await detection.detect(client) if client.provider is None else client.provider.kind
             check = await health.check(client, kind)
             try:
                 model_list = await sync.fetch(client, kind)
             except (Unreachable, SyncFailed) as error:
                 return ServerInfo(kind, check.latency_ms, problem=check.error or check.remark or str(error))
     except TimeoutError:
-        raise Unreachable(f"no answer within {seconds:g} s") from None
+        raise Unreachable(causes.NO_RESPONSE.format(seconds=f"{seconds:g}")) from None
     problem = check.error or check.remark
     return ServerInfo(kind, check.latency_ms, model_list.models, model_list.slots or None, problem)
 
 
 def inspect_server(
-    base_url: str, api_key: str | None, cloud_type: str | None = None, api_version: str | None = None
+    base_url: str,
+    api_key: str | None,
+    cloud_type: str | None = None,
+    api_version: str | None = None,
+    connection: ConnectionSettings = PLAIN,
 ) -> ServerInfo:
     """Return type, latency (ms) and models of a server. Raises Unreachable or detection.Unsupported."""
     provider = provider_of(cloud_type) if cloud_type else None
 
     async def run() -> ServerInfo:
         async with probe.session() as session:
-            client = Probe(session, base_url, api_key, provider=provider, api_version=api_version)
+            client = Probe(session, base_url, api_key, provider=provider, api_version=api_version, settings=connection)
             return await inspect_with(client, INSPECT_SECONDS)
 
     return asyncio.run(run())
 
 
-def probe_of(endpoint: Endpoint, session: aiohttp.ClientSession, key: str | None, timeout: float = 5.0) -> Probe:
+def probe_of(endpoint: Endpoint, session: ProbeSession, key: str | None, timeout: float = 5.0) -> Probe:
     """Return the client of an endpoint, with the authentication of its cloud if it is one."""
     api_version = endpoint.options_or_default.api_version
-    return Probe(session, endpoint.base_url, key, timeout, provider_of(endpoint.kind), api_version)
+    sealed = endpoint.options_or_default.sealed_connection
+    return Probe(
+        session, endpoint.base_url, key, timeout, provider_of(endpoint.kind), api_version, sealed_connection=sealed
+    )
 
 
 def secret(endpoint: Endpoint) -> str | None:
@@ -98,7 +112,15 @@ def secret(endpoint: Endpoint) -> str | None:
     try:
         return endpoint.api_key
     except Unsealable:
-        raise Unreachable("its API key cannot be opened with this encryption key; store it again") from None
+        raise Unreachable(causes.KEY_UNSEALABLE) from None
+
+
+def connection(endpoint: Endpoint) -> ConnectionSettings:
+    """Return the connection settings. Raises Unreachable if they are sealed with a missing encryption key."""
+    try:
+        return endpoint.connection
+    except Unsealable:
+        raise Unreachable(causes.UNSEALABLE) from None
 
 
 def test(endpoint: Endpoint) -> TestResult:

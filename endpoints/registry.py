@@ -6,19 +6,17 @@ second. The only exception is a health check whose result cannot be stored (`not
 without a database.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
-from types import MappingProxyType
 from typing import Any
 
-from django.db import Error
 from django.utils import timezone
 
+from endpoints import connections
+from endpoints.cached_table import CachedTable
 from endpoints.capabilities import features as known_features
 from endpoints.checks.result import Check
 from endpoints.clouds.kinds import CLOUDS
@@ -34,8 +32,6 @@ from endpoints.models import (
     next_status,
 )
 
-log = logging.getLogger(__name__)
-
 LATENCY_SECONDS = 1.0  # while many endpoints are checked, live pages need not compute all figures for each latency
 
 
@@ -49,6 +45,7 @@ class ModelEntry:
     max_output_tokens: int | None = None
     lacks: tuple[str, ...] = ()  # of endpoints.capabilities.NEEDS
     features: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
+    first_seen: datetime | None = None
 
 
 class Models(tuple[ModelEntry, ...]):
@@ -81,12 +78,13 @@ class Entry:
     registered_at: datetime | None = None
     notes: str | None = None
     device_info: object = None
-    capabilities: tuple[str, ...] = ()  # set by staff, as stored
+    capabilities: tuple[str, ...] = ()  # set by administrators, as stored
     connect_timeout_secs: int | None = None
     idle_timeout_secs: int | None = None
     total_timeout_secs: int | None = None
     max_concurrency: int | None = None
     learned_slots: int | None = None
+    assumed_slots: int | None = None
     tier: int | None = None  # None: 1
     cost_weight: float | None = None  # None: 1
     external: bool | None = None  # see `is_external`
@@ -97,90 +95,65 @@ class Entry:
     drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
     plain_api_key: str | None = field(default=None, repr=False)  # llmlb's column
+    sealed_connection: str | None = field(default=None, repr=False)  # see endpoints.connections
     models: Models = Models()
 
     @property
     def shown_status(self) -> str:
-        """The operator state if it is not enabled, else the status from health checks."""
+        """The administrative state if it is not enabled, else the status from health checks."""
         return self.status if self.operator_state == OperatorState.ENABLED else self.operator_state
+
+    def created(self, model: ModelEntry) -> int:
+        """Return when a model of this endpoint was first seen, in seconds since 1970; 0 if that is unknown.
+
+        Rows of earlier releases lack the time: the endpoint's own is the earliest that it can be.
+        """
+        first_seen = model.first_seen or self.registered_at
+        return 0 if first_seen is None else int(first_seen.timestamp())
 
     @property
     def is_external(self) -> bool:
-        """Requests leave the network: as staff has set it, else for clouds."""
+        """Requests leave the network: as an administrator has set it, else for clouds."""
         return self.kind in CLOUDS if self.external is None else self.external
 
     @property
+    def shown_connection(self) -> connections.ShownConnection | None:
+        """Proxy, certificates and extra headers, with masked secrets."""
+        return connections.shown(self.sealed_connection)
+
+    @property
     def slots(self) -> int | None:
-        """Requests that the endpoint gets at a time: the limit set by staff, else the reported one; None: no limit."""
-        return self.max_concurrency or self.learned_slots
+        """Requests that the endpoint gets at a time: the limit that was set, else the reported one, else the assumed
+        one; None: no limit.
+        """
+        return self.max_concurrency or self.learned_slots or self.assumed_slots
+
+    @property
+    def has_assumed_slots(self) -> bool:
+        """Return True if the limit that applies is an assumed one."""
+        return self.assumed_slots is not None and not (self.max_concurrency or self.learned_slots)
 
 
-Listener = Callable[[Collection[str] | None], None]
-
-
-class Registry:
-    """Cache of endpoints in a process."""
+class Registry(CachedTable[Entry]):
+    """Cache of endpoints in a process, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: Mapping[str, Entry] | None = None  # None: not loaded yet; different from loaded and empty
+        # The version counts the changes, except those of `last_seen`, and of latencies at most each second.
+        super().__init__("endpoints", lambda ids: read_entries(ids))
         self._names: dict[str, str] = {}  # also of endpoints deleted since
-        self._writing = threading.RLock()
-        self._listeners: list[Listener] = []
-        self.version = 0  # counts the changes, except those of `last_seen`, and of latencies at most each second
         self._latencies_shown_at = float("-inf")
-        self.outdated = False  # an edit could not be read again
-        self.failed_reads = 0  # counts such edits
         # In-flight requests of each endpoint, summed over all gateways. Empty outside of control.
         self.in_flight: Callable[[], Mapping[str, int]] = dict
         # Closes the circuit breakers of an endpoint in all gateways, and clears their counts.
         self.reset_breaker: Callable[[str], None] = lambda endpoint_id: None
 
-    def all(self) -> tuple[Entry, ...]:
-        """Return all endpoints, oldest first. The first call reads the database."""
-        return tuple(self._loaded().values())
-
-    def get(self, endpoint_id: str) -> Entry | None:
-        return self._loaded().get(endpoint_id)
+    def connect(self, *, in_flight: Callable[[], Mapping[str, int]], reset_breaker: Callable[[str], None]) -> None:
+        """Give this process its ways to the gateways. `reset_breaker` gets the id of an endpoint."""
+        self.in_flight, self.reset_breaker = in_flight, reset_breaker
 
     def name(self, endpoint_id: str) -> str | None:
         """Return the endpoint's name, even if it was deleted while this process ran."""
         return self._names.get(endpoint_id)
-
-    @property
-    def loaded(self) -> bool:
-        return self._entries is not None
-
-    def subscribe(self, listener: Listener) -> None:
-        """Call `listener` after each change, in its thread, with the ids of the endpoints; None: any of them."""
-        self._listeners.append(listener)
-
-    def reload(self) -> None:
-        """Read all endpoints again. Raises django.db.Error, after which the old entries stay."""
-        with self._writing:
-            self._swap(read_entries())
-        self.outdated = False
-        self._notify_listeners(None)
-
-    def refresh(self, *ids: str) -> None:
-        """Read endpoints again on commit of their edit. A database error is logged, and the old entries stay."""
-        try:
-            self.read_again(ids)
-        except Error as error:
-            self.outdated, self.failed_reads = True, self.failed_reads + 1
-            log.warning("endpoint %s could not be read again: %s", ", ".join(ids), error)
-
-    def read_again(self, ids: Collection[str]) -> None:
-        """Read endpoints again, in a process that has read all before. Raises django.db.Error."""
-        if self._entries is None:
-            return
-        with self._writing:
-            entries = dict(self._entries)
-            found = read_entries(ids)
-            changed = [endpoint_id for endpoint_id in ids if not _take(entries, endpoint_id, found.get(endpoint_id))]
-            if changed:
-                self._swap(entries, changed)
-        if changed:
-            self._notify_listeners(changed)
 
     def take_checks(self, rows: Iterable[Endpoint]) -> None:
         """Take the results of health checks from rows that were stored, without reading the database."""
@@ -237,41 +210,26 @@ class Registry:
             listened = [after.id for before, after in pairs if _listened(before) != _listened(after)]
             has_latencies = any(before.latency_ms != after.latency_ms for before, after in pairs)
             is_shown = bool(listened) or (show_latencies and has_latencies)
-            self._swap(entries, (), is_shown=is_shown)
+            self._swap(entries, (), is_counted=is_shown)
         if listened:
-            self._notify_listeners(listened)
+            self._notify(listened)
         return is_shown
 
-    def fill(self, entries: Mapping[str, Entry]) -> None:
-        """Use these entries while there is no database."""
-        with self._writing:
-            self._swap(entries)
-
     def forget(self) -> None:
-        """Reset to the state before the first load; for tests."""
-        self._entries = None
+        super().forget()
         self._names = {}
 
-    def _loaded(self) -> Mapping[str, Entry]:
-        if self._entries is None:
-            with self._writing:
-                self._swap(read_entries())
-        assert self._entries is not None
-        return self._entries
+    def _merged(self, row: Entry, before: Entry | None) -> Entry:
+        """Return the entry with the last latency that was measured."""
+        return replace(row, latency_ms=merge_latency(row.latency_ms, before.latency_ms if before else None))
 
     def _swap(
-        self, entries: Mapping[str, Entry], changed: Collection[str] | None = None, *, is_shown: bool = True
+        self, rows: Mapping[str, Entry], changed: Collection[str] | None = None, *, is_counted: bool = True
     ) -> None:
-        """Use new entries, which no one else changes. `changed`: ids of those that may have another name; None: any."""
-        self._entries = MappingProxyType(entries)
-        self.version += is_shown
-        for endpoint_id in entries if changed is None else changed:
-            if endpoint_id in entries:
-                self._names[endpoint_id] = entries[endpoint_id].name
-
-    def _notify_listeners(self, changed: Collection[str] | None) -> None:
-        for listener in self._listeners:
-            listener(changed)
+        super()._swap(rows, changed, is_counted=is_counted)
+        for endpoint_id in rows if changed is None else changed:
+            if endpoint_id in rows:
+                self._names[endpoint_id] = rows[endpoint_id].name
 
 
 registry = Registry()
@@ -282,18 +240,6 @@ _HEALTH = tuple(field for field in FIELDS if field.column in HEALTH_FIELDS)
 def _listened(entry: Entry) -> object:
     """Return what listeners act on, of all that a health check changes."""
     return entry.status, entry.last_error, entry.error_count
-
-
-def _take(entries: dict[str, Entry], endpoint_id: str, entry: Entry | None) -> bool:
-    """Put an entry that was read into the cache. Return True if it is as it was."""
-    old = entries.get(endpoint_id)
-    if entry is None:
-        return entries.pop(endpoint_id, None) is None
-    entry = replace(entry, latency_ms=merge_latency(entry.latency_ms, old.latency_ms if old else None))
-    if entry == old:
-        return True
-    entries[endpoint_id] = entry
-    return False
 
 
 IDS_AT_ONCE = 500  # in one query
@@ -340,7 +286,7 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
 
 _MODEL_COLUMNS = (
     *("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked"),
-    *("max_output_tokens", "lacks", "features"),
+    *("max_output_tokens", "first_seen", "lacks", "features"),
 )
 
 
@@ -351,8 +297,10 @@ def _model(
     max_tokens: int | None,
     last_checked: datetime | None,
     max_output_tokens: int | None,
+    first_seen: datetime | None,
     *reported: object,
 ) -> ModelEntry:
+    lacks, features = map(known_features, reported)
     return ModelEntry(
         model_id,
         canonical,
@@ -360,5 +308,7 @@ def _model(
         max_tokens,
         last_checked,
         max_output_tokens,
-        *map(known_features, reported),  # what it lacks, and its features
+        lacks,
+        features,
+        first_seen,
     )

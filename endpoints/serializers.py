@@ -11,11 +11,13 @@ from rest_framework import serializers
 
 from endpoints import causes, clouds, sync, tags
 from endpoints.capabilities import FEATURES, NEEDS, STORED, to_store
+from endpoints.checks import assumed_slots
 from endpoints.clouds import allowed_models
-from endpoints.clouds.kinds import CLOUD_CHOICES
-from endpoints.clouds.serializers import CloudSerializer
+from endpoints.clouds.environment import CloudOffer
+from endpoints.clouds.kinds import CLOUD_CHOICES, KIND_CHOICES
+from endpoints.clouds.serializers import CloudSerializer, ConnectionSerializer
 from endpoints.endpoint_fields import FIELDS, EndpointField, Shape
-from endpoints.models import EDITED_OPTIONS, NUMBER_OPTIONS, Endpoint, Kind, OperatorState, Status
+from endpoints.models import EDITED_OPTIONS, NUMBER_OPTIONS, Endpoint, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
 from endpoints.text import validate_line, validate_text
 from gateway.base.request_kinds import CAN_CHAT
@@ -57,7 +59,7 @@ _SHAPES: Mapping[Shape, Callable[..., AnyField]] = {
     Shape.ANY: serializers.JSONField,
     Shape.STATUS: partial(serializers.ChoiceField, choices=Status.choices),
     Shape.OPERATOR_STATE: partial(serializers.ChoiceField, choices=OperatorState.choices),
-    Shape.KIND: partial(serializers.ChoiceField, choices=Kind.choices),
+    Shape.KIND: partial(serializers.ChoiceField, choices=KIND_CHOICES),
     Shape.CLOUD: partial(serializers.ChoiceField, choices=CLOUD_CHOICES),
     Shape.FLAG: serializers.BooleanField,
 }
@@ -78,6 +80,11 @@ class EndpointSerializer(serializers.Serializer[Entry]):
     """An endpoint. The API key of the server is never included; `has_api_key` indicates if one is stored."""
 
     has_api_key = serializers.SerializerMethodField()
+    connection = ConnectionSerializer(
+        source="shown_connection",
+        allow_null=True,
+        help_text="Proxy, certificates and extra headers, with masked secrets; null if there are none.",
+    )
     model_count = serializers.SerializerMethodField()
     is_external = serializers.SerializerMethodField(
         help_text="Whether only API keys that may use external endpoints reach it."
@@ -156,11 +163,16 @@ class ServerInfoSerializer(serializers.Serializer[Any]):
     """Data that a server reports before anything is stored."""
 
     base_url = serializers.CharField(help_text="The address as it would be stored.")
-    endpoint_type = serializers.ChoiceField(choices=Kind.choices, source="server.kind")
+    endpoint_type = serializers.ChoiceField(choices=KIND_CHOICES, source="server.kind")
     latency_ms = serializers.IntegerField(allow_null=True, source="server.latency_ms")
     models = OfferedModelSerializer(many=True, source="server.models")
     slots = serializers.IntegerField(
         allow_null=True, source="server.slots", help_text="Requests at a time; null if the server does not report them."
+    )
+    assumed_slots = serializers.IntegerField(
+        allow_null=True,
+        source="server.assumed_slots",
+        help_text="Requests at a time that are assumed if the server is added as it is.",
     )
     problem = CauseField(allow_null=True, source="server.problem", help_text="Reason for a missing model list.")
     name = serializers.CharField(help_text="Proposed name of the endpoint.")
@@ -172,23 +184,44 @@ class PlaceSerializer(serializers.Serializer[Any]):
 
     port = serializers.IntegerField()
     usual = serializers.ChoiceField(
-        choices=Kind.choices, allow_null=True, help_text="The type of server that usually has this port."
+        choices=KIND_CHOICES, allow_null=True, help_text="The type of server that usually has this port."
     )
     base_url = serializers.CharField()
     endpoint_type = serializers.ChoiceField(
-        choices=Kind.choices, allow_null=True, help_text="null if no known server was found."
+        choices=KIND_CHOICES, allow_null=True, help_text="null if no known server was found."
     )
     latency_ms = serializers.IntegerField(allow_null=True)
     models = OfferedModelSerializer(many=True)
     slots = serializers.IntegerField(allow_null=True)
+    assumed_slots = serializers.IntegerField(
+        allow_null=True, help_text="Requests at a time that are assumed if the server is added as it is."
+    )
     listens = serializers.BooleanField()
     problem = CauseField(allow_null=True, help_text="Reason why the server cannot be added as it is.")
     name = serializers.CharField(allow_null=True, help_text="Proposed name of the endpoint.")
     registered = RegisteredSerializer(allow_null=True)
 
 
+class CloudOfferSerializer(serializers.Serializer[CloudOffer]):
+    """A cloud whose API key is in the environment of RouterDash. The key is never shown."""
+
+    cloud_type = serializers.ChoiceField(choices=CLOUD_CHOICES, source="found.provider.kind")
+    variable = serializers.CharField(source="found.variable", help_text="Name of the variable that has the key.")
+    base_url = serializers.CharField(help_text="The address as it would be stored.")
+    problem = serializers.CharField(allow_null=True, help_text="Reason why the cloud cannot be added as it is.")
+    name = serializers.CharField(source="found.name", help_text="Name of the endpoint.")
+    registered = RegisteredSerializer(allow_null=True, help_text="The endpoint that this cloud has already.")
+
+
+class OfferedCloudSerializer(serializers.Serializer[Any]):
+    """A cloud that `discover` offers."""
+
+    cloud_type = serializers.ChoiceField(choices=CLOUD_CHOICES)
+
+
 class DiscoverySerializer(serializers.Serializer[Any]):
     places = PlaceSerializer(many=True)
+    clouds = CloudOfferSerializer(many=True)
 
 
 class SyncResultSerializer(serializers.Serializer[Any]):
@@ -218,7 +251,7 @@ class DrainSerializer(serializers.Serializer[Any]):
 
 
 class EndpointWriteSerializer(CloudSerializer):
-    """Fields that staff may edit. On an update, every field may be left out."""
+    """Fields that administrators may edit. On an update, every field may be left out."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
     api_key = serializers.CharField(
@@ -229,7 +262,12 @@ class EndpointWriteSerializer(CloudSerializer):
         help_text="Secret of the server; empty or null deletes the stored one.",
     )
     health_check_interval_secs = serializers.IntegerField(min_value=1, max_value=3600, default=_default_interval)
-    inference_timeout_secs = serializers.IntegerField(min_value=1, max_value=86400, default=120)
+    inference_timeout_secs = serializers.IntegerField(
+        min_value=1,
+        max_value=86400,
+        default=120,
+        help_text=next(field.help for field in FIELDS if field.name == "inference_timeout_secs"),
+    )
     notes = serializers.CharField(
         required=False, allow_null=True, allow_blank=True, max_length=20000, validators=[validate_text]
     )
@@ -292,21 +330,28 @@ class EndpointWriteSerializer(CloudSerializer):
         values = dict(self.validated_data)
         secret = values.pop("api_key", _ABSENT)
         state = values.pop("operator_state", None)
+        connection = values.pop("connection", None)
         options = {name: values.pop(name) for name in EDITED_OPTIONS if name in values}
+        is_new = endpoint._state.adding
         moves = not endpoint._state.adding and endpoint.moves_to(values.get("base_url", endpoint.base_url))
         for name, value in values.items():
             setattr(endpoint, name, value)
-        if endpoint._state.adding:
+        if is_new:
             endpoint.save()
+            options = {"assumed_slots": assumed_slots.of_new(endpoint.kind)} | options
         elif values:
             endpoint.save(update_fields=list(values))
         if moves:
             endpoint.forget_server(None if secret is _ABSENT else secret or None)
         elif secret is not _ABSENT:
             endpoint.set_api_key(secret or None)
+        if connection is not None:
+            endpoint.set_connection(connection)
         if options:
             endpoint.set_options(**options)
             sync.follow_options(endpoint, options)
+        if not is_new and "endpoint_type" in values:
+            assumed_slots.follow_kind(endpoint)
         if state not in (None, endpoint.options_or_default.operator_state):
             endpoint.set_operator_state(state)
         return endpoint

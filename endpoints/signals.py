@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from endpoints.model_names import registry as name_registry
+from endpoints.model_names import name_cache
 from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
 from endpoints.models import Endpoint, EndpointModel, EndpointOptions, checks_recorded
 from endpoints.registry import registry
@@ -46,10 +46,10 @@ def part_changed(instance: EndpointOptions | EndpointModel, **kwargs: Any) -> No
 
 @receiver([post_save, post_delete], sender=NamedModel, dispatch_uid="endpoints.model_name_changed")
 def model_name_changed(instance: NamedModel, **kwargs: Any) -> None:
-    name_registry.changed(instance.pk)
+    name_cache.changed(instance.pk)
 
 
 @receiver([post_save, post_delete], sender=NameStep, dispatch_uid="endpoints.name_step_changed")
 @receiver([post_save, post_delete], sender=NameTarget, dispatch_uid="endpoints.name_target_changed")
 def name_part_changed(instance: NameStep | NameTarget, **kwargs: Any) -> None:
-    name_registry.changed(instance.named_id)
+    name_cache.changed(instance.named_id)

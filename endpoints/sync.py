@@ -20,9 +20,9 @@ from endpoints.clouds import allowed_models
 from endpoints.models import REMARKS, Endpoint, EndpointModel, Kind
 from endpoints.probe import Probe, ProbeResponse
 from endpoints.signals import changed
+from gateway.base import causes
 from gateway.providers.table import ANTHROPIC
 
-NO_DEPLOYMENTS = "it does not list its deployments; enter their names as allowed models"
 MODEL_OPTIONS = frozenset(("cloud_type", "api_version", "allowed_models"))
 STATEMENT = 500  # models in one statement: databases limit the number of parameters
 
@@ -66,9 +66,10 @@ async def fetch(probe: Probe, kind: str, allowed: Sequence[str] | None = None) -
 def _complete(listed: ListedModel, details: engines.ModelDetails) -> ListedModel:
     return ListedModel(
         listed.id,
-        listed.max_tokens or details.max_tokens,
+        details.max_tokens or listed.max_tokens,
         details.capabilities or listed.capabilities,
         details.responded,
+        max_output_tokens=listed.max_output_tokens,
         lacks=details.lacks,
         features=details.features or listed.features,
     )
@@ -80,7 +81,7 @@ async def list_models(probe: Probe, allowed: Sequence[str] | None = None) -> tup
     """
     if probe.provider is not None and not probe.provider.lists_deployments:
         if not (names := allowed_models.names(allowed)):
-            raise SyncFailed(NO_DEPLOYMENTS)
+            raise SyncFailed(causes.NO_DEPLOYMENTS)
         return [ListedModel(name) for name in names], None
     return read(await _pages(probe), allowed, is_cloud=probe.provider is not None)
 
@@ -95,7 +96,7 @@ async def _pages(probe: Probe) -> list[ProbeResponse]:
     while path is not None and len(pages) < MAX_PAGES:
         response = await probe.get(path)
         if not response.ok:
-            raise SyncFailed(f"GET {path.partition('?')[0]} answers HTTP {response.status}")
+            raise SyncFailed(causes.GET_FAILED.format(path=path.partition("?")[0], status=response.status))
         pages.append(response)
         path = next_page(response.body, first) if probe.provider is not None else None
     return pages
@@ -111,11 +112,11 @@ def store(
         # The lock serializes concurrent syncs of one endpoint.
         row = Endpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
         if row is None:
-            raise SyncFailed("it was deleted meanwhile")
+            raise SyncFailed(causes.DELETED)
         stored = {model.model_id: model for model in EndpointModel.objects.filter(endpoint=endpoint)}
         missing = sorted(stored.keys() - set(result.models))
-        for at in range(0, len(missing), STATEMENT):
-            rows = EndpointModel.objects.filter(endpoint=endpoint, model_id__in=missing[at : at + STATEMENT])
+        for start in range(0, len(missing), STATEMENT):
+            rows = EndpointModel.objects.filter(endpoint=endpoint, model_id__in=missing[start : start + STATEMENT])
             rows._raw_delete(rows.db)  # sends no signals; the call of `changed` below replaces them
         new = _store_models(endpoint, listed, stored, now)
         if row.last_error != remark and (row.last_error is None or row.last_error in REMARKS):
@@ -138,8 +139,8 @@ def follow_options(endpoint: Endpoint, edited: Collection[str]) -> None:
     allowed = endpoint.options_or_default.allowed_models
     stored = EndpointModel.objects.filter(endpoint=endpoint).values_list("model_id", flat=True)
     refused = [model_id for model_id in stored if not allowed_models.matches(allowed, model_id)]
-    for at in range(0, len(refused), STATEMENT):
-        EndpointModel.objects.filter(endpoint=endpoint, model_id__in=refused[at : at + STATEMENT]).delete()
+    for start in range(0, len(refused), STATEMENT):
+        EndpointModel.objects.filter(endpoint=endpoint, model_id__in=refused[start : start + STATEMENT]).delete()
     changed(endpoint.pk)
     transaction.on_commit(partial(sync_soon, str(endpoint.pk)), robust=True)
 
@@ -158,18 +159,24 @@ def _store_models(
         lacks, features = _features(model, row)
         values = {
             "capabilities": list(_capabilities(model, row)),
-            "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
+            "max_tokens": _length(model, row),
             "canonical_name": model_aliases.canonical_name(model.id, endpoint.kind),
             "max_output_tokens": model.max_output_tokens,
             "lacks": lacks,
             "features": features,
         }
         if row is None:
-            new.append(EndpointModel(endpoint=endpoint, model_id=model.id, last_checked=now, **values))
+            new.append(EndpointModel(endpoint=endpoint, model_id=model.id, last_checked=now, first_seen=now, **values))
         elif any(getattr(row, name) != value for name, value in values.items()):
             EndpointModel.objects.filter(endpoint=endpoint, model_id=model.id).update(**values)
     EndpointModel.objects.bulk_create(new, batch_size=STATEMENT)
     return len(new)
+
+
+def _length(listed: ListedModel, row: EndpointModel | None) -> int | None:
+    """Return the context; the stored one if the server's own API, which may state another, did not respond."""
+    stored = None if row is None else row.max_tokens
+    return (listed.max_tokens or stored) if listed.responded else (stored or listed.max_tokens)
 
 
 def _features(listed: ListedModel, row: EndpointModel | None) -> tuple[list[str] | None, list[str] | None]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from endpoints import detection, operations, probe, sync
+from endpoints.checks import assumed_slots
 from endpoints.checks.model_lists import SyncFailed
 from endpoints.endpoint_fields import words_or_none
 from endpoints.models import Endpoint, HealthCheck
@@ -31,6 +32,7 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
     if kind != endpoint.kind:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
+        assumed_slots.follow_kind(endpoint)
     try:
         result = sync.store(endpoint, model_list.models, model_list.slots, model_list.remark)
     except SyncFailed as error:

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -19,8 +20,10 @@ from django.views.decorators.cache import never_cache
 from rest_framework.exceptions import ValidationError
 
 from endpoints import api, clouds, discovery, edit_log, operations
+from endpoints.clouds import environment
+from endpoints.clouds.kinds import KIND_CHOICES
 from endpoints.forms import AddForm
-from endpoints.models import Endpoint, Kind, OperatorState, deadline
+from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.page_parts import REFUSED, wants_part
 from endpoints.registry import registry
 
@@ -80,7 +83,7 @@ def _add_page(request: HttpRequest, form: AddForm, back: str, server: Any = None
         "form": form,
         "next": back,
         "server_info": server,
-        "kinds": {value: str(label) for value, label in Kind.choices},
+        "kinds": {value: str(label) for value, label in KIND_CHOICES},
         "addresses": dict(clouds.ADDRESSES),
     }
     return render(request, "endpoints/add.html", context)
@@ -110,8 +113,32 @@ def discover(request: HttpRequest) -> HttpResponse:
     places = discovery.discover() if request.method == "POST" else None
     back = request.POST.get("next", "")
     silent = [place for place in places or () if not place.listens and place.registered is None]
-    context = {"places": places, "silent": silent, "next": back if is_local_url(back) else ""}
+    context = {
+        "places": places,
+        "silent": silent,
+        "clouds": environment.offers(settings.ROUTERDASH) if places is not None else (),
+        "next": back if is_local_url(back) else "",
+    }
     return render(request, "discover/servers.html" if wants_part(request) else "discover/page.html", context)
+
+
+@for_administrators
+def discover_cloud(request: HttpRequest) -> HttpResponse:
+    """Add a cloud with its API key of the environment."""
+    if request.method != "POST":
+        return redirect("discover")
+    try:
+        added = api.create_from_environment(request, request.POST.get("cloud_type", ""))
+    except api.ErrorResponse as error:
+        if wants_part(request):
+            form = {"errors": {"": [str(error.detail)]}}
+            return render(request, "discover/server_refused.html", {"form": form}, status=REFUSED)
+        messages.error(request, str(error.detail))
+        return redirect("discover")
+    if wants_part(request):
+        return render(request, "discover/server_added.html", {"endpoint": added})
+    messages.success(request, _("%(name)s was added.") % {"name": added.name})
+    return redirect("endpoint", added.pk)
 
 
 # Several endpoints at once
@@ -202,7 +229,7 @@ def _disable(request: HttpRequest, chosen: list[Endpoint]) -> None:
 def _set_state(
     request: HttpRequest, chosen: list[Endpoint], state: OperatorState, message: str, seconds: int | None = None
 ) -> None:
-    """Set the operator state of endpoints, and log the edit as the admin does."""
+    """Set the administrative state of endpoints, and log the edit as the admin does."""
     with transaction.atomic():
         for endpoint in chosen:
             before = endpoint.options_or_default.operator_state
@@ -262,5 +289,6 @@ def _ids(request: HttpRequest) -> list[UUID]:
 URLS = [
     path("endpoints/add", add, name="endpoint-add"),
     path("endpoints/discover", discover, name="discover"),
+    path("endpoints/discover/cloud", discover_cloud, name="discover-cloud"),
     path("endpoints/act", act, name="endpoints-act"),
 ]

@@ -17,17 +17,18 @@ from gateway.dialects.ollama.native import ollama_error
 from gateway.http.admission import HttpRoutes
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import JSON, Exchange, HttpRoute
+from gateway.http.key_permissions import model_access
 from gateway.http.ollama.paths import ROOT
 from gateway.inference import forms, inference, playground, stored_responses
-from gateway.inference.anthropic.chat import ChatApi
 from gateway.inference.api import MediaApi, OpenAiApi
+from gateway.inference.chat import ChatApi
 from gateway.inference.messages import CountTokensApi, MessagesApi
-from gateway.inference.ollama import api as ollama_api
+from gateway.inference.ollama.api import OllamaApi
 from gateway.inference.ollama.lists import OllamaLists
 from gateway.inference.recording import rejected
 from gateway.inference.responses import ResponsesApi
 from gateway.inference.services import Services
-from gateway.inference.steps.targets import use_of
+from gateway.ipc.strangers import Strangers
 from gateway.routing.anthropic_models import AnthropicList, anthropic_entry, get_page
 from gateway.routing.model_list import ModelList, get_model
 from gateway.routing.roster import Roster
@@ -57,12 +58,13 @@ class Gateway:
         self.stopping = False
         self.on_connect: Callable[[], None] = lambda: None
         self.services = Services(config, roster, control)
-        self.limit_hits = self.services.limit_hits
+        self.strangers = Strangers(self.services, roster.row.counts)
+        self.bound_hits = self.services.bound_hits
         self.writes = self.services.writes
         self.admission = self.services.admission
         self._models = ModelList(roster, self.services.time_slices)
         self._anthropic_models = AnthropicList(roster, self.services.time_slices)
-        self._ollama = OllamaLists(roster, self.services.time_slices)
+        self._ollama = OllamaLists(self.services, OllamaApi(request_kinds.SHOW))
         self.admission.routes = self._routes()
 
     def _routes(self) -> HttpRoutes:
@@ -102,10 +104,14 @@ class Gateway:
 
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Count a refusal and send it to the client, in the dialect of its API."""
-        if refusal.limit is not None:
-            self.limit_hits.hit(refusal.limit)
+        if refusal.bound is not None:
+            self.bound_hits.hit(refusal.bound)
         if exchange.line.path.startswith((b"/v1/", ROOT)):
-            self.services.record(rejected(exchange, refusal))
+            made = rejected(exchange, refusal)
+            if made.api_key_id is None:
+                self.strangers.refused(made)
+            else:
+                self.services.record(made)
         if exchange.started:  # by keep-alive comments
             exchange.abort()
             return
@@ -131,7 +137,7 @@ class Gateway:
         return HttpRoute(b"POST", INFERENCE, partial(inference.run, self.services, api))
 
     def _ollama_route(self, kind: Kind) -> HttpRoute:
-        handle = partial(ollama_api.run, self.services, ollama_api.OllamaApi(kind))
+        handle = partial(inference.run, self.services, OllamaApi(kind))
         return HttpRoute(b"POST", INFERENCE, handle, any_type=True)
 
     def _stored_response_route(self, path: bytes) -> HttpRoute | None:
@@ -140,14 +146,14 @@ class Gateway:
 
     async def _list_models(self, exchange: Exchange) -> None:
         if _lists_for_anthropic(exchange):
-            body = get_page(await self._anthropic_models.current(use_of(exchange)), exchange.line.query)
+            body = get_page(await self._anthropic_models.current(model_access(exchange)), exchange.line.query)
         else:
-            body = await self._models.current(use_of(exchange))
+            body = await self._models.current(model_access(exchange))
         exchange.reply(200, (JSON,), body)
 
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.line.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
-        model = get_model(self.services.roster, name, use_of(exchange))
+        model = get_model(self.services.roster, name, model_access(exchange))
         entry = anthropic_entry(model) if _lists_for_anthropic(exchange) else model
         exchange.reply(200, (JSON,), msgspec.json.encode(entry))
 

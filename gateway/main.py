@@ -22,7 +22,6 @@ import uvloop
 from gateway.application import Gateway
 from gateway.base import logs, sealing
 from gateway.base.config import ADAPTIVE, Config, load
-from gateway.base.destinations import Destinations
 from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watch_parent
 from gateway.certificate import Certificate, tls_context
 from gateway.http.control_proxy import ControlProxy
@@ -32,12 +31,13 @@ from gateway.http.protocol import GatewayProtocol
 from gateway.http.shared import Shared
 from gateway.inference.housekeeping import Housekeeping
 from gateway.inference.services import Services
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import BY_CONTROL, WakePipe
 from gateway.loop.rest import Rest, sleep_until_next
 from gateway.routing.roster import Roster
 from gateway.server import Server, server_config
+from gateway.upstream.dialer import Dialer
 from gateway.upstream.pool import Sweeper
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
     loop = asyncio.get_running_loop()
     page = LivePage(config.live_page_path)
     row = page.claim_row()
-    sweeper = Sweeper(loop, Destinations.of(config))
+    sweeper = Sweeper(loop, Dialer.of(config))
     sealer = sealing.load(config.encryption_keys, config.key_file)
     measures = config.balancer == ADAPTIVE
     roster = Roster(config.registry_dir, page, row, sealer, sweeper, measures=measures)
@@ -64,11 +64,11 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
     gateway.services.refresh()
     shared = Shared(gateway)
     uvicorn_config = server_config(config, partial(GatewayProtocol, shared), _no_application, config.drain_secs)
-    server = Server(uvicorn_config, shared.connection_limit, gateway.limit_hits)
+    server = Server(uvicorn_config, shared.connection_bound, gateway.bound_hits)
     if ollama is not None:
         server.others.append((ollama, partial(OllamaProtocol, shared)))
     _stop_on_signals(loop, gateway, server)
-    housekeeping = Housekeeping(gateway.services)
+    housekeeping = Housekeeping(gateway.services, gateway.strangers)
     rest = Rest(lambda: bool(server.server_state.connections) or housekeeping.has_work())
     gateway.on_connect = rest.wake
     sweeper.is_resting = lambda: rest.resting
@@ -89,6 +89,7 @@ async def serve(config: Config, listen: socket.socket, ollama: socket.socket | N
         loop.remove_reader(wake.descriptor)
         wake.close()
         sweeper.stop()
+        gateway.strangers.write()
         gateway.services.close()
         row.release()
 

@@ -9,9 +9,9 @@ from typing import cast
 
 from gateway.base.config import Config
 from gateway.http.acceptor import Acceptor, Connecting
-from gateway.http.clients import ConnectionLimit, TrustedProxies
+from gateway.http.clients import ConnectionBound, TrustedProxies
 from gateway.http.deadlines import KEEP_ALIVE_SECONDS
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from gateway.loop import uvicorn_parts as uvicorn
 from gateway.loop.rest import Pauses, until_next
 
@@ -23,11 +23,11 @@ class Server(uvicorn.Server):
     """uvicorn's server. Only `stop()` ends it, so that the process exits with code 0 instead of by a signal."""
 
     def __init__(
-        self, config: uvicorn.Config, connection_limit: ConnectionLimit | None = None, hits: Hits | None = None
+        self, config: uvicorn.Config, connection_bound: ConnectionBound | None = None, hits: Hits | None = None
     ) -> None:
-        """`connection_limit` limits the connections of each client; None is no limit."""
+        """`connection_bound` bounds the connections of each client; None is no bound."""
         super().__init__(config)
-        self._connection_limit = connection_limit or ConnectionLimit(0, TrustedProxies(()))
+        self._connection_bound = connection_bound or ConnectionBound(0, TrustedProxies(()))
         self._hits = hits or Hits()
         self._acceptors: list[Acceptor] = []
         # Further listening sockets with the protocols of their connections. Everything else is that of the first.
@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
         listening = [(listen, protocol) for listen in sockets or ()]
         for listen, protocol in [*listening, *self.others]:
             connected = partial(self._connected, protocol)
-            acceptor = Acceptor(listen, connected, self._connection_limit, self._hits, self.config.ssl)
+            acceptor = Acceptor(listen, connected, self._connection_bound, self._hits, self.config.ssl)
             acceptor.start()
             self._acceptors.append(acceptor)
         self.started = True

@@ -6,6 +6,3 @@ class MetricsConfig(AppConfig):
     name = "metrics"
     verbose_name = _("Metrics")
     default_auto_field = "django.db.models.BigAutoField"
-
-    def ready(self) -> None:
-        from metrics.prices import registry  # noqa: F401  # connects the signals

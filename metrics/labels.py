@@ -6,7 +6,7 @@ from gateway.base import request_kinds
 from gateway.base.queue_class import BULK, INTERACTIVE
 from gateway.ipc import record
 from gateway.routing import adaptive, balancer
-from metrics.queries import learned
+from metrics.learning import learned_models
 from metrics.queries.requests import explanation
 from metrics.queries.routing import routing_preview
 
@@ -96,9 +96,9 @@ PHASES = {
 }
 # How sure adaptive routing is of what it has learned.
 CONFIDENCES = {
-    learned.FEW: gettext_lazy("few responses: still being measured"),
-    learned.SOME: gettext_lazy("some responses: roughly known"),
-    learned.MANY: gettext_lazy("many responses: well known"),
+    learned_models.FEW: gettext_lazy("few responses: still being measured"),
+    learned_models.SOME: gettext_lazy("some responses: roughly known"),
+    learned_models.MANY: gettext_lazy("many responses: well known"),
 }
 # Parts of a request's time.
 PARTS = {
@@ -111,7 +111,7 @@ PARTS = {
     explanation.RESPONSE: gettext_lazy("Response"),
 }
 
-# Kinds of tokens with an amount of their own, and the request itself.
+# Parts of a cost: see gateway.prices.evaluation.
 COST_PARTS = {
     "input": gettext_lazy("Other input tokens"),
     "cached": gettext_lazy("Cached input tokens"),
@@ -120,6 +120,8 @@ COST_PARTS = {
     "output": gettext_lazy("Other output tokens"),
     "reasoning": gettext_lazy("Reasoning tokens"),
     "request": gettext_lazy("Request"),
+    "image": gettext_lazy("Images"),
+    "minute": gettext_lazy("Milliseconds of audio"),
 }
 # Kinds of requests, by the API that they use.
 APIS = {
@@ -143,6 +145,7 @@ APIS = {
     request_kinds.OLLAMA_CHAT: gettext_lazy("Chat (Ollama)"),
     request_kinds.OLLAMA_GENERATE: gettext_lazy("Generate (Ollama)"),
     request_kinds.OLLAMA_EMBED: gettext_lazy("Embeddings (Ollama)"),
+    request_kinds.OLLAMA_SHOW: gettext_lazy("Details of a model (Ollama)"),
 }
 
 

@@ -15,22 +15,27 @@ from endpoints.fields import (
     SharedTextField,
     TextUUIDField,
 )
-from metrics.cost_rollups import CostDayRollUp as CostDayRollUp
-from metrics.cost_rollups import CostKey as CostKey
-from metrics.cost_rollups import CostSum as CostSum
+from metrics.costs.hardware_rollups import HardwareBatch as HardwareBatch
+from metrics.costs.hardware_rollups import HardwareDayRollUp as HardwareDayRollUp
+from metrics.costs.hardware_rollups import HardwareDue as HardwareDue
+from metrics.costs.hardware_rollups import HardwareHour as HardwareHour
+from metrics.costs.hardware_rollups import HardwarePosition as HardwarePosition
+from metrics.costs.hardware_rollups import HardwareWork as HardwareWork
+from metrics.costs.hardware_tables import HardwareRateRow as HardwareRateRow
+from metrics.costs.rollups import CostDayRollUp as CostDayRollUp
+from metrics.costs.rollups import CostKey as CostKey
+from metrics.costs.rollups import CostSum as CostSum
+from metrics.costs.tables import CurrencyRate as CurrencyRate
+from metrics.costs.tables import PriceRow as PriceRow
 from metrics.detailed_rollups import DetailedSums
 from metrics.detailed_rollups import ServedDayRollUp as ServedDayRollUp  # Django finds tables in this module
-from metrics.hardware_rollups import HardwareBatch as HardwareBatch
-from metrics.hardware_rollups import HardwareDayRollUp as HardwareDayRollUp
-from metrics.hardware_rollups import HardwareDue as HardwareDue
-from metrics.hardware_rollups import HardwareHour as HardwareHour
-from metrics.hardware_rollups import HardwarePosition as HardwarePosition
-from metrics.hardware_rollups import HardwareWork as HardwareWork
 from metrics.key_rollups import LastUse as LastUse
 from metrics.key_rollups import RefusedDayRollUp as RefusedDayRollUp
-from metrics.prices.hardware_tables import HardwareRateRow as HardwareRateRow
-from metrics.prices.tables import CurrencyRate as CurrencyRate
-from metrics.prices.tables import PriceRow as PriceRow
+from metrics.learning.tables import LengthWindow as LengthWindow
+from metrics.learning.tables import LoadWindow as LoadWindow
+from metrics.learning.tables import PastSpeeds as PastSpeeds
+from metrics.learning.tables import SlowStart as SlowStart
+from metrics.learning.tables import SpeedWindow as SpeedWindow
 
 
 class RequestHistory(models.Model):
@@ -306,84 +311,6 @@ class MovingAverage(models.Model):
         return f"{self.endpoint_id} {self.model}: {self.value:.1f}"
 
 
-class SpeedWindow(models.Model):
-    """The last answers of one model at one endpoint, for adaptive routing. `samples`: see metrics.learning.samples."""
-
-    pk = models.CompositePrimaryKey("endpoint_id", "model", "kind")
-    endpoint_id = TextUUIDField()
-    model = LineField()  # the requested name
-    kind = LineField()
-    samples = models.BinaryField()
-
-    class Meta:
-        db_table = "learning_speeds"
-
-    def __str__(self) -> str:
-        return f"{self.endpoint_id} {self.model}"
-
-
-class LoadWindow(models.Model):
-    """The last loads of one model at one endpoint, for adaptive routing. `samples`: see metrics.learning.samples."""
-
-    pk = models.CompositePrimaryKey("endpoint_id", "model")
-    endpoint_id = TextUUIDField()
-    model = LineField()  # the requested name
-    samples = models.BinaryField()
-
-    class Meta:
-        db_table = "learning_loads"
-
-    def __str__(self) -> str:
-        return f"{self.endpoint_id} {self.model}"
-
-
-class LengthWindow(models.Model):
-    """Lengths of the last answers of one model, of all clients or of one API key, see metrics.learning.samples."""
-
-    pk = models.CompositePrimaryKey("model", "api_key_id")
-    model = LineField()  # the requested name
-    api_key_id = LineField()  # empty: all clients
-    samples = models.BinaryField()
-
-    class Meta:
-        db_table = "learning_lengths"
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.api_key_id}"
-
-
-class PastSpeeds(models.Model):
-    """Some answers of an hour of one model at one endpoint, for slow-downs. `samples`: see metrics.learning.past."""
-
-    pk = models.CompositePrimaryKey("endpoint_id", "model", "kind", "hour")
-    endpoint_id = TextUUIDField()
-    model = LineField()  # the requested name
-    kind = LineField()
-    hour = models.IntegerField()  # since 1970
-    samples = models.BinaryField()
-
-    class Meta:
-        db_table = "learning_past"
-        indexes = (models.Index(fields=["hour"], name="idx_learning_past_hour"),)
-
-    def __str__(self) -> str:
-        return f"{self.endpoint_id} {self.model} {self.hour}"
-
-
-class SlowStart(models.Model):
-    """When an endpoint last came online or got another address: its slow start began, see docs/concepts/learning.md."""
-
-    endpoint_id = TextUUIDField(primary_key=True)
-    since_us = models.BigIntegerField()  # µs since 1970
-    base_url = LineField()
-
-    class Meta:
-        db_table = "learning_starts"
-
-    def __str__(self) -> str:
-        return f"{self.endpoint_id}: {self.since_us}"
-
-
 class JournalPosition(models.Model):
     """Position up to which the journal of a writer is counted in this database."""
 
@@ -452,7 +379,7 @@ class AdoptedDay(models.Model):
 
 
 class AdoptedHistory(models.Model):
-    """Progress of counting the history that llmlb wrote, one row. See metrics.storage.adopted_history."""
+    """Progress of counting the history that llmlb wrote, one row. See routerdash.adoption.history."""
 
     id = models.IntegerField(primary_key=True, default=1)
     counted_us = models.BigIntegerField()  # rows of llmlb that completed before this are counted; µs since 1970

@@ -84,8 +84,10 @@ def with_rows(
         )
     else:
         # With types and in groups, SQLite joins them by an index. Else it compares each row with all of them.
-        extracted = [f"CAST(json_extract(value, '$[{at}]') AS {type_})" for at, type_ in enumerate(columns.values())]
-        groups = ", ".join(str(at) for at in range(1, len(columns) + 1))
+        extracted = [
+            f"CAST(json_extract(value, '$[{position}]') AS {type_})" for position, type_ in enumerate(columns.values())
+        ]
+        groups = ", ".join(str(number) for number in range(1, len(columns) + 1))
         statement = select(extracted, "json_each(%s)", group_by=groups)
         values = [json.dumps(list(map(list, rows)))]
     return f"WITH {name} ({', '.join(columns)}) AS MATERIALIZED ({statement})", values

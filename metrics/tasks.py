@@ -1,4 +1,4 @@
-"""Tasks that django-q2 runs for figures: the daily retention."""
+"""Tasks that django-q2 runs for figures: retention."""
 
 import logging
 import time
@@ -11,9 +11,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
+from endpoints.slices import slices
 from metrics import sql
+from metrics.learning import past_rows, window_rows
 from metrics.models import MinuteRollUp
-from metrics.storage import address_retention, adopted_history, learning_rows, past_rows, rollups
+from metrics.storage import rollups
+from metrics.storage.retention import addresses, bodies, history
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +25,23 @@ MAX_PARAMETERS = 500  # in one statement
 
 
 def prune_history() -> int:
-    """Delete old history rows and minute roll-ups, and remove client addresses that are due. Figures do not change.
+    """Delete old history rows, bodies and minute roll-ups, and remove client addresses that are due. Figures do not
+    change.
 
     Returns the number of deleted history rows.
     """
-    adopted_history.catch_up(settings.ROUTERDASH.zone, log.info)  # rows of llmlb are counted before they are deleted
+    for one in slices():
+        one.before_pruning(settings.ROUTERDASH)
     cutoff = timezone.now() - timedelta(days=settings.ROUTERDASH.history_retention_days)
+    history.note_deleted_before(cutoff)
     deleted = 0
     while ids := _older_than(cutoff):
         with transaction.atomic():
             deleted += _delete(ids)
     _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
-    address_retention.remove_due()
-    learning_rows.forget_deleted_keys()
+    bodies.delete_due()
+    addresses.remove_due()
+    window_rows.forget_deleted_keys()
     past_rows.prune(round(time.time() * 1e6))
     return deleted
 
@@ -58,8 +65,8 @@ def _older_than(cutoff: datetime) -> list[Any]:
 def _delete(ids: Sequence[Any]) -> int:
     deleted = 0
     with connection.cursor() as cursor:
-        for at in range(0, len(ids), MAX_PARAMETERS):
-            chunk = ids[at : at + MAX_PARAMETERS]
+        for start in range(0, len(ids), MAX_PARAMETERS):
+            chunk = ids[start : start + MAX_PARAMETERS]
             cursor.execute(sql.delete("request_history", f"id IN {sql.placeholders(len(chunk))}"), chunk)
             deleted += cursor.rowcount
     return deleted

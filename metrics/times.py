@@ -1,6 +1,6 @@
 """Conversion of moments: stored values, parameters of SQL, and JSON. Imports nothing of Django."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, overload
 
 
@@ -28,6 +28,11 @@ def json_time(moment: datetime | None) -> str | None:
 def stored_text(value: Any) -> str:
     """Return the text of a stored moment: SQLite's own text, or PostgreSQL's value with microseconds."""
     return value if isinstance(value, str) else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def sql_midnight(day: date, vendor: str) -> str | datetime:
+    """Return the parameter of `sql_time` for the beginning of a day of UTC."""
+    return sql_time(datetime(day.year, day.month, day.day, tzinfo=UTC), vendor)
 
 
 def sql_time(moment: datetime, vendor: str) -> str | datetime:

@@ -10,11 +10,9 @@ minute on two cores.
 import argparse
 import ast
 import contextlib
-import hashlib
 import io
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -41,47 +39,53 @@ PLAIN = "plain"  # the package in a compiled one for classes that stay in Python
 Extension = Any  # of setuptools, which has no types
 # Modules that stay in Python: no request needs them, or mypyc cannot compile them.
 IN_PYTHON = frozenset((
-    "base.addresses", "base.cloud_settings", "base.config", "base.csv_cells", "base.currencies", "base.destinations",
-    "base.files", "base.logs", "base.ollama_settings", "base.process", "base.sealing", "base.secret_files",
-    "base.setting_parsers", "base.volumes", "certificate", "http.acceptor", "http.control_proxy", "http.cors",
+    "base.addresses", "base.causes", "base.cloud_settings", "base.config", "base.connecting.forward_proxy",
+    "base.connecting.proxy_settings", "base.csv_cells", "base.currencies", "base.destinations",
+    "base.earlier_causes", "base.files", "base.logs", "base.ollama_settings", "base.process", "base.sealing",
+    "base.secret_files",
+    "base.setting_parsers", "base.settings.retention", "base.volumes", "certificate",
+    "http.acceptor", "http.control_proxy", "http.cors",
     "ipc.cancellations", "ipc.running_requests", "loop.uvicorn_parts", "main", "prices.catalogue", "prices.published",
-    "registry.folders", "registry.old_snapshot", "registry.store", "registry.writer", "routing.queue", "routing.routes",
-    "server",
+    "registry.folders", "registry.kinds", "registry.old_snapshot", "registry.rows", "registry.store", "registry.writer",
+    "routing.queue", "routing.routes",
+    "server", "upstream.connection_settings", "upstream.dialer", "upstream.extra_headers",
 ))  # fmt: skip
 # Protocols between layers that one class implements.
 PROTOCOLS = {
     "Api": ("gateway.inference.api", "OpenAiApi"),
     "Application": ("gateway.application", "Gateway"),
     "BodyConsumer": ("gateway.inference.relaying", "StreamPump"),
-    "ChunkConsumer": ("gateway.inference.relaying", "ChunkTaker"),
     "ClientConnection": ("gateway.http.protocol", "GatewayProtocol"),
+    "ClientFlow": ("gateway.loop.flow_control", "FlowControl"),
     "ConnectionOwner": ("gateway.upstream.pool", "Pool"),
     "DrainState": ("gateway.application", "Gateway"),
+    "EventCounts": ("gateway.dialects.sse_relay", "StreamRelay"),
     "RequestSink": ("gateway.http.protocol", "GatewayProtocol"),
     "RunningRequest": ("gateway.inference.request", "InferenceRequest"),
     "TokenClocks": ("gateway.ipc.live_page", "EndpointWork"),
 }
 # Modules of `metrics` that control runs for every record, and that import no Django.
 OF_RECORDS = frozenset((
-    "counting.batch_costs", "counting.cells", "counting.choices", "counting.fold_sums", "counting.histogram",
+    "costs.of_batch", "counting.cells", "counting.choices", "counting.fold_sums", "counting.histogram",
     "counting.plausibility", "counting.speeds", "learning.from_records", "learning.packed_windows", "learning.past",
     "storage.history_rows",
 ))  # fmt: skip
 TOOL = "tool.sha256"  # the file in the folder that says how the sources were compiled
 OPTIMISED = "2"  # the usual level of the C compiler
-ATTRIBUTES = Path(__file__).with_name("mypyc_attributes.h")
 # Modules with most of the instructions of usual requests. All others are compiled for size: their code is a third
 # smaller then, and takes more instructions.
 HOT = frozenset((
     "application", "dialects.json_text", "dialects.openai_events", "dialects.openai_requests",
-    "dialects.openai_responses", "dialects.repeated_event", "dialects.sse_relay", "dialects.surrogates",
-    "http.admission", "http.exchange", "http.http_connection", "http.protocol", "http.repeated_request",
-    "inference.anthropic.chat", "inference.api", "inference.attempt", "inference.choosing", "inference.headers",
+    "dialects.openai_responses", "dialects.sse_relay", "dialects.surrogates", "fast.chunk_taker",
+    "fast.coroutine_runner", "fast.repeated_event", "fast.repeated_header_block", "fast.repeated_request",
+    "fast.write_batch",
+    "http.admission", "http.exchange", "http.http_connection", "http.protocol",
+    "inference.api", "inference.attempt", "inference.chat", "inference.choosing", "inference.headers",
     "inference.inference", "inference.recording", "inference.relaying", "inference.request", "inference.responding",
-    "inference.sending", "inference.services", "ipc.journal", "ipc.live_page", "ipc.record", "loop.coroutine_runner",
-    "loop.flow_control", "loop.repeated_header_block", "loop.write_batch", "routing.adaptive",
+    "inference.sending", "inference.services", "ipc.journal", "ipc.live_page", "ipc.record",
+    "loop.flow_control", "routing.adaptive",
     "routing.affinity.affinity", "routing.affinity.keys", "routing.affinity.prompts", "routing.affinity.table",
-    "routing.balancer", "routing.cost_parts", "routing.endpoint", "routing.pairs", "routing.roster",
+    "routing.balancer", "routing.endpoint", "routing.expected_time", "routing.roster",
     "upstream.connection", "upstream.pool", "upstream.response_head", "upstream.response_parser",
 ))  # fmt: skip
 
@@ -117,18 +121,6 @@ CONTROL = Group("metrics", "routerdash_control", CONTROL_FOLDER, OF_RECORDS, com
 # of 12 KB instead of 700, which glibc reads since 2.36.
 COMPILED_SMALL, LINKED_SMALL, PACKED = "-fno-asynchronous-unwind-tables", "-s", "-Wl,-z,pack-relative-relocs"
 PACKED_SINCE = (2, 36)
-# How mypyc reads an attribute with a constant name, and a global, and adds to a traceback, and the macros of ATTRIBUTES
-# that are quicker. Elsewhere they would only make the code larger.
-_CONSTANT = r"(?P<name>cpy_r_\w+) = CPyStatics\[\d+\];[^\n]*\n\s*cpy_r_\w+ = "
-_GLOBALS = r"(?P<globals>cpy_r_\w+) = CPyStatic_\w+___globals;\n\s*"
-REMEMBERED = (
-    (rf"(?P<before>{_CONSTANT})CPyObject_GetAttr(?=\(\w+, (?P=name)\);)", "remembered_attribute"),
-    (
-        rf"(?P<before>{_GLOBALS}{_CONSTANT})CPyDict_GetItem(?=\((?P=globals), (?P=name)\);)",
-        "remembered_global",
-    ),
-    (r"(?P<before>\n\s*)CPy_AddTraceback(?=\()", "add_traceback"),
-)
 HOT_UNITS, OTHER_UNITS = 3, 6  # C files: the headers of Python are parsed once for each
 # mypyc 2.3.1 raises SystemError for a slice of bytes that ends before it begins, where Python returns no bytes.
 SLICE, MENDED_SLICE = "slice_len = endn - startn;", "slice_len = endn > startn ? endn - startn : 0;"
@@ -161,8 +153,7 @@ def mypyc_attr(*_, **__):
 
 def tool(optimise: str) -> str:
     """Return what compiles the sources: the digests of the programs in this folder, mypy's version, the level."""
-    header = hashlib.sha256(ATTRIBUTES.read_bytes()).hexdigest()
-    return f"{digest(Path(__file__).parent)} {header} {version('mypy')} {optimise}"
+    return f"{digest(Path(__file__).parent)} {version('mypy')} {optimise}"
 
 
 def is_built(to: Path, sources: str, optimise: str) -> bool:
@@ -231,21 +222,22 @@ def translated(group: Group, sources: Iterable[Path], c_folder: Path, python: st
 def compile_all(group: Group, extensions: list[Extension], c_folder: Path, optimise: str) -> None:
     """Compile the C code into the current directory, beside the modules."""
     mend_slices(c_folder)
-    shared = next(it for it in extensions if it.name.startswith(group.name))
-    generated = [Path(it) for it in shared.sources if Path(it).name not in RUNTIME_C_FILES]
+    shared = next(extension for extension in extensions if extension.name.startswith(group.name))
+    generated = [Path(source) for source in shared.sources if Path(source).name not in RUNTIME_C_FILES]
     hot = [source for source in generated if _module_of(group, source) in group.hot]
-    remember(hot)
     units = _units(hot, HOT_UNITS, c_folder / "hot")
     others = _units([source for source in generated if source not in hot], OTHER_UNITS, c_folder / "other")
     runtime = c_folder / "runtime.c"
-    runtime.write_text("".join(f'#include "{it}"\n' for it in shared.sources if Path(it).name in RUNTIME_C_FILES))
-    shims = [it for it in extensions if it is not shared]
-    include = ["-I", str(c_folder), *(f"-I{it}" for it in shared.include_dirs)]
+    runtime.write_text(
+        "".join(f'#include "{source}"\n' for source in shared.sources if Path(source).name in RUNTIME_C_FILES)
+    )
+    shims = [extension for extension in extensions if extension is not shared]
+    include = ["-I", str(c_folder), *(f"-I{folder}" for folder in shared.include_dirs)]
     flags = ["-fPIC", "-DNDEBUG", "-fwrapv", "-g0", "-w", "-fvisibility=hidden", COMPILED_SMALL, f"-O{optimise}"]
     flags += [*include, "-I", sysconfig.get_path("include")]
     small = [*flags, "-Os"] if optimise == OPTIMISED else flags
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [(it, flags) for it in (*units, runtime)] + [(it, small) for it in others]
+        jobs = [(unit, flags) for unit in (*units, runtime)] + [(unit, small) for unit in others]
         objects = list(pool.map(lambda job: _compiled(*job), jobs))
         packed = [PACKED] if reads_packed(*platform.libc_ver()) else []
         _run([*_cc(), "-shared", LINKED_SMALL, *packed, *map(str, objects), "-o", shared.name + SUFFIX])
@@ -266,18 +258,6 @@ def mend_slices(c_folder: Path) -> None:
     path.write_text(text.replace(SLICE, MENDED_SLICE))
 
 
-def remember(sources: Iterable[Path]) -> None:
-    """Let the C code of modules remember attributes and globals (REMEMBERED)."""
-    for pattern, macro in REMEMBERED:
-        found = 0
-        for source in sources:
-            text, count = re.subn(pattern, rf"\g<before>{macro}", source.read_text())
-            source.write_text(text)
-            found += count
-        if not found:
-            raise SystemExit("another version of mypyc: look how it reads attributes and globals")
-
-
 def _module_of(group: Group, source: Path) -> str:
     """Return the name of the module within the package that mypyc has translated to this file."""
     return source.stem.removeprefix(f"__native_{group.package}___").replace("___", ".")
@@ -286,18 +266,18 @@ def _module_of(group: Group, source: Path) -> str:
 def _units(sources: list[Path], number: int, start: Path) -> list[Path]:
     """Distribute C files over a few, by their size: each includes its own. Their names begin with `start`."""
     parts: list[tuple[int, list[Path]]] = [(0, []) for _ in range(number)]
-    for source in sorted(sources, key=lambda it: it.stat().st_size, reverse=True):
-        size, part = parts.pop(parts.index(min(parts, key=lambda it: it[0])))
+    for source in sorted(sources, key=lambda path: path.stat().st_size, reverse=True):
+        size, part = parts.pop(parts.index(min(parts, key=lambda sized_part: sized_part[0])))
         parts.append((size + source.stat().st_size, [*part, source]))
-    units = [start.with_name(f"{start.name}{at}.c") for at in range(number)]
+    units = [start.with_name(f"{start.name}{index}.c") for index in range(number)]
     for unit, (_, part) in zip(units, parts, strict=True):
-        unit.write_text("".join(f'#include "{it}"\n' for it in part))
+        unit.write_text("".join(f'#include "{source}"\n' for source in part))
     return units
 
 
 def _compiled(source: Path, flags: list[str]) -> Path:
     target = source.with_suffix(".o")
-    _run([*_cc(), *flags, "-include", str(ATTRIBUTES), "-c", str(source), "-o", str(target)])
+    _run([*_cc(), *flags, "-c", str(source), "-o", str(target)])
     return target
 
 

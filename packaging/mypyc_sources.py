@@ -28,24 +28,26 @@ def split(source: str, name: str, structs: Collection[str]) -> tuple[str, str | 
     lines = source.split("\n")
     kept, plain = list(lines), [""] * len(lines)
     for node in tree.body:
-        first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", ()))])
-        at = slice(first - 1, node.end_lineno)
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+        span = slice(first - 1, node.end_lineno)
         if node in moved:
-            plain[at] = lines[at]
-            kept[at] = [""] * (node.end_lineno - first + 1)
-            kept[first - 1] = f"from {name} import " + ", ".join(f"{it} as {it}" for it in sorted(set(_bound_by(node))))
+            plain[span] = lines[span]
+            kept[span] = [""] * (node.end_lineno - first + 1)
+            kept[first - 1] = f"from {name} import " + ", ".join(
+                f"{bound} as {bound}" for bound in sorted(set(_bound_by(node)))
+            )
         elif isinstance(node, (ast.Import, ast.ImportFrom)) or node is tree.body[0]:
-            plain[at] = lines[at]
+            plain[span] = lines[span]
     return "\n".join(kept), "\n".join(plain)
 
 
 def struct_names(trees: Collection[ast.Module]) -> set[str]:
     """The names of all classes that are msgspec structs, through any number of bases."""
     classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
-    found = {"Struct"}
-    while more := {it.name for it in classes if it.name not in found and found & bases(it)}:
-        found |= more
-    return found
+    names = {"Struct"}
+    while more := {node.name for node in classes if node.name not in names and names & bases(node)}:
+        names |= more
+    return names
 
 
 def bases(node: ast.ClassDef) -> set[str]:
@@ -70,13 +72,13 @@ def _moved(tree: ast.Module, structs: Collection[str]) -> list[ast.stmt]:
         node = waiting.pop()
         if node not in moved:
             moved.append(node)
-            named = (it for it in ast.walk(node) if isinstance(it, ast.Name))
+            named = (inner for inner in ast.walk(node) if isinstance(inner, ast.Name))
             waiting += (of for name in named for of in by_name.get(name.id, ()))
     return moved
 
 
 def _is_generic_data(node: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(it) for it in node.decorator_list) and "Generic" in bases(node)
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list) and "Generic" in bases(node)
 
 
 def _bound_by(node: ast.stmt) -> Iterator[str]:
@@ -84,7 +86,7 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
         yield node.name
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            yield from (it.id for it in ast.walk(target) if isinstance(it, ast.Name))
+            yield from (inner.id for inner in ast.walk(target) if isinstance(inner, ast.Name))
 
 
 def rewritten(
@@ -116,11 +118,14 @@ def _classes_of_protocols(tree: ast.Module, protocols: Mapping[str, tuple[str, s
         if named is None or not isinstance(annotation, ast.expr):
             continue
         text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
-        if isinstance(text, str) and (found := set(named.findall(text))):
-            used |= found
+        if isinstance(text, str) and (names := set(named.findall(text))):
+            used |= names
             shown = named.sub(r"_Class\1", text).replace("'", "")
             edits.append((annotation.lineno, annotation.col_offset, _length(annotation), repr(shown)))
-    imports = [f"    from {protocols[it][0]} import {protocols[it][1]} as _Class{it}" for it in sorted(used)]
+    imports = [
+        f"    from {protocols[protocol][0]} import {protocols[protocol][1]} as _Class{protocol}"
+        for protocol in sorted(used)
+    ]
     return edits, "\n".join(["", "if TYPE_CHECKING:", *imports, ""]) if used else ""
 
 
@@ -185,11 +190,11 @@ def _classes(tree: ast.Module, subclassed: Collection[str]) -> Iterator[Edit]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.ClassDef):
             continue
-        data_class = [it for it in node.decorator_list if "dataclass" in ast.unparse(it)]
+        data_class = [decorator for decorator in node.decorator_list if "dataclass" in ast.unparse(decorator)]
         for decorator in data_class:
             if isinstance(decorator, ast.Call):
-                kept = [it for it in decorator.keywords if it.arg != "slots"]
-                text = "dataclass" + (f"({', '.join(ast.unparse(it) for it in kept)})" if kept else "")
+                kept = [keyword for keyword in decorator.keywords if keyword.arg != "slots"]
+                text = "dataclass" + (f"({', '.join(ast.unparse(keyword) for keyword in kept)})" if kept else "")
                 yield decorator.lineno, decorator.col_offset, _length(decorator), text
         yield from _second_names(node)
         marks = []
@@ -201,12 +206,12 @@ def _classes(tree: ast.Module, subclassed: Collection[str]) -> Iterator[Edit]:
 
 def _second_names(node: ast.ClassDef) -> Iterator[Edit]:
     """Make a method of each `second = first` in a class: a compiled one would be an attribute of every instance."""
-    methods = {it.name: it for it in node.body if isinstance(it, ast.FunctionDef)}
+    methods = {method.name: method for method in node.body if isinstance(method, ast.FunctionDef)}
     for line in node.body:
         if isinstance(line, ast.Assign) and isinstance(line.value, ast.Name) and line.value.id in methods:
             assert isinstance(line.targets[0], ast.Name)
             method = methods[line.value.id]
-            given = ", ".join(it.arg for it in method.args.args[1:])
+            given = ", ".join(argument.arg for argument in method.args.args[1:])
             assert method.returns is not None
             head = f"def {line.targets[0].id}({ast.unparse(method.args)}) -> {ast.unparse(method.returns)}: "
             text = head + f"return self.{method.name}({given})"

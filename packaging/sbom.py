@@ -19,15 +19,20 @@ def main(python: str, target: Path) -> None:
     """Make `target`, and its folder. Raises CalledProcessError."""
     project = ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
     bill = _cyclonedx("environment", *project, python)
-    pinned = {it["purl"]: it for it in _cyclonedx("requirements", str(ROOT / "requirements.txt"))["components"]}
-    components = [it for it in bill["components"] if it["name"].lower() not in INSTALLER]
-    for it in components:
-        sources = [ref for ref in pinned[it["purl"]]["externalReferences"] if ref["type"] == "distribution"]
-        it["externalReferences"] = [*it.get("externalReferences", []), *sources]
+    pinned = {
+        component["purl"]: component
+        for component in _cyclonedx("requirements", str(ROOT / "requirements.txt"))["components"]
+    }
+    components = [component for component in bill["components"] if component["name"].lower() not in INSTALLER]
+    for component in components:
+        sources = [ref for ref in pinned[component["purl"]]["externalReferences"] if ref["type"] == "distribution"]
+        component["externalReferences"] = [*component.get("externalReferences", []), *sources]
     bill["metadata"]["component"]["version"] = version()
-    bill["components"] = sorted([*components, *vendored(), prices()], key=lambda it: str(it["name"]).lower())
-    known = {it["bom-ref"] for it in (*bill["components"], bill["metadata"]["component"])}
-    bill["dependencies"] = [it for it in bill["dependencies"] if it["ref"] in known]
+    bill["components"] = sorted(
+        [*components, *vendored(), prices()], key=lambda component: str(component["name"]).lower()
+    )
+    known = {component["bom-ref"] for component in (*bill["components"], bill["metadata"]["component"])}
+    bill["dependencies"] = [dependency for dependency in bill["dependencies"] if dependency["ref"] in known]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
 
@@ -35,8 +40,8 @@ def main(python: str, target: Path) -> None:
 def _cyclonedx(kind: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "cyclonedx_py", kind, "--output-reproducible", *arguments]
     made = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
+    bill: dict[str, Any] = json.loads(made.stdout)
+    return bill
 
 
 def version() -> str:
@@ -53,10 +58,10 @@ def vendored() -> list[dict[str, Any]]:
             "type": "library",
             "bom-ref": f"vendor-{name}",
             "name": name,
-            "version": it["version"],
-            "purl": f"pkg:npm/{name}@{it['version']}",
-            "licenses": [{"license": {"id": it["licence"]}}],
-            "externalReferences": [{"type": "vcs", "url": it["source"]}],
+            "version": script["version"],
+            "purl": f"pkg:npm/{name}@{script['version']}",
+            "licenses": [{"license": {"id": script["licence"]}}],
+            "externalReferences": [{"type": "vcs", "url": script["source"]}],
             "components": [
                 {
                     "type": "file",
@@ -64,10 +69,10 @@ def vendored() -> list[dict[str, Any]]:
                     "name": file,
                     "hashes": [{"alg": "SHA-256", "content": sha}],
                 }
-                for file, sha in it["files"].items()
+                for file, sha in script["files"].items()
             ],
         }
-        for name, it in manifest.items()
+        for name, script in manifest.items()
     ]
 
 

@@ -1,6 +1,10 @@
 import logging
+import os
+import warnings
+from functools import partial
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as admin_apps
 
 from routerdash.optional_packages import import_without
@@ -24,6 +28,25 @@ class RouterDashConfig(AppConfig):
         jobs.propagate = True
         jobs.setLevel(logging.WARNING)
         logging.getLogger("django.request").setLevel(logging.ERROR)
+        if settings.ROUTERDASH_ROLE == "control":
+            _seed_trackers()
+
+
+def _seed_trackers() -> None:
+    """Fill the trackers of the control process from the database.
+
+    A database that is still to be created or migrated is read once that is done (the command `control`).
+    """
+    from gateway.base import logs
+    from metrics.storage import seeding
+    from routerdash.processes import prepare
+
+    os.environ.pop("ROUTERDASH_ROLE", None)  # processes that control starts have another role
+    logs.configure(settings.ROUTERDASH, "control")
+    with warnings.catch_warnings():
+        # Django discourages it because every command would do it, and tests, with the real database: these do not.
+        warnings.filterwarnings("ignore", "Accessing the database during app initialization")
+        seeding.seed_at_start(partial(prepare.is_prepared, settings.ROUTERDASH))
 
 
 class AdminConfig(admin_apps.AdminConfig):

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from gateway.base import config, setting_parsers
 from routerdash import __version__, secret_key
 from routerdash.processes.schedules import CLUSTER
+from routerdash.slices import CORE_SLICES, SLICES
 
 django_stubs_ext.monkeypatch()  # permits subscripts on Django's classes, for the type checker
 
@@ -40,6 +41,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "django_q",
+    *CORE_SLICES,
+    *SLICES,
 ]
 
 # Static files do not pass these (routerdash.web.asgi).
@@ -194,13 +197,11 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "endpoints.models.Status.choices",
         "OperatorStateEnum": "endpoints.models.OperatorState.choices",
-        "EndpointTypeEnum": "endpoints.models.Kind.choices",
-        "HealthStateEnum": "metrics.api.endpoint_serializers.KNOWN_STATES",
-        "BalancerEnum": "metrics.replay.run.POLICIES",
-        "ProgressStateEnum": "metrics.replay.jobs.REPLAY_STATES",
+        "EndpointTypeEnum": "endpoints.clouds.kinds.KIND_CHOICES",
+        "HealthStateEnum": "metrics.queries.uptime.KNOWN_STATES",
         "LimitEnum": "gateway.registry.limits.LIMITS_OF_A_SUBJECT",
         "ExceededLimitEnum": "metrics.spending.admission.EXCEEDED",
-        "StepReasonEnum": "gateway.base.step_reasons.SKIPPED",
+        "StepReasonEnum": "gateway.model_names.step_reasons.SKIPPED",
     },
 }
 

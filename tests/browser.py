@@ -1,21 +1,21 @@
 """Pages in a real browser, for tests of any package: `pytestmark = in_browser`, and the fixture `page`."""
 
-import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+from tests import programs
 from tests.router import PASSWORD, RouterDash
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = programs.find("chromium")
 
 in_browser = [
     pytest.mark.timeout(180),
     pytest.mark.one_database,
     pytest.mark.unmeasured,  # these test scripts and styles; the tracer would slow down all processes behind them
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.needs("chromium"),
     # Playwright's event loop is not closed when its greenlet ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -74,8 +74,8 @@ def violations(page: Page) -> list[str]:
     """Return the violations that axe finds in the page: the rule, and the element."""
     if page.evaluate("typeof axe === 'undefined'"):
         page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
-    return [f"{it['id']}: {node['html'][:200]}" for it in found for node in it["nodes"]]
+    broken_rules = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
+    return [f"{rule['id']}: {node['html'][:200]}" for rule in broken_rules for node in rule["nodes"]]
 
 
 def look(page: Page, *, theme: str, language: str, width: int) -> None:

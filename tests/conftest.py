@@ -16,6 +16,7 @@ from django.utils import translation
 from pytest_django import DjangoDbBlocker
 
 from benchmarks.simulator import Simulator
+from tests import programs
 from tests.router import RouterDash
 
 pytest_plugins = ["tests.django_fixtures", "tests.browser"]
@@ -38,6 +39,8 @@ gc.disable()
 # Fixtures of tests that depend on the database.
 DATABASE_FIXTURES = {"db", "transactional_db", "install", "router", "shared", "shared_router", "database_url"}
 
+# Rare tests: of benchmarks, and long runs that kill processes at random. `make test` leaves them out.
+RARE_FOLDERS = {"benchmarks", "image", "storm", "torture"}
 # Tests of whole installations, with browsers, other programs or many processes; `make test-fast` leaves them out.
 SLOW_FOLDERS = {"adoption", "benchmarks", "e2e", "hostile", "image", "storm", "torture", "upgrades"}
 SLOW_FIXTURES = {"install", "prepared", "browser", "router"}
@@ -57,6 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = getattr(item, "fixturenames", ())
         if SLOW_FOLDERS.intersection(folders) or SLOW_FIXTURES.intersection(fixtures):
             item.add_marker("slow")
+        if RARE_FOLDERS.intersection(folders):
+            item.add_marker("rare")
         if UNMEASURED_FOLDERS.intersection(folders):
             item.add_marker("unmeasured")
         if GATEWAY_FIXTURES.intersection(fixtures) or hasattr(getattr(item, "module", None), "GatewayProcess"):
@@ -68,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if _depends_on_the_database(item)]
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))
         items[:] = kept
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        programs.need(*marker.args)
 
 
 def _selects_by_database(config: pytest.Config) -> bool:

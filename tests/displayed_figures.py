@@ -23,6 +23,7 @@ NOT_FIGURES = {
     "a conversation": re.compile(r"\b[0-9a-f]{16}\b"),
     "a moment": re.compile(r"\b(\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d|Z)?"),
     "an address": re.compile(r"(https?://)?\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f:]*(/64)?"),
+    "an example of an address": re.compile(r"https?://[\w:@.-]*\bexample\.com(:\d+)?"),
     "a pattern of models": re.compile(r"\b[a-z][\w.-]*\*"),
     "the beginning of a key": re.compile(r"\bsk_\w+…?"),
     "a day or a month": re.compile(
@@ -48,80 +49,80 @@ class Place(NamedTuple):
 @dataclass(eq=False)
 class Element:
     tag: str
-    at: dict[str, str]
+    attributes: dict[str, str]
     parent: "Element | None" = None
     children: list["Element | str"] = field(default_factory=list)
 
     @property
     def elements(self) -> list["Element"]:
-        return [it for it in self.children if isinstance(it, Element)]
+        return [child for child in self.children if isinstance(child, Element)]
 
     def inside(self) -> Iterator["Element"]:
         yield self
-        for it in self.elements:
-            yield from it.inside()
+        for element in self.elements:
+            yield from element.inside()
 
     def around(self) -> Iterator["Element"]:
-        at: Element | None = self
-        while at is not None:
-            yield at
-            at = at.parent
+        element: Element | None = self
+        while element is not None:
+            yield element
+            element = element.parent
 
     def closest(self, *tags: str) -> "Element | None":
-        return next((it for it in self.around() if it.tag in tags), None)
+        return next((element for element in self.around() if element.tag in tags), None)
 
     def texts(self) -> Iterator[tuple["Element", str]]:
         """Yield texts in the order of reading, with the element that contains them or has them as an attribute."""
         if self.tag in UNSEEN:
             return
-        yield from ((self, text) for name in API_UNITS if (text := self.at.get(name)))
-        if self.tag == "input" and self.at.get("type") == "number":
-            yield self, self.at.get("value", "")
-        for it in self.children:
-            if isinstance(it, Element):
-                yield from it.texts()
-            elif it.strip():
-                yield self, it
+        yield from ((self, text) for name in API_UNITS if (text := self.attributes.get(name)))
+        if self.tag == "input" and self.attributes.get("type") == "number":
+            yield self, self.attributes.get("value", "")
+        for child in self.children:
+            if isinstance(child, Element):
+                yield from child.texts()
+            elif child.strip():
+                yield self, child
 
     @property
     def words(self) -> str:
-        return " ".join(" ".join(it.split()) for it in self._words())
+        return " ".join(" ".join(text.split()) for text in self._words())
 
     def _words(self) -> Iterator[str]:
-        for it in self.children if self.tag not in UNSEEN else ():
-            if isinstance(it, str):
-                yield from [it] if it.strip() else []
+        for child in self.children if self.tag not in UNSEEN else ():
+            if isinstance(child, str):
+                yield from [child] if child.strip() else []
             else:
-                yield from it._words()
+                yield from child._words()
 
     @property
     def name(self) -> str:
         """Return the first words of the element."""
-        return next((" ".join(it.split()) for it in self._words()), "")
+        return next((" ".join(text.split()) for text in self._words()), "")
 
 
 class _Builder(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.root = self.at = Element("", {})
+        self.root = self.current = Element("", {})
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        made = Element(tag, {name: value or "" for name, value in attrs}, self.at)
-        self.at.children.append(made)
+        made = Element(tag, {name: value or "" for name, value in attrs}, self.current)
+        self.current.children.append(made)
         if tag not in VOID:
-            self.at = made
+            self.current = made
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
         self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        closed = self.at.closest(tag)
+        closed = self.current.closest(tag)
         if closed is not None and tag not in VOID:
-            self.at = closed.parent or self.root
+            self.current = closed.parent or self.root
 
     def handle_data(self, data: str) -> None:
-        self.at.children.append(data)
+        self.current.children.append(data)
 
 
 def parsed(html: str) -> Element:
@@ -132,22 +133,24 @@ def parsed(html: str) -> Element:
 
 def main_of(page: Element) -> Element:
     """Return the element between navigation and footer, in our pages and in the admin."""
-    found = {it.at.get("id"): it for it in page.inside()}
-    return found.get("content") or found["main"]
+    by_id = {element.attributes.get("id"): element for element in page.inside()}
+    return by_id.get("content") or by_id["main"]
 
 
 def embedded(page: Element, name: str) -> str:
     """Return the JSON that a page gives to its script."""
-    script = next(it for it in page.inside() if it.tag == "script" and it.at.get("id") == name)
-    return "".join(it for it in script.children if isinstance(it, str))
+    script = next(
+        element for element in page.inside() if element.tag == "script" and element.attributes.get("id") == name
+    )
+    return "".join(child for child in script.children if isinstance(child, str))
 
 
 def places(part: Element) -> dict[Place, str]:
     """Map each place to its texts and to figures of attributes."""
-    found: dict[Place, list[str]] = {}
+    by_place: dict[Place, list[str]] = {}
     for element, text in part.texts():
-        found.setdefault(_place(element), []).append(" ".join(text.split()))
-    return {place: " ".join(texts) for place, texts in found.items()}
+        by_place.setdefault(_place(element), []).append(" ".join(text.split()))
+    return {place: " ".join(texts) for place, texts in by_place.items()}
 
 
 def _place(element: Element) -> Place:
@@ -160,39 +163,39 @@ def _place(element: Element) -> Place:
     fact = element.closest("dd")
     if fact is not None and fact.parent is not None:
         before = fact.parent.elements[: fact.parent.elements.index(fact)]
-        return Place(panel, "", next((it.name for it in reversed(before) if it.tag == "dt"), ""))
+        return Place(panel, "", next((earlier.name for earlier in reversed(before) if earlier.tag == "dt"), ""))
     return Place(panel)
 
 
 def _panel(element: Element) -> str:
     """Return the ID of its heading; in the admin, whose IDs are only numbered, the words of the heading."""
-    labelled = next((it for it in element.around() if it.at.get("aria-labelledby")), None)
+    labelled = next((outer for outer in element.around() if outer.attributes.get("aria-labelledby")), None)
     if labelled is None:
         return ""
-    name = labelled.at["aria-labelledby"]
+    name = labelled.attributes["aria-labelledby"]
     if not name.startswith("fieldset-"):
         return name
-    return next(it.name for it in labelled.inside() if it.at.get("id") == name)
+    return next(inner.name for inner in labelled.inside() if inner.attributes.get("id") == name)
 
 
 def _heads(cell: Element) -> tuple[str, str]:
     row, table = cell.closest("tr"), cell.closest("table")
     if row is None or table is None or cell.closest("thead") is not None:
         return "", ""
-    cells = [it for it in row.elements if it.tag in ("td", "th")]
-    head = next((it for it in table.inside() if it.tag == "thead"), None)
-    names = [it for it in head.inside() if it.tag == "th"] if head else []
-    place = next(at for at, it in enumerate(cells) if it is cell)
+    cells = [child for child in row.elements if child.tag in ("td", "th")]
+    head = next((inner for inner in table.inside() if inner.tag == "thead"), None)
+    names = [inner for inner in head.inside() if inner.tag == "th"] if head else []
+    place = next(position for position, other in enumerate(cells) if other is cell)
     return _row_name(row), names[place].name if place < len(names) else ""
 
 
 def _row_name(row: Element) -> str:
     """Return the target of the link in the first cell with a word, or else the text."""
-    head = next((it for it in row.elements if it.tag == "th"), None)
-    head = head or next((it for it in row.elements if it.name), None)
+    head = next((child for child in row.elements if child.tag == "th"), None)
+    head = head or next((child for child in row.elements if child.name), None)
     if head is None:
         return ""  # the row of a form that is not filled in
-    return next((it for it in head.inside() if it.tag == "a"), head).name
+    return next((inner for inner in head.inside() if inner.tag == "a"), head).name
 
 
 def without(text: str, names: Iterable[str]) -> str:
@@ -206,10 +209,10 @@ def without(text: str, names: Iterable[str]) -> str:
 
 def numbers(text: str) -> list[str]:
     """Return the numbers of a text without names. Raises ValueError for digits that are not a number."""
-    found = [it.group().strip() for it in NUMBER.finditer(text)]
-    if any(it.isdigit() for it in NUMBER.sub("", text)):
+    texts = [match.group().strip() for match in NUMBER.finditer(text)]
+    if any(character.isdigit() for character in NUMBER.sub("", text)):
         raise ValueError(f"digits that are no number: {text!r}")
-    return found
+    return texts
 
 
 def value(number: str) -> tuple[float, float]:

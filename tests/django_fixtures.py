@@ -17,12 +17,13 @@ from access.directory import KeyEntry, access, read_key
 from access.logins import failures
 from access.models import READ_ENDPOINTS, User
 from access.sessions.store import sessions
-from endpoints.model_names.registry import model_names
+from endpoints.model_names.name_cache import model_names
 from endpoints.registry import registry
-from metrics.prices.registry import price_registry
+from metrics.costs.price_cache import price_cache
 from metrics.storage.notices import notices
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
 from tests.metrics.records import NOW
+from tests.payload_types import compared_responses
 
 
 class PublishedKeys:
@@ -37,16 +38,23 @@ class PublishedKeys:
         return self.keys[hashed]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _compared_responses() -> Iterator[None]:
+    """Compare each response of the API with the payload that its view declares."""
+    with compared_responses():
+        yield
+
+
 @pytest.fixture
 def empty_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Empty the caches of this process before and after a test."""
     access.forget()
     registry.forget()
     model_names.forget()
-    price_registry.forget()
+    price_cache.forget()
     published = PublishedKeys()
     access.find_key = published.find
-    monkeypatch.setattr(access, "_key_listeners", [published.keys.update])
+    monkeypatch.setattr(access, "_listeners", [published.keys.update])
     monkeypatch.setattr(registry, "_listeners", [])
     monkeypatch.setattr(model_names, "_listeners", [])
     failures.clear()
@@ -56,7 +64,7 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     access.forget()
     registry.forget()
     model_names.forget()
-    price_registry.forget()
+    price_cache.forget()
     notices.forget()
 
 
@@ -111,7 +119,7 @@ def _tables() -> list[str]:
 
 def _with_rows(tables: list[str]) -> set[str]:
     quote = connection.ops.quote_name
-    selects = (f"SELECT {n} WHERE EXISTS (SELECT 1 FROM {quote(it)})" for n, it in enumerate(tables))
+    selects = (f"SELECT {n} WHERE EXISTS (SELECT 1 FROM {quote(table)})" for n, table in enumerate(tables))
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(selects))
         return {tables[number] for (number,) in cursor.fetchall()}

@@ -29,20 +29,20 @@ Samples = dict[tuple[str, ...], float]  # by the metric's name and the values of
 # The overview's script
 
 
-def overview(it: Shown) -> Row:
+def overview(page: Shown) -> Row:
     """Return the expected figures of the page and its events."""
-    endpoints = it.api("/api/dashboard/endpoints")
-    found = speeds(it, endpoints)
+    endpoints = page.api("/api/dashboard/endpoints")
+    model_speeds = speeds(page, endpoints)
     return {
-        "stats": steady(it.api("/api/dashboard/stats")),
+        "stats": steady(page.api("/api/dashboard/stats")),
         "endpoints": endpoints,
-        "history": it.api("/api/dashboard/request-history"),
-        "minutes": it.api("/api/dashboard/minutes"),
-        "busiest": it.api("/api/dashboard/busiest"),
-        "attention": it.api("/api/dashboard/attention"),
-        "marks": it.api("/api/dashboard/marks"),
-        "speeds": found,
-        "speeds_known": len(found),
+        "history": page.api("/api/dashboard/request-history"),
+        "minutes": page.api("/api/dashboard/minutes"),
+        "busiest": page.api("/api/dashboard/busiest"),
+        "attention": page.api("/api/dashboard/attention"),
+        "marks": page.api("/api/dashboard/marks"),
+        "speeds": model_speeds,
+        "speeds_known": len(model_speeds),
     }
 
 
@@ -76,8 +76,8 @@ def marks(api: Row) -> Row:
 def event(text: str) -> Row:
     """Return the figures of the first event of a stream."""
     data = next(line for line in text.splitlines() if line.startswith("data: "))
-    found: Row = json.loads(data.removeprefix("data: "))
-    return found
+    figures: Row = json.loads(data.removeprefix("data: "))
+    return figures
 
 
 # Prometheus: labels in the order of their names
@@ -85,32 +85,32 @@ def event(text: str) -> Row:
 SPEED = ("endpoint_id", "endpoint_name", "api_kind", "model_id")
 
 
-def scraped(it: Shown) -> Samples:
-    families = text_string_to_metric_families(it.busy.router.get("/metrics").body.decode())
+def scraped(page: Shown) -> Samples:
+    families = text_string_to_metric_families(page.busy.router.get("/metrics").body.decode())
     samples = (row for family in families for row in family.samples)
     return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
 
 
-def learned_seconds(it: Shown) -> dict[tuple[str, str, str], LearnedSeconds]:
+def learned_seconds(page: Shown) -> dict[tuple[str, str, str], LearnedSeconds]:
     """Return the parameters of adaptive routing by endpoint, kind and model: only Prometheus has each of them."""
-    found: dict[tuple[str, str, str], LearnedSeconds] = {}
-    for (name, *labels), seconds in scraped(it).items():
+    learned: dict[tuple[str, str, str], LearnedSeconds] = {}
+    for (name, *labels), seconds in scraped(page).items():
         if name == LEARNED:
             endpoint_id, _, kind, model, parameter = labels
-            found.setdefault((endpoint_id, kind, model), {})[parameter] = seconds
-    return found
+            learned.setdefault((endpoint_id, kind, model), {})[parameter] = seconds
+    return learned
 
 
-def prometheus(it: Shown) -> Samples:
-    stats, endpoints = it.api("/api/dashboard/stats"), it.api("/api/dashboard/endpoints")
+def prometheus(page: Shown) -> Samples:
+    stats, endpoints = page.api("/api/dashboard/stats"), page.api("/api/dashboard/endpoints")
     return {
         **{key: float(value) for key, value in _totals(stats) if value is not None},
         **{key: float(value) for row in endpoints for key, value in _endpoint(row) if value is not None},
-        **_speeds(it, endpoints),
-        **_usage(it, endpoints),
-        **_costs(it, endpoints),
-        **_response_durations(it),
-        **_choices(it.api("/api/requests", limit=500)["requests"]),
+        **_speeds(page, endpoints),
+        **_usage(page, endpoints),
+        **_costs(page, endpoints),
+        **_response_durations(page),
+        **_choices(page.api("/api/requests", limit=500)["requests"]),
         **{("routerdash_endpoint_slowdown", row["id"], row["name"]): 1.0 for row in endpoints},
     }
 
@@ -126,8 +126,9 @@ def _choices(requests: list[Row]) -> Samples:
         **{("routerdash_routing_choices_total", reason): float(reasons[reason]) for reason in REASONS},
         **{("routerdash_routing_prefix_tokens_total", prefix): 0.0 for prefix in ("expected", "found")},
         ("routerdash_routing_late_binding_seconds_total",): sum(late) / 1000,
-        ("routerdash_routing_expected_seconds_total",): sum(it["work"]["expected_ms"] for it in foretold) / 1000,
-        ("routerdash_routing_actual_seconds_total",): sum(it["duration_ms"] for it in foretold) / 1000,
+        ("routerdash_routing_expected_seconds_total",): sum(attempt["work"]["expected_ms"] for attempt in foretold)
+        / 1000,
+        ("routerdash_routing_actual_seconds_total",): sum(attempt["duration_ms"] for attempt in foretold) / 1000,
         ("routerdash_routing_cold_loads_total",): sum(row["attempts"][-1]["work"]["is_cold"] for row in routed),
     }
 
@@ -175,50 +176,50 @@ def _endpoint(row: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield ("routerdash_endpoint_paused", cause, *labels), row["pause_cause"] == cause
 
 
-def _speeds(it: Shown, endpoints: list[Row]) -> Samples:
+def _speeds(page: Shown, endpoints: list[Row]) -> Samples:
     return {
         ("routerdash_endpoint_tokens_per_second", *(row[name] for name in SPEED)): row["tps"]
-        for row in speeds(it, endpoints)
+        for row in speeds(page, endpoints)
         if row["tps"] is not None
     }
 
 
-def _usage(it: Shown, endpoints: list[Row]) -> Samples:
+def _usage(page: Shown, endpoints: list[Row]) -> Samples:
     """Tokens by endpoint over all days, and durations of responses by the rows of the history."""
-    used = it.api("/api/usage", by="endpoint", since=today() - timedelta(days=EVER), until=today())["rows"]
+    used = page.api("/api/usage", by="endpoint", since=today() - timedelta(days=EVER), until=today())["rows"]
     tokens = {row["endpoint_id"]: row for row in used}
-    durations = [row for row in it.busy.history() if row.outcome == record.OK]
+    durations = [row for row in page.busy.history() if row.outcome == record.OK]
     counts = Counter(row.endpoint_id for row in durations)
-    found: Samples = {}
+    samples: Samples = {}
     for row, direction in product(endpoints, ("input", "output")):
         labels = row["id"], row["name"]
         count = tokens.get(row["id"], {}).get(f"{direction}_tokens", 0)
-        found["routerdash_endpoint_tokens_total", direction, *labels] = count
-        found["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
+        samples["routerdash_endpoint_tokens_total", direction, *labels] = count
+        samples["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
         took = sum(response.duration_ms for response in durations if response.endpoint_id == row["id"])
-        found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
-    return found
+        samples["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
+    return samples
 
 
-def _costs(it: Shown, endpoints: list[Row]) -> Samples:
+def _costs(page: Shown, endpoints: list[Row]) -> Samples:
     """Costs by endpoint and model, and the finished requests at each endpoint without a cost."""
-    rows = [row for row in it.api("/api/requests", limit=500)["requests"] if row["endpoint_id"]]
+    rows = [row for row in page.api("/api/requests", limit=500)["requests"] if row["endpoint_id"]]
     sums: dict[tuple[str, ...], Decimal] = {}
     for row in rows:
         if row["cost"] is not None:
             labels = row["currency"], row["endpoint_id"], row["endpoint_name"], row["served_model"] or row["model"]
             for key in (("routerdash_endpoint_cost_total", *labels), ("routerdash_cost_total", labels[0])):
                 sums[key] = sums.get(key, Decimal(0)) + Decimal(row["cost"])
-    found: Samples = {key: float(cost) for key, cost in sums.items()}
+    samples: Samples = {key: float(cost) for key, cost in sums.items()}
     unpriced = Counter(row["endpoint_id"] for row in rows if row["cost"] is None)
     for row in endpoints:
-        found["routerdash_endpoint_unpriced_requests_total", row["id"], row["name"]] = unpriced[row["id"]]
-    return found
+        samples["routerdash_endpoint_unpriced_requests_total", row["id"], row["name"]] = unpriced[row["id"]]
+    return samples
 
 
-def _response_durations(it: Shown) -> Samples:
+def _response_durations(page: Shown) -> Samples:
     """Return the numbers of successful requests by the powers of two in µs that are above their durations."""
-    took = [round(1000 * row.duration_ms) for row in it.busy.history() if row.outcome == record.OK]
+    took = [round(1000 * row.duration_ms) for row in page.busy.history() if row.outcome == record.OK]
     bounds = [2**power for power in range(13, 29)]
     return {
         **{("routerdash_answer_seconds_bucket", str(bound / 1e6)): sum(us < bound for us in took) for bound in bounds},

@@ -64,6 +64,7 @@ WORDING = re.compile(
             r"p95 to first token|at most 256",
             r"latest 2,000|The 50 models with the most responses|below 99 percent|status of 200 to 399|/64 network",
             r"9[05]th percentile|95 of 100 successful requests|precision of 1/16|[/\w]*p\d\d_\w+|IPv[46]|/v1\b",
+            r"If this is 120, the default, [^.]*\(600 s\)",
             # Choices
             r"15 min 1 h 24 h 7 d|7 days 30 days 90 days",
             r"(1 hour 6 hours )?24 hours 7 days 30 days|In \d+ days|after \d+ minutes?",
@@ -76,18 +77,18 @@ def differences(shown: Mapping[Place, str], before: Reported, after: Reported, n
     """Return differences between the texts of a page and the figures reported before and after it was read."""
     for place in dict.fromkeys((*shown, *before, *after)):
         text = WORDING.sub(" … ", without(shown.get(place, ""), names))
-        api = [_numbers(it.get(place, []), end) for end, it in enumerate((before, after))]
+        api = [_numbers(reported.get(place, []), end) for end, reported in enumerate((before, after))]
         try:
-            found = numbers(text)
+            figures = numbers(text)
         except ValueError as error:
             yield f"{tuple(place)}: {error}"
             continue
         if isinstance(before.get(place), AnyOrder):
-            found.sort(key=lambda it: value(it)[0])
-            api = [sorted(it) for it in api]
-        if not len(found) == len(api[0]) == len(api[1]) or not all(map(agrees, found, zip(*api, strict=True))):
-            yield f"{tuple(place)} shows {found}, the API tells {api[1]}: {text[:300]!r}"
-        elif text.count("—") < sum(it is None for it in before.get(place, [])):
+            figures.sort(key=lambda figure: value(figure)[0])
+            api = [sorted(reported) for reported in api]
+        if not len(figures) == len(api[0]) == len(api[1]) or not all(map(agrees, figures, zip(*api, strict=True))):
+            yield f"{tuple(place)} shows {figures}, the API tells {api[1]}: {text[:300]!r}"
+        elif text.count("—") < sum(figure is None for figure in before.get(place, [])):
             yield f"{tuple(place)} has no dash for what was not measured: {text[:300]!r}"
 
 
@@ -97,8 +98,8 @@ def shape(reported: Reported) -> dict[Place, int]:
 
 
 def _numbers(figures: list[Any], end: int) -> list[float]:
-    reported = (it for it in figures if it is not None and it is not ABSENT)
-    return [it[end] if isinstance(it, Between) else it for it in reported]
+    reported = (figure for figure in figures if figure is not None and figure is not ABSENT)
+    return [figure[end] if isinstance(figure, Between) else figure for figure in reported]
 
 
 # Parts of rules
@@ -115,8 +116,8 @@ def table(panel: str, rows: Iterable[Row], name: Column, columns: dict[str, Sequ
         for column, figures in columns.items():
             place = reported.setdefault(Place(panel, str(_of(row, name)), column), [])
             for figure in figures:
-                found = _of(row, figure)
-                place += found if isinstance(found, list) else [found]
+                cell = _of(row, figure)
+                place += cell if isinstance(cell, list) else [cell]
     return reported
 
 
@@ -145,8 +146,8 @@ def cost_facts(panel: str, row: Row) -> Reported:
 
 
 def estimated(row: Row) -> list[Any]:
-    found = [each["estimated_cost"] for each in row["costs"] if each["estimated_requests"]]
-    return [figure for each in found for figure in money(each)] or [None]
+    amounts = [each["estimated_cost"] for each in row["costs"] if each["estimated_requests"]]
+    return [figure for each in amounts for figure in money(each)] or [None]
 
 
 def if_any(name: str) -> Column:
@@ -162,7 +163,7 @@ def since(moment: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() * 1000
 
 
-def at(moment: str, form: str) -> str:
+def local_time(moment: str, form: str) -> str:
     """Return the time in the server's zone, which is used without a cookie of the browser."""
     return datetime.fromisoformat(moment).astimezone(ZONE).strftime(form)
 
@@ -191,10 +192,10 @@ def nothing(_: Shown) -> Reported:
 # The overview
 
 
-def overview(it: Shown) -> Reported:
-    stats, history = it.api("/api/dashboard/stats"), it.api("/api/dashboard/request-history")
-    minutes, busiest = it.api("/api/dashboard/minutes"), it.api("/api/dashboard/busiest")
-    attention, endpoints = it.api("/api/dashboard/attention"), it.api("/api/dashboard/endpoints")
+def overview(page: Shown) -> Reported:
+    stats, history = page.api("/api/dashboard/stats"), page.api("/api/dashboard/request-history")
+    minutes, busiest = page.api("/api/dashboard/minutes"), page.api("/api/dashboard/busiest")
+    attention, endpoints = page.api("/api/dashboard/attention"), page.api("/api/dashboard/endpoints")
     ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
     tokens = stats["today_input_tokens"] + stats["today_output_tokens"]
     peak = {name: max(row[name] for row in minutes if row[name] is not None) for name in ("in_flight", "queued")}
@@ -211,7 +212,9 @@ def overview(it: Shown) -> Reported:
         **fact("", "95th percentile", stats["p95_response_time_ms"]),
         Place("attention"): [len(attention) or ABSENT, *(figure for row in attention for figure in _attention(row))],
         Place("minutes"): [stats["cancelled_requests"], stats["rejected_requests"]],
-        **table("minutes", history, lambda row: at(row["minute"], "%H:%M"), {"OK": ["success"], "Failed": ["error"]}),
+        **table(
+            "minutes", history, lambda row: local_time(row["minute"], "%H:%M"), {"OK": ["success"], "Failed": ["error"]}
+        ),
         Place("busiest"): [row["requests"] for name in ("models", "api_keys", "clients") for row in busiest[name]],
         **table(
             "endpoints",
@@ -228,7 +231,7 @@ def overview(it: Shown) -> Reported:
         ),
         **table(
             "speeds",
-            speeds(it, endpoints),
+            speeds(page, endpoints),
             "endpoint_name",
             {"tok/s": ["tps"], "Responses today": ["request_count"], "Output tokens today": ["total_output_tokens"]},
         ),
@@ -239,11 +242,11 @@ def _attention(row: Row) -> list[Any]:
     return [row["models_nowhere_else"] or ABSENT, since(row["since"]) if row["since"] else ABSENT]
 
 
-def speeds(it: Shown, endpoints: list[Row]) -> list[Row]:
+def speeds(page: Shown, endpoints: list[Row]) -> list[Row]:
     return [
         {"endpoint_id": endpoint["id"], "endpoint_name": endpoint["name"], **row}
         for endpoint in sorted(endpoints, key=lambda row: str(row["name"]))
-        for row in it.api(f"/api/endpoints/{endpoint['id']}/model-tps")
+        for row in page.api(f"/api/endpoints/{endpoint['id']}/model-tps")
     ]
 
 
@@ -252,23 +255,23 @@ def speeds(it: Shown, endpoints: list[Row]) -> list[Row]:
 STATES = ("online", "error", "offline", "draining", "disabled")
 
 
-def behind(it: Shown) -> Reported:
+def behind(page: Shown) -> Reported:
     """Return the panel of items that need attention, which exists but is hidden."""
-    stats = it.api("/api/dashboard/stats")
+    stats = page.api("/api/dashboard/stats")
     names = ("records_waiting", "oldest_waiting_secs", "records_unrecorded")
     return {Place("attention"): [stats[name] for name in names]}
 
 
-def endpoints(it: Shown) -> Reported:
-    every, found = it.api("/api/endpoints")["endpoints"], it.api("/api/endpoints", **it.query)["endpoints"]
-    shown = {endpoint["id"] for endpoint in found}
-    choices = Counter(choice for endpoint in every for choice in _choices(it, endpoint))
+def endpoints(page: Shown) -> Reported:
+    every, selected = page.api("/api/endpoints")["endpoints"], page.api("/api/endpoints", **page.query)["endpoints"]
+    shown = {endpoint["id"] for endpoint in selected}
+    choices = Counter(choice for endpoint in every for choice in _choices(page, endpoint))
     return {
-        **behind(it),
-        Place("endpoints"): AnyOrder([len(every), *choices.values(), len(found)]),
+        **behind(page),
+        Place("endpoints"): AnyOrder([len(every), *choices.values(), len(selected)]),
         **table(
             "endpoints",
-            [row for row in it.api("/api/dashboard/endpoints") if row["id"] in shown],
+            [row for row in page.api("/api/dashboard/endpoints") if row["id"] in shown],
             "name",
             {
                 "In flight": ["active_requests", if_any("slots")],
@@ -282,23 +285,24 @@ def endpoints(it: Shown) -> Reported:
     }
 
 
-def _choices(it: Shown, endpoint: Row) -> Iterator[tuple[str, str]]:
+def _choices(page: Shown, endpoint: Row) -> Iterator[tuple[str, str]]:
     """Return the filters, each with its number of results."""
     yield "status", endpoint["status"] if endpoint["operator_state"] == "enabled" else endpoint["operator_state"]
     yield "type", endpoint["endpoint_type"]
     yield from (("tag", tag) for tag in endpoint["tags"])
-    yield from (("model", row["model_id"]) for row in it.api(f"/api/endpoints/{endpoint['id']}/models")["models"])
+    yield from (("model", row["model_id"]) for row in page.api(f"/api/endpoints/{endpoint['id']}/models")["models"])
 
 
-def endpoint(it: Shown) -> Reported:
-    base, days = f"/api/endpoints/{it.known['endpoint_id']}", int(it.query.get("days", "30"))
-    entry, health = it.api(base), it.api(f"{base}/health")
-    row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
-    counted = it.api(f"{base}/today-stats")
-    slots, since = entry["max_concurrency"] or entry["learned_slots"] or ABSENT, today() - timedelta(days=days - 1)
-    used = it.api("/api/usage", by="model", since=since, endpoint_id=entry["id"])
+def endpoint(page: Shown) -> Reported:
+    base, days = f"/api/endpoints/{page.known['endpoint_id']}", int(page.query.get("days", "30"))
+    entry, health = page.api(base), page.api(f"{base}/health")
+    row = next(row for row in page.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
+    counted = page.api(f"{base}/today-stats")
+    slots = entry["max_concurrency"] or entry["learned_slots"] or entry["assumed_slots"] or ABSENT
+    since = today() - timedelta(days=days - 1)
+    used = page.api("/api/usage", by="model", since=since, endpoint_id=entry["id"])
     return {
-        **behind(it),
+        **behind(page),
         Place("what"): [row["active_requests"], health["days"]],
         **fact("what", "In flight", row["active_requests"], slots),
         **fact("what", "Today", counted["total_requests"], counted["failed_requests"]),
@@ -316,16 +320,16 @@ def endpoint(it: Shown) -> Reported:
             _uptime(health),
             _milliseconds("online", "error", "offline")(health),
         ),
-        **_by_day(it, base, days),
+        **_by_day(page, base, days),
         **_health(health),
-        **_by_model(it, base, days, entry["models"], used["rows"]),
+        **_by_model(page, base, days, entry["models"], used["rows"]),
         **cost_facts("costs", used),
         Place("costs"): [days if days > 1 else ABSENT],
         **token_details("details", used["total"]),
-        Place("errors"): [(row["attempt"] or {}).get("status_code") or ABSENT for row in it.api(f"{base}/failures")],
+        Place("errors"): [(row["attempt"] or {}).get("status_code") or ABSENT for row in page.api(f"{base}/failures")],
         Place("offered"): [len(entry["models"])],
         **table("offered", entry["models"], "model_id", {"Context": ["max_tokens"]}),
-        **table("speeds", it.api(f"{base}/model-tps"), "model_id", {"tok/s": ["tps"]}),
+        **table("speeds", page.api(f"{base}/model-tps"), "model_id", {"tok/s": ["tps"]}),
         **_about(entry, health, slots),
     }
 
@@ -338,11 +342,11 @@ def _last_response(row: Row) -> Any:
     return elapsed if elapsed >= MINUTE else ABSENT
 
 
-def _by_day(it: Shown, base: str, days: int) -> Reported:
-    found = {row["date"]: row for row in it.api(f"{base}/daily-stats", days=days)}
+def _by_day(page: Shown, base: str, days: int) -> Reported:
+    by_date = {row["date"]: row for row in page.api(f"{base}/daily-stats", days=days)}
     none = dict.fromkeys(("total_requests", "successful_requests", "failed_requests"), 0)
     rows = [
-        none | {"date": day} | found.get(day, {})
+        none | {"date": day} | by_date.get(day, {})
         for day in ((today() - timedelta(days=ago)).isoformat() for ago in range(days))
     ]
     ok, failed = (sum(row[name] for row in rows) for name in ("successful_requests", "failed_requests"))
@@ -392,14 +396,14 @@ def _health(health: Row) -> Reported:
     }
 
 
-def _by_model(it: Shown, base: str, days: int, models: list[Row], used: list[Row]) -> Reported:
+def _by_model(page: Shown, base: str, days: int, models: list[Row], used: list[Row]) -> Reported:
     by_model = {row["model_id"]: row for row in used}
     context = {name: model["max_tokens"] for model in models for name in (model["canonical_name"], model["model_id"])}
     return {
         Place("by-model"): [days if days > 1 else ABSENT],
         **table(
             "by-model",
-            it.api(f"{base}/model-stats", days=days),
+            page.api(f"{base}/model-stats", days=days),
             "model_id",
             {
                 "Context": [lambda row: context.get(row["model_id"])],
@@ -416,18 +420,19 @@ def _by_model(it: Shown, base: str, days: int, models: list[Row], used: list[Row
 
 
 def _about(entry: Row, health: Row, slots: Any) -> Reported:
-    known = [it for it in health["latencies_ms"] if it is not None]
+    known = [milliseconds for milliseconds in health["latencies_ms"] if milliseconds is not None]
     line = [len(health["latencies_ms"]), min(known), max(known), 0, max(known)] if len(known) > 1 else [None]
-    total = entry["total_timeout_secs"]
+    timeout, total = entry["inference_timeout_secs"], entry["total_timeout_secs"]
     return {
         **fact("about", "Health check interval", 1000 * entry["health_check_interval_secs"]),
         **fact("about", "Latest health checks", *line),
-        **fact("about", "Timeout", 1000 * entry["inference_timeout_secs"]),
+        **fact("about", "Timeout", 1000 * timeout),
+        **fact("about", "A response that is not streamed", 1000 * (600 if timeout == 120 else timeout)),
         **fact("about", "Connect", 1000 * (entry["connect_timeout_secs"] or 5)),
         **fact(
             "about",
             "Between two events of a stream",
-            1000 * (entry["idle_timeout_secs"] or entry["inference_timeout_secs"]),
+            1000 * (entry["idle_timeout_secs"] or timeout),
         ),
         **fact("about", "A whole stream", 1000 * total if total else ABSENT),
         **fact("about", "Requests at a time", slots),
@@ -442,19 +447,19 @@ DEADLINES = [60_000, 300_000, 1_800_000]  # the choices
 PROBE_TIME = Between(1, 15_000)  # milliseconds until a server that does not respond is given up
 
 
-def confirmation(it: Shown) -> Reported:
+def confirmation(page: Shown) -> Reported:
     """Return the selected endpoints with their running requests."""
-    rows = [row for row in it.api("/api/dashboard/endpoints") if row["id"] in it.query["endpoint"]]
+    rows = [row for row in page.api("/api/dashboard/endpoints") if row["id"] in page.query["endpoint"]]
     running = sum(row["active_requests"] for row in rows)
     return {
-        Place("ask"): [len(rows), running, *(DEADLINES if it.query["action"] == "drain" else [])],
+        Place("ask"): [len(rows), running, *(DEADLINES if page.query["action"] == "drain" else [])],
         **table("ask", rows, "name", {"In flight": ["active_requests"]}),
     }
 
 
-def found(it: Shown) -> Reported:
+def discovered(page: Shown) -> Reported:
     """Return the discovered servers; closed ports are listed below."""
-    places = it.post("/api/endpoints/discover")["places"]
+    places = page.post("/api/endpoints/discover")["places"]
     new = [place for place in places if not place["registered"]]
     silent = [place["port"] for place in new if not place["listens"]]
     return {Place("discover"): [figure for place in new if place["listens"] for figure in _there(place)] + silent}
@@ -467,9 +472,9 @@ def _there(place: Row) -> list[Any]:
     return [int(digits) for digits in re.findall(r"\d+", place["problem"])]
 
 
-def detected(it: Shown) -> Reported:
+def detected(page: Shown) -> Reported:
     return detected_details(
-        it.post("/api/endpoints/detect", base_url=it.query["base_url"]) | {"latency_ms": PROBE_TIME}
+        page.post("/api/endpoints/detect", base_url=page.query["base_url"]) | {"latency_ms": PROBE_TIME}
     )
 
 
@@ -477,7 +482,7 @@ def detected_details(reported: Row) -> Reported:
     """Return the details of a server, next to the form that adds it."""
     return {
         **fact("there", "Latency", reported["latency_ms"]),
-        **fact("there", "Requests at a time", reported["slots"]),
+        **fact("there", "Requests at a time", reported["slots"] or reported["assumed_slots"]),
         Place("there"): [len(reported["models"]), *(model["max_tokens"] or ABSENT for model in reported["models"])],
     }
 
@@ -485,8 +490,8 @@ def detected_details(reported: Row) -> Reported:
 # Models
 
 
-def models(it: Shown) -> Reported:
-    rows = it.api("/api/dashboard/models", **it.query)["data"]
+def models(page: Shown) -> Reported:
+    rows = page.api("/api/dashboard/models", **page.query)["data"]
     return {
         Place("all"): [len(rows)],
         **table(
@@ -506,11 +511,11 @@ def models(it: Shown) -> Reported:
     }
 
 
-def model(it: Shown) -> Reported:
-    name = it.known["name"]
-    row = it.api(f"/api/dashboard/models/{quote(name)}")
+def model(page: Shown) -> Reported:
+    name = page.known["name"]
+    row = page.api(f"/api/dashboard/models/{quote(name)}")
     kind = next((kind.name for kind in request_kinds.KINDS if kind.name in row["supported_apis"]), None)
-    route = it.api("/api/route", model=name, kind=kind)["endpoints"] if row["endpoints"] else []
+    route = page.api("/api/route", model=name, kind=kind)["endpoints"] if row["endpoints"] else []
     return {
         **fact("what", "Online endpoints", row["endpoints_online"], len(row["endpoints"])),
         **fact("what", "Context", row["max_tokens"]),
@@ -553,16 +558,16 @@ def model(it: Shown) -> Reported:
 
 def ended(row: Row) -> str:
     """Format a time as lists do."""
-    is_today = at(row["completed_at"], "%Y-%m-%d") == str(today())
-    return at(row["completed_at"], "%H:%M:%S" if is_today else "%m-%d %H:%M:%S")
+    is_today = local_time(row["completed_at"], "%Y-%m-%d") == str(today())
+    return local_time(row["completed_at"], "%H:%M:%S" if is_today else "%m-%d %H:%M:%S")
 
 
-def requests(it: Shown) -> Reported:
-    query = {name: value for name, value in it.query.items() if name != "id"}
+def requests(page: Shown) -> Reported:
+    query = {name: value for name, value in page.query.items() if name != "id"}
     wanted = [float(query[name]) for name in ("min_tokens", "min_duration_ms", "status_code") if name in query]
     return {Place("rq-h"): wanted * 2} | table(  # in the filters and in the form
         "rq-h",
-        it.api("/api/requests", **query)["requests"],
+        page.api("/api/requests", **query)["requests"],
         ended,
         {
             "Outcome": [lambda row: ABSENT if row["status_code"] in (None, 0, 200) else row["status_code"]],
@@ -575,8 +580,8 @@ def requests(it: Shown) -> Reported:
     )
 
 
-def request(it: Shown) -> Reported:
-    row = it.api(f"/api/requests/{it.known['request_id']}")
+def request(page: Shown) -> Reported:
+    row = page.api(f"/api/requests/{page.known['request_id']}")
     return {
         Place("what"): [row["status_code"] or ABSENT],
         **fact("what", "Duration", row["duration_ms"]),
@@ -610,33 +615,33 @@ def _cost_parts(row: Row) -> Reported:
     total = [{"cost": row["cost"]}] if row["cost_parts"] else []
     return {
         **table("cost", row["cost_parts"], lambda part: PARTS[part["part"]], columns),
-        **table("cost", total, lambda _: "Total", {"Cost": [lambda it: money(it["cost"])]}),
+        **table("cost", total, lambda _: "Total", {"Cost": [lambda total_row: money(total_row["cost"])]}),
     }
 
 
-def bodies(it: Shown) -> Reported:
+def bodies(page: Shown) -> Reported:
     """A request's page with its bodies."""
-    return {**request(it), Place("bo"): [row["attempt"] or ABSENT for row in error_texts(it)]}
+    return {**request(page), Place("bo"): [row["attempt"] or ABSENT for row in error_texts(page)]}
 
 
-def error_texts(it: Shown) -> list[Row]:
+def error_texts(page: Shown) -> list[Row]:
     """Return error responses of endpoints, by attempt."""
-    found: list[Row] = it.api(f"/api/requests/{it.known['request_id']}/bodies")["endpoint_errors"]
-    return found
+    responses: list[Row] = page.api(f"/api/requests/{page.known['request_id']}/bodies")["endpoint_errors"]
+    return responses
 
 
-def drawer(it: Shown) -> Reported:
+def drawer(page: Shown) -> Reported:
     """A request next to the list, all in one panel."""
-    row = it.api(f"/api/requests/{it.known['request_id']}")
-    found = {**_time("dr-h", row), **_way("dr-h", row["attempts"])}
-    found[Place("dr-h")] = [
+    row = page.api(f"/api/requests/{page.known['request_id']}")
+    reported = {**_time("dr-h", row), **_way("dr-h", row["attempts"])}
+    reported[Place("dr-h")] = [
         row["status_code"] or ABSENT,
         *_time("", row)[Place("")],
         *_way("", row["attempts"])[Place("")],
     ]
     return {
-        **requests(it),
-        **found,
+        **requests(page),
+        **reported,
         **fact("dr-h", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("dr-h", "Tokens per second", row["tokens_per_second"]),
         **fact("dr-h", "Cost", *_cost_of_request(row)),
@@ -695,8 +700,8 @@ def _foretold(attempt: Row) -> list[Any]:
 # Running requests
 
 
-def live(it: Shown) -> Reported:
-    reported = it.api("/api/live")
+def live(page: Shown) -> Reported:
+    reported = page.api("/api/live")
     return {
         # The notice that there are more is hidden if there are none.
         Place("running"): [reported["running_total"], MOST_LIVE],
@@ -713,14 +718,14 @@ def live(it: Shown) -> Reported:
 
 def token_details(panel: str, row: Row) -> Reported:
     """Return tokens that only some servers report, each with its share of those that did."""
-    found = fact(panel, "Tokens written to caches", row["cache_write_tokens"])
+    reported = fact(panel, "Tokens written to caches", row["cache_write_tokens"])
     for label, part, whole in (
         ("Cached input tokens", "cached_tokens", "cached_of_tokens"),
         ("Requests with cached tokens", "cache_hits", "cache_reports"),
         ("Reasoning tokens", "reasoning_tokens", "reasoning_of_tokens"),
     ):
-        found |= fact(panel, label, row[part], *([percent(row[part], row[whole]), row[whole]] if row[whole] else []))
-    return found
+        reported |= fact(panel, label, row[part], *([percent(row[part], row[whole]), row[whole]] if row[whole] else []))
+    return reported
 
 
 MINUTES_PAST = 45  # the hour in that zone at the start of an hour of UTC
@@ -729,13 +734,13 @@ MINUTES_PAST = 45  # the hour in that zone at the start of an hour of UTC
 # Clients
 
 
-def clients(it: Shown) -> Reported:
-    span = it.query.get("range", "24h")
-    ranking = it.api("/api/dashboard/clients", range=span, per_page=50)
+def clients(page: Shown) -> Reported:
+    span = page.query.get("range", "24h")
+    ranking = page.api("/api/dashboard/clients", range=span, per_page=50)
     marked = sum(row["is_alert"] for row in ranking["rankings"])
-    threshold = int(it.api("/api/dashboard/settings/ip_alert_threshold")["value"])
+    threshold = int(page.api("/api/dashboard/settings/ip_alert_threshold")["value"])
     return {
-        **_hours(it.api("/api/dashboard/clients/timeline", range=span), every=True),
+        **_hours(page.api("/api/dashboard/clients/timeline", range=span), every=True),
         Place("ranking"): [ranking["total_count"], marked or ABSENT, threshold],
         **table(
             "ranking",
@@ -749,34 +754,34 @@ def clients(it: Shown) -> Reported:
                 "Keys": ["api_key_count"],
             },
         ),
-        **_heat(it.api("/api/dashboard/clients/heatmap", time_zone=ZONE.key)),
-        **_shares(it.api("/api/dashboard/clients/models", range=span)),
+        **_heat(page.api("/api/dashboard/clients/heatmap", time_zone=ZONE.key)),
+        **_shares(page.api("/api/dashboard/clients/models", range=span)),
     }
 
 
-def client(it: Shown) -> Reported:
-    name = it.known["client"]
-    base, span = f"/api/dashboard/clients/{name}", it.query.get("range", "24h")
-    detail = it.api(f"{base}/detail")
+def client(page: Shown) -> Reported:
+    name = page.known["client"]
+    base, span = f"/api/dashboard/clients/{name}", page.query.get("range", "24h")
+    detail = page.api(f"{base}/detail")
     return {
         **fact("who", "Requests", detail["total_requests"]),
         **fact("who", "Failed", detail["failed_requests"]),
         **fact("who", "Cancelled", detail["cancelled_requests"]),
         **fact("who", "Input tokens", detail["input_tokens"]),
         **fact("who", "Output tokens", detail["output_tokens"]),
-        **_hours(it.api(f"{base}/timeline", range=span), every=False),
-        **_heat(it.api("/api/dashboard/clients/heatmap", ip=name, time_zone=ZONE.key)),
+        **_hours(page.api(f"{base}/timeline", range=span), every=False),
+        **_heat(page.api("/api/dashboard/clients/heatmap", ip=name, time_zone=ZONE.key)),
         **_shares(detail["model_distribution"]),
         **table(
             "keys",
-            it.api(f"{base}/api-keys"),
+            page.api(f"{base}/api-keys"),
             lambda row: row["name"] or f"deleted: {row['api_key_id']}",
             {"Requests": ["request_count"]},
         ),
         **table(
             "recent",
             detail["recent_requests"],
-            lambda row: at(row["timestamp"], "%Y-%m-%d %H:%M:%S"),
+            lambda row: local_time(row["timestamp"], "%Y-%m-%d %H:%M:%S"),
             {"Duration": ["duration_ms"]},
         ),
     }
@@ -790,7 +795,7 @@ def _hours(rows: list[Row], *, every: bool) -> Reported:
         "Input tokens": ["input_tokens"],
         "Output tokens": ["output_tokens"],
     }
-    return table("hours", rows, lambda row: at(f"{row['hour']}+00:00", "%Y-%m-%d %H:%M"), columns)
+    return table("hours", rows, lambda row: local_time(f"{row['hour']}+00:00", "%Y-%m-%d %H:%M"), columns)
 
 
 def _heat(cells: list[Row]) -> Reported:
@@ -801,7 +806,7 @@ def _heat(cells: list[Row]) -> Reported:
     # Hours are above the drawing and above the table, and below it at their beginning.
     return {
         Place("heat"): AnyOrder([*counts, *scale, *range(0, 24, 3), *range(24), MINUTES_PAST]),
-        **{Place("heat", names[it["day_of_week"]], f"{it['hour']:02d}"): [it["count"]] for it in cells},
+        **{Place("heat", names[cell["day_of_week"]], f"{cell['hour']:02d}"): [cell["count"]] for cell in cells},
     }
 
 
@@ -812,17 +817,17 @@ def _shares(rows: list[Row]) -> Reported:
 # Figures that only a script writes
 
 
-def overview_with_script(it: Shown) -> Reported:
-    history = it.api("/api/dashboard/request-history")
+def overview_with_script(page: Shown) -> Reported:
+    history = page.api("/api/dashboard/request-history")
     ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
     read = {"OK": ok, "Failed": failed, "Success": percent(ok, ok + failed)}
-    return overview(it) | written("minutes", read)
+    return overview(page) | written("minutes", read)
 
 
-def endpoint_with_script(it: Shown) -> Reported:
-    running = [row for row in it.api("/api/live")["running"] if row["endpoint_id"] == it.known["endpoint_id"]]
+def endpoint_with_script(page: Shown) -> Reported:
+    running = [row for row in page.api("/api/live")["running"] if row["endpoint_id"] == page.known["endpoint_id"]]
     return {
-        **endpoint(it),
+        **endpoint(page),
         Place("now"): [len(running)],
         **table(
             "now",
@@ -833,24 +838,24 @@ def endpoint_with_script(it: Shown) -> Reported:
     }
 
 
-def live_with_script(it: Shown) -> Reported:
+def live_with_script(page: Shown) -> Reported:
     """Return the speed of a stream since its first token."""
-    rows = it.api("/api/live")["running"]
+    rows = page.api("/api/live")["running"]
     columns: dict[str, Sequence[Column]] = {"tok/s": [_pace]}
-    return live(it) | table("running", rows, "model", columns)
+    return live(page) | table("running", rows, "model", columns)
 
 
 def _pace(row: Row) -> float:
     return float(1000 * row["deltas"] / (row["age_ms"] - row["first_token_ms"]))
 
 
-def clients_with_script(it: Shown) -> Reported:
-    known = it.api("/api/dashboard/clients")["total_count"]
-    return clients(it) | written("hours", _sums(it.api("/api/dashboard/clients/timeline")) | {"Clients": known})
+def clients_with_script(page: Shown) -> Reported:
+    known = page.api("/api/dashboard/clients")["total_count"]
+    return clients(page) | written("hours", _sums(page.api("/api/dashboard/clients/timeline")) | {"Clients": known})
 
 
-def client_with_script(it: Shown) -> Reported:
-    return client(it) | written("hours", _sums(it.api(f"/api/dashboard/clients/{it.known['client']}/timeline")))
+def client_with_script(page: Shown) -> Reported:
+    return client(page) | written("hours", _sums(page.api(f"/api/dashboard/clients/{page.known['client']}/timeline")))
 
 
 def _sums(hours: list[Row]) -> dict[str, int]:

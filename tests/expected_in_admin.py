@@ -24,8 +24,8 @@ def constant(*figures: int, panel: str = "") -> Rule:
     return lambda _: {Place(panel): list(figures)}
 
 
-def endpoints(it: Shown) -> Reported:
-    rows = it.api("/api/dashboard/endpoints")
+def endpoints(page: Shown) -> Reported:
+    rows = page.api("/api/dashboard/endpoints")
     columns: dict[str, Sequence[Column]] = {
         "Latency": [latency],
         "Attempts": ["total_requests"],
@@ -39,24 +39,28 @@ TIER_HELP, WEIGHT_HELP = (1, 9, 1), (2, 0.5, 1)  # numbers in the help texts
 
 
 def new_endpoint(_: Shown) -> Reported:
-    return {Place("Checks"): [30], Place("Limits"): [120, 5], Place("Routing"): [*TIER_HELP, *WEIGHT_HELP]}
+    return {
+        Place("Checks"): [30],
+        Place("Limits"): [120, 5],
+        Place("Routing"): [*TIER_HELP, *WEIGHT_HELP],
+    }
 
 
-def endpoint(it: Shown) -> Reported:
-    entry = it.api(f"/api/endpoints/{it.known['endpoint_id']}")
-    row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
+def endpoint(page: Shown) -> Reported:
+    entry = page.api(f"/api/endpoints/{page.known['endpoint_id']}")
+    row = next(row for row in page.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
     limits = [
         entry[name] or ABSENT
-        for name in ("idle_timeout_secs", "total_timeout_secs", "max_concurrency", "learned_slots")
+        for name in ("idle_timeout_secs", "total_timeout_secs", "max_concurrency", "learned_slots", "assumed_slots")
     ]
-    days = [day for day in daily(it) if day["endpoint_id"] == entry["id"]]
+    days = [day for day in daily(page) if day["endpoint_id"] == entry["id"]]
     return {
         Place("Checks"): [entry["health_check_interval_secs"]],
         Place("Limits"): [entry["inference_timeout_secs"], entry["connect_timeout_secs"] or ABSENT, 5, *limits],
         Place("Routing"): [entry["tier"] or ABSENT, *TIER_HELP, entry["cost_weight"] or ABSENT, *WEIGHT_HELP],
         Place("State"): [*latency(row), *(row[f"{name}_requests"] for name in ("total", "failed", "active"))],
         **table("Models", entry["models"], "model_id", {"Context": ["max_tokens"]}),
-        **table("Latest health checks", _checks(it, entry["id"])[:CHECKS], "at", {"Latency": ["latency_ms"]}),
+        **table("Latest health checks", _checks(page, entry["id"])[:CHECKS], "at", {"Latency": ["latency_ms"]}),
         **table(
             "Daily metrics",
             sorted(days, key=lambda day: day["model_id"]),
@@ -66,43 +70,43 @@ def endpoint(it: Shown) -> Reported:
     }
 
 
-def confirmation(it: Shown) -> Reported:
+def confirmation(page: Shown) -> Reported:
     """Return the selected endpoints with their running requests; a drain also shows the meaning of a deadline of 0."""
-    rows = [row for row in it.api("/api/dashboard/endpoints") if row["id"] in it.query["_selected_action"]]
+    rows = [row for row in page.api("/api/dashboard/endpoints") if row["id"] in page.query["_selected_action"]]
     reported = table("", rows, "name", {"In flight": ["active_requests"]})
-    return {Place(""): [0] if it.query["action"] == "drain" else [], **reported}
+    return {Place(""): [0] if page.query["action"] == "drain" else [], **reported}
 
 
-def deleted_endpoint(it: Shown) -> Reported:
-    endpoint_id = it.known["endpoint_id"]
-    entry = it.api(f"/api/endpoints/{endpoint_id}")
-    return {Place(""): [1, len(entry["models"]), len(_checks(it, endpoint_id))]}
+def deleted_endpoint(page: Shown) -> Reported:
+    endpoint_id = page.known["endpoint_id"]
+    entry = page.api(f"/api/endpoints/{endpoint_id}")
+    return {Place(""): [1, len(entry["models"]), len(_checks(page, endpoint_id))]}
 
 
-def edits(it: Shown) -> Reported:
-    return {Place(""): [len(it.api(f"/api/endpoints/{it.known['endpoint_id']}/edits"))]}
+def edits(page: Shown) -> Reported:
+    return {Place(""): [len(page.api(f"/api/endpoints/{page.known['endpoint_id']}/edits"))]}
 
 
-def models(it: Shown) -> Reported:
+def models(page: Shown) -> Reported:
     rows = [
         {"endpoint_id": endpoint["id"], **model}
-        for endpoint in it.api("/api/endpoints")["endpoints"]
-        for model in it.api(f"/api/endpoints/{endpoint['id']}/models")["models"]
+        for endpoint in page.api("/api/endpoints")["endpoints"]
+        for model in page.api(f"/api/endpoints/{endpoint['id']}/models")["models"]
     ]
     rows.sort(key=lambda row: (row["model_id"], row["endpoint_id"]))
     return {Place(""): [len(rows)]} | table("", rows, "model_id", {"Context": ["max_tokens"]})
 
 
-def model_names(it: Shown) -> Reported:
-    count = len(it.api("/api/model-names")["model_names"])
+def model_names(page: Shown) -> Reported:
+    count = len(page.api("/api/model-names")["model_names"])
     return listed(count) if count else {Place(""): [0]}
 
 
 SORTED_BY_TWO = (1, 1, 2, 2)  # the priorities of the columns by which a list is sorted
 
 
-def prices(it: Shown) -> Reported:
-    rows = it.api("/api/prices")["prices"]
+def prices(page: Shown) -> Reported:
+    rows = page.api("/api/prices")["prices"]
     columns: dict[str, Sequence[Column]] = {
         "Input": [lambda row: row["input"] and float(row["input"])],
         "Output": [lambda row: row["output"] and float(row["output"])],
@@ -115,8 +119,8 @@ def new_price(_: Shown) -> Reported:
     return {Place("Amounts"): [4217], Place("Conditions"): [0]}
 
 
-def rates(it: Shown) -> Reported:
-    rows = it.api("/api/currency-rates")["rates"]
+def rates(page: Shown) -> Reported:
+    rows = page.api("/api/currency-rates")["rates"]
     return {
         Place(""): [*SORTED_BY_TWO, len(rows)],
         **table("", rows, "currency", {"Rate": [lambda row: float(row["rate"])]}),
@@ -125,15 +129,6 @@ def rates(it: Shown) -> Reported:
 
 def new_rate(_: Shown) -> Reported:
     return {Place(""): []}
-
-
-def hardware_rates(_: Shown) -> Reported:
-    return {Place(""): [0]}
-
-
-def new_hardware_rate(_: Shown) -> Reported:
-    """The number of a standard in a help text."""
-    return {Place("Amounts"): []}
 
 
 def new_model_name(_: Shown) -> Reported:
@@ -146,27 +141,27 @@ def new_model_name(_: Shown) -> Reported:
     }
 
 
-def checks(it: Shown) -> Reported:
-    rows = _checks(it)
+def checks(page: Shown) -> Reported:
+    rows = _checks(page)
     return {Place(""): [len(rows)]} | table("", rows[:50], "at", {"Latency": ["latency_ms"]})
 
 
-def _checks(it: Shown, endpoint_id: str | None = None) -> list[Row]:
+def _checks(page: Shown, endpoint_id: str | None = None) -> list[Row]:
     """Newest first."""
-    rows = it.busy.router.query(
+    rows = page.busy.router.query(
         "SELECT endpoint_id, checked_at, latency_ms FROM endpoint_health_checks ORDER BY id DESC"
     )
     return [
-        {"at": local(at).strftime("%Y-%m-%d %H:%M:%S"), "latency_ms": latency_ms}
-        for of, at, latency_ms in rows
+        {"at": local(checked_at).strftime("%Y-%m-%d %H:%M:%S"), "latency_ms": latency_ms}
+        for of, checked_at, latency_ms in rows
         if endpoint_id in (None, str(of))
     ]
 
 
-def history(it: Shown) -> Reported:
+def history(page: Shown) -> Reported:
     return table(
         "",
-        it.api("/api/requests", limit=HISTORY)["requests"],
+        page.api("/api/requests", limit=HISTORY)["requests"],
         lambda row: local(row["completed_at"]).strftime("%Y-%m-%d %H:%M:%S"),
         {
             "Outcome": [lambda row: row["status_code"] or ABSENT],
@@ -178,8 +173,8 @@ def history(it: Shown) -> Reported:
     )
 
 
-def request(it: Shown) -> Reported:
-    row = it.api(f"/api/requests/{it.known['request_id']}")
+def request(page: Shown) -> Reported:
+    row = page.api(f"/api/requests/{page.known['request_id']}")
     names = ("queue_ms", "duration_ms", "first_token_ms", "input_tokens", "output_tokens")
     return {
         Place("Outcome"): [row["status_code"] or ABSENT],
@@ -191,7 +186,7 @@ def request(it: Shown) -> Reported:
         ),
         **table(
             "Bodies",
-            error_texts(it),
+            error_texts(page),
             lambda row: row["attempt"],
             {
                 "Attempt": ["attempt"],
@@ -202,15 +197,15 @@ def request(it: Shown) -> Reported:
     }
 
 
-def looks(it: Shown) -> Reported:
+def looks(page: Shown) -> Reported:
     """Return the logged accesses to bodies."""
     noted = "SELECT count(*) FROM django_admin_log WHERE object_id = ?"
-    ((count,),) = it.busy.router.query(noted, it.known["request_id"])
+    ((count,),) = page.busy.router.query(noted, page.known["request_id"])
     return {Place(""): [count or ABSENT]}
 
 
-def daily_figures(it: Shown) -> Reported:
-    rows = list(daily(it))
+def daily_figures(page: Shown) -> Reported:
+    rows = list(daily(page))
     columns: dict[str, Sequence[Column]] = {
         "Attempts": ["attempts"],
         "Failed": ["failed"],
@@ -228,26 +223,26 @@ class _Day:
     duration_ms: int = 0
 
 
-def daily(it: Shown) -> Iterator[Row]:
+def daily(page: Shown) -> Iterator[Row]:
     """Return attempts by local day, endpoint, model and kind, counted from the rows of the history."""
-    found: dict[tuple[str, ...], _Day] = {}
-    for row in it.busy.history():
+    days: dict[tuple[str, ...], _Day] = {}
+    for row in page.busy.history():
         for attempt in row.attempts:
             if attempt["outcome"] != record.CANCELLED:
-                day = found.setdefault((str(row.at.date()), attempt["endpoint_id"], row.model, row.kind), _Day())
+                day = days.setdefault((str(row.at.date()), attempt["endpoint_id"], row.model, row.kind), _Day())
                 day.attempts += 1
                 day.failed += attempt["outcome"] != record.OK
         if row.outcome == record.OK and row.tokens[1] and row.kind in GENERATING:
             day.output_tokens += row.tokens[1]
             day.duration_ms += max(1, round(row.attempts[-1]["duration_us"] / 1000))
-    for key in sorted(sorted(found), key=lambda key: key[0], reverse=True):
-        yield dict(zip(("date", "endpoint_id", "model_id", "kind"), key, strict=True)) | vars(found[key])
+    for key in sorted(sorted(days), key=lambda key: key[0], reverse=True):
+        yield dict(zip(("date", "endpoint_id", "model_id", "kind"), key, strict=True)) | vars(days[key])
 
 
-def keys(it: Shown) -> Reported:
-    return listed(len(it.api("/api/me/api-keys")["api_keys"]))
+def keys(page: Shown) -> Reported:
+    return listed(len(page.api("/api/me/api-keys")["api_keys"]))
 
 
-def log(it: Shown) -> Reported:
-    ((count,),) = it.busy.router.query("SELECT count(*) FROM django_admin_log")
+def log(page: Shown) -> Reported:
+    ((count,),) = page.busy.router.query("SELECT count(*) FROM django_admin_log")
     return {Place(""): [count]}

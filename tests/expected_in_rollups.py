@@ -54,10 +54,10 @@ Sums = defaultdict[Key, _Sum]
 def cells(form: str, newest: int) -> Rule:
     """Return sums by minute, day or month in the server's zone; of the newest day or month if none is selected."""
 
-    def rule(it: Shown) -> Reported:
-        rows = _rows(_cells(it, form), ("at", "endpoint_id", "model", "kind", "key_id"))
-        date = it.query.get("date", rows[0]["at"][:newest])
-        rows = _selected(rows, date, endpoint_id=it.query.get("endpoint"), kind=it.query.get("kind"))
+    def rule(page: Shown) -> Reported:
+        rows = _rows(_cells(page, form), ("at", "endpoint_id", "model", "kind", "key_id"))
+        date = page.query.get("date", rows[0]["at"][:newest])
+        rows = _selected(rows, date, endpoint_id=page.query.get("endpoint"), kind=page.query.get("kind"))
         columns: dict[str, Sequence[Column]] = {
             "Mean duration": [lambda row: row["duration_ms"] / row["ok"] if row["ok"] else None],
             "Attempts (OK / failed)": ["attempts_ok", "attempts_failed"],
@@ -68,34 +68,34 @@ def cells(form: str, newest: int) -> Rule:
     return rule
 
 
-def _cells(it: Shown, form: str) -> Sums:
+def _cells(page: Shown, form: str) -> Sums:
     """An attempt counts for its own endpoint, a request for its last endpoint."""
-    found: Sums = defaultdict(_Sum)
-    for row in it.busy.history():
-        at, of = row.at.strftime(form), (row.model, row.kind, row.key_id)
+    sums: Sums = defaultdict(_Sum)
+    for row in page.busy.history():
+        moment, of = row.at.strftime(form), (row.model, row.kind, row.key_id)
         for attempt in row.attempts:
-            found[at, attempt["endpoint_id"], *of].count_attempt(attempt["outcome"])
-        found[at, row.attempts[-1]["endpoint_id"] if row.attempts else NO_ENDPOINT, *of].count(row)
-    for rejected in it.busy.rejections():
-        at = datetime.fromtimestamp(rejected.completed_us // 1_000_000, ZONE).strftime(form)
-        found[at, NO_ENDPOINT, "", "", rejected.api_key_id or ""].rejected += 1
-    return found
+            sums[moment, attempt["endpoint_id"], *of].count_attempt(attempt["outcome"])
+        sums[moment, row.attempts[-1]["endpoint_id"] if row.attempts else NO_ENDPOINT, *of].count(row)
+    for rejected in page.busy.rejections():
+        moment = datetime.fromtimestamp(rejected.completed_us // 1_000_000, ZONE).strftime(form)
+        sums[moment, NO_ENDPOINT, "", "", rejected.api_key_id or ""].rejected += 1
+    return sums
 
 
-def hours_of_clients(it: Shown) -> Reported:
+def hours_of_clients(page: Shown) -> Reported:
     """Return hours of UTC in the server's zone."""
 
-    return _clients(it, lambda row: (_hour(row), row.client), ("at", "client"))
+    return _clients(page, lambda row: (_hour(row), row.client), ("at", "client"))
 
 
-def hours_of_all_clients(it: Shown) -> Reported:
+def hours_of_all_clients(page: Shown) -> Reported:
     """Return the same with the number of clients."""
-    found: Sums = defaultdict(_Sum)
+    sums: Sums = defaultdict(_Sum)
     clients: defaultdict[str, set[str]] = defaultdict(set)
-    for row in it.busy.history():
-        found[(_hour(row),)].count(row)
+    for row in page.busy.history():
+        sums[(_hour(row),)].count(row)
         clients[_hour(row)].add(client_of(row.client))
-    rows = _selected(_rows(found, ("at",)), it.query.get("date", ""))
+    rows = _selected(_rows(sums, ("at",)), page.query.get("date", ""))
     columns: dict[str, Sequence[Column]] = {"Clients": [lambda row: len(clients[row["at"]])]}
     return {Place(""): _below(rows)} | table("", rows[:PAGE], "at", COUNTED | columns)
 
@@ -104,21 +104,21 @@ def _hour(row: Ended) -> str:
     return row.at.astimezone(UTC).replace(minute=0).astimezone(ZONE).strftime(MINUTE)
 
 
-def days_of_clients(it: Shown) -> Reported:
+def days_of_clients(page: Shown) -> Reported:
     """Days of UTC."""
 
     def key(row: Ended) -> Key:
         return row.at.astimezone(UTC).strftime(DAY), row.client, row.key_id, row.model
 
-    return _clients(it, key, ("at", "client", "key_id", "model"))
+    return _clients(page, key, ("at", "client", "key_id", "model"))
 
 
-def _clients(it: Shown, key: Callable[[Ended], Key], names: Sequence[str]) -> Reported:
-    found: Sums = defaultdict(_Sum)
-    for row in it.busy.history():
-        found[key(row)].count(row)
-    rows = _selected(_rows(found, names), it.query.get("date", ""), client=it.query.get("q"))
-    above = [len(rows)] if "q" in it.query else []  # the number of results
+def _clients(page: Shown, key: Callable[[Ended], Key], names: Sequence[str]) -> Reported:
+    sums: Sums = defaultdict(_Sum)
+    for row in page.busy.history():
+        sums[key(row)].count(row)
+    rows = _selected(_rows(sums, names), page.query.get("date", ""), client=page.query.get("q"))
+    above = [len(rows)] if "q" in page.query else []  # the number of results
     return {Place(""): [*above, *_below(rows)]} | table("", rows[:PAGE], "at", COUNTED)
 
 

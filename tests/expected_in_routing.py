@@ -1,18 +1,15 @@
-"""Rules for what pages show of adaptive routing: conversations, replays, routes, and what was learned."""
+"""Rules for what pages show of adaptive routing: conversations, routes, and what was learned."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from gateway.base import request_kinds
 from gateway.ipc import record
-from metrics.replay.headroom import FIRST_TOKEN_SECONDS
-from metrics.replay.history import MOST_REQUESTS
 from tests.displayed_figures import Place
 from tests.expected_by_machines import LearnedSeconds, learned_seconds
-from tests.expected_figures import ABSENT, MINUTE, Column, Reported, Row, Rule, Shown, at, fact, since, table
+from tests.expected_figures import ABSENT, MINUTE, Column, Reported, Row, Rule, Shown, fact, local_time, since, table
 
 MOST_TURNS = 500  # of which the figures of a conversation are
 SHOWN_LEARNED = 6
@@ -21,18 +18,18 @@ LEAST_COMPLETIONS = 5  # before a time is called usual
 
 def together(*rules: Rule) -> Rule:
     """Return the rule of a page with parts of several rules."""
-    return lambda it: {place: figures for rule in rules for place, figures in rule(it).items()}
+    return lambda page: {place: figures for rule in rules for place, figures in rule(page).items()}
 
 
 # Model names
 
 
-def model_names(it: Shown) -> Reported:
+def model_names(page: Shown) -> Reported:
     """The list of names on the page of models, which filters hide."""
-    if it.query.keys() - {"sort"}:
+    if page.query.keys() - {"sort"}:
         return {}
-    listed = it.api("/api/model-names")["model_names"]
-    states = [it.api(f"/api/model-names/{name['id']}/state") for name in listed]
+    listed = page.api("/api/model-names")["model_names"]
+    states = [page.api(f"/api/model-names/{name['id']}/state") for name in listed]
     columns: dict[str, Sequence[Column]] = {
         "Serving step": [lambda row: [row["serving_step"]] if row["serving_step"] else []],
         "Leads to": [lambda row: [100 * share for share in _shared(row)]],
@@ -45,9 +42,9 @@ def _shared(name: Row) -> list[float]:
     return [target["share"] for targets in steps for target in targets]
 
 
-def model_name(it: Shown) -> Reported:
+def model_name(page: Shown) -> Reported:
     reported: Reported = {}
-    for step in it.api(f"/api/model-names/{it.known['name_id']}/state")["steps"]:
+    for step in page.api(f"/api/model-names/{page.known['name_id']}/state")["steps"]:
         panel = f"step-{step['number']}"
         columns: dict[str, Sequence[Column]] = {
             "Share": [lambda row: 100 * row["share"]],
@@ -60,9 +57,9 @@ def model_name(it: Shown) -> Reported:
 # Conversations
 
 
-def conversations(it: Shown) -> Reported:
-    rows = it.api("/api/conversations", **it.query)["conversations"]
-    assert rows or it.query, "the sample has conversations"
+def conversations(page: Shown) -> Reported:
+    rows = page.api("/api/conversations", **page.query)["conversations"]
+    assert rows or page.query, "the sample has conversations"
     columns: dict[str, Sequence[Column]] = {
         "Requests": ["turns"],
         "In / out": ["input_tokens", "output_tokens"],
@@ -85,8 +82,8 @@ def _served(row: Row) -> list[Any]:
     return [*served[:2], *([len(served)] if len(served) > 2 else [])]
 
 
-def conversation(it: Shown) -> Reported:
-    row = it.api(f"/api/conversations/{it.known['conversation']}")
+def conversation(page: Shown) -> Reported:
+    row = page.api(f"/api/conversations/{page.known['conversation']}")
     columns: dict[str, Sequence[Column]] = {
         "In / out": ["input_tokens", "output_tokens"],
         "From the cache": ["cached_tokens"],
@@ -99,42 +96,21 @@ def conversation(it: Shown) -> Reported:
         **fact("cv", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("cv", "From the cache", _cached(row)),
         **fact("cv", "Moved", row["moves"]),
-        **table("tu", row["requests"], lambda turn: at(turn["completed_at"], "%m-%d %H:%M:%S"), columns),
-    }
-
-
-# Replays
-
-
-def replay(_: Shown) -> Reported:
-    return {Place("question"): [MOST_REQUESTS, FIRST_TOKEN_SECONDS]}
-
-
-def refused_replay(it: Shown) -> Reported:
-    """A replay without a prediction. Its sentence has the figures that are the reason."""
-    answer = it.api(f"/api/replays/{it.known['replay_id']}")["answer"]
-    (reason,) = answer["sentences"]
-    return replay(it) | {
-        Place("result"): [
-            *map(int, re.findall(r"\d+", reason)),
-            answer["requests"],
-            answer["sessions"],
-            answer["failed_requests"] or ABSENT,
-        ]
+        **table("tu", row["requests"], lambda turn: local_time(turn["completed_at"], "%m-%d %H:%M:%S"), columns),
     }
 
 
 # The route of a model
 
 
-def route(it: Shown) -> Reported:
-    name = it.known["name"]
-    model = it.api(f"/api/dashboard/models/{quote(name)}")
+def route(page: Shown) -> Reported:
+    name = page.known["name"]
+    model = page.api(f"/api/dashboard/models/{quote(name)}")
     if not model["endpoints"]:
         return {}
     kind = next((kind.name for kind in request_kinds.KINDS if kind.name in model["supported_apis"]), None)
-    found = it.api("/api/route", model=name, kind=kind)
-    demand = found["demand"]
+    preview = page.api("/api/route", model=name, kind=kind)
+    demand = preview["demand"]
     columns: dict[str, Sequence[Column]] = {
         "Candidate": [lambda row: row["tier"] if row["tier"] > 1 else ABSENT],
         "Cost": [_cost],
@@ -144,7 +120,7 @@ def route(it: Shown) -> Reported:
         "Wait": [_part("wait_ms")],
     }
     return {Place("where"): [demand["prompt_tokens"], demand["output_tokens"]]} | table(
-        "where", found["endpoints"], "name", columns
+        "where", preview["endpoints"], "name", columns
     )
 
 
@@ -163,9 +139,9 @@ def _part(name: str) -> Callable[[Row], Any]:
 # What was learned of an endpoint
 
 
-def learned(it: Shown) -> Reported:
-    endpoint_id = it.known["endpoint_id"]
-    rows, seconds = it.api(f"/api/endpoints/{endpoint_id}/learned"), learned_seconds(it)
+def learned(page: Shown) -> Reported:
+    endpoint_id = page.known["endpoint_id"]
+    rows, seconds = page.api(f"/api/endpoints/{endpoint_id}/learned"), learned_seconds(page)
     reports = sum(row["prefix_reports"] for row in rows)
     hits = sum((row["prefix_hit_rate"] or 0) * row["prefix_reports"] for row in rows)
     reported = fact("learned", "Responses that found their prefix", 100 * hits / reports if reports else ABSENT)
@@ -204,20 +180,22 @@ def _curve(row: Row, of: LearnedSeconds) -> list[float]:
 # The explanation of a request
 
 
-def explanation(it: Shown) -> Reported:
+def explanation(page: Shown) -> Reported:
     """Return the parts of a request's time beside what is usual, by the load that its last attempt recorded."""
-    row = it.api(f"/api/requests/{it.known['request_id']}")
+    row = page.api(f"/api/requests/{page.known['request_id']}")
     if not row["attempts"] or row["attempts"][-1]["work"] is None:
         return {}
     attempt = row["attempts"][-1]
     work = attempt["work"]
-    of, completions = _usual(it, row, attempt["endpoint_id"])
+    of, completions = _usual(page, row, attempt["endpoint_id"])
     unread = _unread(row, work)
     begin = token = None
     if of and attempt["outcome"] == record.OK and not work["is_cold"] and work["mean_in_flight"] is not None:
         begin = 1000 * (of["setup"] + of["read"] * (work["pending_tokens"] + unread))
         token = 1000 * (of["write"] + of["share"] * work["mean_in_flight"])
-    costs = [it["cost_ms"] for it in attempt["costs"] if it["endpoint_id"] != attempt["endpoint_id"]]
+    costs = [
+        candidate["cost_ms"] for candidate in attempt["costs"] if candidate["endpoint_id"] != attempt["endpoint_id"]
+    ]
     expected, took = work["expected_ms"], attempt["duration_ms"]
     saved = 1000 * of["read"] * work["prefix_tokens"] if of else 0
     stalls = min(took, 1000 * of["read"] * work["read_tokens"]) if of else 0
@@ -234,13 +212,13 @@ def explanation(it: Shown) -> Reported:
     }
 
 
-def _usual(it: Shown, row: Row, endpoint_id: str) -> tuple[LearnedSeconds, int]:
+def _usual(page: Shown, row: Row, endpoint_id: str) -> tuple[LearnedSeconds, int]:
     """Return what is usual at the endpoint, and of how many responses; nothing if they are too few."""
-    if endpoint_id not in it.busy.ids.values():
+    if endpoint_id not in page.busy.ids.values():
         return {}, 0
-    found = it.api(f"/api/endpoints/{endpoint_id}/learned")
-    samples = sum(of["samples"] for of in found if (of["kind"], of["model_id"]) == (row["kind"], row["model"]))
-    known = learned_seconds(it).get((endpoint_id, row["kind"], row["model"]), {})
+    rows = page.api(f"/api/endpoints/{endpoint_id}/learned")
+    samples = sum(of["samples"] for of in rows if (of["kind"], of["model_id"]) == (row["kind"], row["model"]))
+    known = learned_seconds(page).get((endpoint_id, row["kind"], row["model"]), {})
     return (known, samples) if samples >= LEAST_COMPLETIONS and known else ({}, 0)
 
 
@@ -259,7 +237,7 @@ def _parts(row: Row, begin: float | None, token: float | None, stalls: float) ->
     *earlier, attempt = row["attempts"]
     yield _explained("Queue", row["queue_ms"] or 0)
     if earlier:
-        yield _explained("Earlier attempts", sum(it["duration_ms"] for it in earlier))
+        yield _explained("Earlier attempts", sum(earlier_attempt["duration_ms"] for earlier_attempt in earlier))
     if attempt["connect_ms"] is not None:
         yield _explained("Connect: opening a connection", attempt["connect_ms"])
     ready, end = attempt["at_ms"] + (attempt["connect_ms"] or 0), attempt["at_ms"] + attempt["duration_ms"]

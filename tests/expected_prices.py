@@ -5,10 +5,10 @@ from typing import Any
 from tests.expected_figures import Reported, Shown, table
 
 
-def prices(it: Shown) -> Reported:
-    found = it.api("/api/prices/in-effect", **it.query)
+def prices(page: Shown) -> Reported:
+    in_effect = page.api("/api/prices/in-effect", **page.query)
     columns = {"Input price": [_amount("input")], "Cached price": [_amount("cached", "input")]}
-    unpriced = [] if it.query else found["unpriced"]
+    unpriced = [] if page.query else in_effect["unpriced"]
     return {
         **table(
             "unpriced",
@@ -16,7 +16,7 @@ def prices(it: Shown) -> Reported:
             "model",
             {"Requests": ["requests"], "Input tokens": ["input_tokens"], "Output tokens": ["output_tokens"]},
         ),
-        **table("prices", found["models"], "model", columns | {"Output price": [_amount("output")]}),
+        **table("prices", in_effect["models"], "model", columns | {"Output price": [_amount("output")]}),
     }
 
 

@@ -36,13 +36,13 @@ CALLED: dict[str, Column] = {
 SPANS = {"7d": 7, "30d": 30, "90d": 90}
 
 
-def usage(it: Shown) -> Reported:
-    by, measure = it.query.get("by", "day"), it.query.get("measure", "tokens")
+def usage(page: Shown) -> Reported:
+    by, measure = page.query.get("by", "day"), page.query.get("measure", "tokens")
     parameters: dict[str, Any] = {
-        name: value for name, value in it.query.items() if name in ("model", "endpoint_id", "api_key_id")
+        name: value for name, value in page.query.items() if name in ("model", "endpoint_id", "api_key_id")
     }
-    parameters |= {"since": today() - timedelta(days=SPANS[it.query.get("range", "30d")] - 1), "until": today()}
-    reported = it.api("/api/usage", by=by, compare="true", **parameters)
+    parameters |= {"since": today() - timedelta(days=SPANS[page.query.get("range", "30d")] - 1), "until": today()}
+    reported = page.api("/api/usage", by=by, compare="true", **parameters)
     total, before = reported["total"], reported["previous"]["total"]
     of = "total_tokens" if measure == "tokens" else "requests"
     reached, in_time = by in ("model", "served", "canonical", "step", "endpoint", "external"), by in ("day", "month")
@@ -64,22 +64,22 @@ def usage(it: Shown) -> Reported:
         **_changes(total, before),
         **token_details("details", total),
         **cost_facts("costs", reported),
-        **(_months(it, parameters) if by == "month" else {}),
-        **({} if in_time else _course(it, parameters)),
+        **(_months(page, parameters) if by == "month" else {}),
+        **({} if in_time else _course(page, parameters)),
         **table("rows", reported["rows"], CALLED[by], columns | against),
         **table("rows", [last] if reported["rows"] else [], lambda _: "Total", columns | against),
     }
 
 
-def _months(it: Shown, parameters: dict[str, Any]) -> Reported:
+def _months(page: Shown, parameters: dict[str, Any]) -> Reported:
     """Return the table of costs of the last 12 months. Its heading has their number."""
     months = 12
     first = today().year * 12 + today().month - months
     span = {"since": date(first // 12, first % 12 + 1, 1), "until": today()}
-    reported = it.api("/api/usage", by="month", **(parameters | span))
+    reported = page.api("/api/usage", by="month", **(parameters | span))
     rows = reported["rows"] if reported["costs"] else []
     columns: dict[str, Sequence[Column]] = {
-        "Cost": [lambda row: [it for each in row["costs"] for it in money(each["cost"])] or [None]],
+        "Cost": [lambda row: [amount for each in row["costs"] for amount in money(each["cost"])] or [None]],
         "Of it estimated": [estimated],
         "Requests with a cost": [lambda row: sum(each["requests"] for each in row["costs"])],
         "Requests without a cost": ["requests_without_cost"],
@@ -110,20 +110,20 @@ def _changes(total: Row, before: Row) -> Reported:
     }
 
 
-def _course(it: Shown, parameters: dict[str, Any]) -> Reported:
+def _course(page: Shown, parameters: dict[str, Any]) -> Reported:
     names = {
         "OK": "successful_requests",
         "Failed": "failed_requests",
         "Input tokens": "input_tokens",
         "Output tokens": "output_tokens",
     }
-    found = {row["day"]: row for row in it.api("/api/usage", by="day", **parameters)["rows"]}
+    by_day = {row["day"]: row for row in page.api("/api/usage", by="day", **parameters)["rows"]}
     first, last = parameters["since"], parameters["until"]
-    days = [first + timedelta(days=at) for at in range((last - first).days + 1)]
-    rows = [dict.fromkeys(names.values(), 0) | {"day": str(day)} | found.get(str(day), {}) for day in days]
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    rows = [dict.fromkeys(names.values(), 0) | {"day": str(day)} | by_day.get(str(day), {}) for day in days]
     return table("course", rows, "day", {label: [name] for label, name in names.items()})
 
 
-def usage_with_script(it: Shown) -> Reported:
-    total = it.api("/api/usage", since=today() - timedelta(days=29), until=today())["total"]
-    return usage(it) | written("course", {"Input": total["input_tokens"], "Output": total["output_tokens"]})
+def usage_with_script(page: Shown) -> Reported:
+    total = page.api("/api/usage", since=today() - timedelta(days=29), until=today())["total"]
+    return usage(page) | written("course", {"Input": total["input_tokens"], "Output": total["output_tokens"]})

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from django.contrib import admin
 from django.urls import URLPattern, get_resolver, reverse
 
+from gateway.health_paths import LIVENESS, READINESS
+
 # Not pages: paths for machines, redirects, and style sheets.
 NOT_PAGES = frozenset(
-    "logout metrics health ready endpoints-act clients-threshold notice-dismiss requests-export theme key-enabled "
+    "logout metrics discover-cloud endpoints-act clients-threshold notice-dismiss requests-export theme key-enabled "
     "style-sheet".split()
-)
+) | frozenset(path.removeprefix("/") for path in (*LIVENESS, *READINESS))
 # Pages that do not need a login.
 BEFORE_LOGIN = {"login"}
 
@@ -40,7 +42,7 @@ def admin_pages() -> Iterator[tuple[str, str]]:
     for model, page in admin.site._registry.items():
         opts = model._meta
         name = str(opts.model_name)
-        names = {it.name for it in page.get_urls() if it.name}
+        names = {pattern.name for pattern in page.get_urls() if pattern.name}
         base = f"{opts.app_label}_{name}"
         yield f"admin:{base}_changelist", ""
         written = name != "requesthistory"

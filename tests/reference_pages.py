@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.base.bounds import BOUNDS
 from gateway.base.config import table
-from gateway.base.limits import LIMITS
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 COLUMNS = 98
@@ -21,15 +21,17 @@ def settings() -> dict[str, str]:
     }
 
 
-def limits() -> dict[str, str]:
-    """Return the entry of each limit by its name."""
+def bounds() -> dict[str, str]:
+    """Return the entry of each bound by its name."""
     return {
-        it.name: _entry(it.name, f": {it.title}. **Limit**: {it.allowed}. **Beyond it**: {it.consequence}")
-        for it in LIMITS
+        bound.name: _entry(
+            bound.name, f": {bound.title}. **Bound**: {bound.allowed}. **Beyond it**: {bound.consequence}"
+        )
+        for bound in BOUNDS
     }
 
 
-PAGES = {"settings.md": settings, "limits.md": limits}
+PAGES = {"settings.md": settings, "bounds.md": bounds}
 
 
 def entries(page: str) -> dict[str, str]:

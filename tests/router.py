@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from benchmarks.simulator import Endpoint
 from gateway.base.config import COMPILED_AUTO, COMPILED_OFF
 from gateway.base.request_kinds import CHAT
 from gateway.registry import folders
-from gateway.registry.schema import LENGTHS, SPEEDS, Table
+from gateway.registry.kinds import LENGTHS, SPEEDS, Table
 from gateway.registry.store import RegistryStore
 from routerdash.processes.compiled import CONTROL_FOLDER, compiled_control, compiled_gateway
 from tests.http import Response, Served
@@ -60,9 +60,9 @@ def until(condition: Any, seconds: float = 30.0, pause: float = 0.02) -> Any:
     """Return the first true result of `condition`; fails after `seconds`, which no busy machine should reach."""
     deadline = time.monotonic() + seconds
     while True:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
         time.sleep(pause)
 
@@ -146,10 +146,10 @@ class RouterDash(Served):
         """Return the PIDs of the supervisor and all its descendants."""
         assert self.process is not None
         parents = {int(entry): _parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
-        found = [self.process.pid]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
+        pids = [self.process.pid]
+        for pid in pids:
+            pids += [child for child, parent in parents.items() if parent == pid]
+        return pids
 
     def manage(self, *arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run `manage.py …` with the settings of this installation."""
@@ -231,13 +231,13 @@ class RouterDash(Served):
         return endpoint_id
 
     def serves(self, endpoint_id: str, models: int) -> bool:
-        found = self.get(f"/api/endpoints/{endpoint_id}").json()
-        return found["status"] == "online" and len(found["models"]) == models
+        endpoint = self.get(f"/api/endpoints/{endpoint_id}").json()
+        return endpoint["status"] == "online" and len(endpoint["models"]) == models
 
     def lists(self, endpoint_id: str, models: int) -> bool:
         """Return True if a gateway lists the models; gateways follow control with a short delay."""
-        found = self.get("/v1/models").json()["data"]
-        return sum(endpoint_id in model["endpoint_ids"] for model in found) == models
+        listed = self.get("/v1/models").json()["data"]
+        return sum(endpoint_id in model["endpoint_ids"] for model in listed) == models
 
     def overview(self) -> Any:
         return self.get("/api/dashboard/overview").json()
@@ -257,14 +257,24 @@ class RouterDash(Served):
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read or change the database from outside, in its own transaction."""
+        with self.transaction() as execute:
+            return execute(sql, *values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+        """Yield a function that executes a statement with its values and returns its rows; commit at the end."""
         if self.database_url:
             with psycopg.connect(self.database_url) as connection:
-                cursor = connection.execute(sql.replace("?", "%s"), values)
-                return cursor.fetchall() if cursor.description else []
-        with closing(sqlite3.connect(self.data_dir / "routerdash.sqlite3", timeout=10)) as connection:
-            rows = connection.execute(sql, values).fetchall()
-            connection.commit()
-            return rows
+
+                def execute(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+                    cursor = connection.execute(sql.replace("?", "%s"), values)
+                    return cursor.fetchall() if cursor.description else []
+
+                yield execute
+            return
+        with closing(sqlite3.connect(self.data_dir / "routerdash.sqlite3", timeout=10)) as database:
+            yield lambda sql, *values: database.execute(sql, values).fetchall()
+            database.commit()
 
 
 def _parent(pid: int) -> int:
@@ -304,5 +314,5 @@ def learned_rows(router: RouterDash) -> dict[bytes, bytes]:
 def published_completions(router: RouterDash) -> int:
     """Return from how many chat completions and embeddings gateways have what was learned; other kinds borrow it."""
     kinds = CHAT.encode(), b"embeddings"
-    found = (SPEEDS.unpack(raw) for key, raw in learned_rows(router).items() if any(kind in key for kind in kinds))
-    return sum(it.completions for it in found)
+    learned = (SPEEDS.unpack(raw) for key, raw in learned_rows(router).items() if any(kind in key for kind in kinds))
+    return sum(speeds.completions for speeds in learned)

@@ -52,6 +52,9 @@ BESIDE: dict[str, dict[str, Any]] = {
 LIMITS = {"health_check_interval_secs": 3600, "inference_timeout_secs": 3600}
 
 
+BROKEN_OFF = (record.TRUNCATED, record.CANCELLED)
+
+
 @dataclass(frozen=True)
 class Sent:
     """A request as its client sees it."""
@@ -99,9 +102,9 @@ class Busy:
         """Return names and error texts of endpoints, which may have digits but are not figures; the longest first."""
         models = self.api("/api/dashboard/models")["data"]
         ended = self.api("/api/requests?limit=500")["requests"]
-        names = {name for it in self.beside.values() for name in it.behaviour.models}
-        names |= {*self.ids, *self.secrets, *(name for it in models for name in (it["id"], *it["aliases"]))}
-        names |= {it["error"] for row in ended for it in (row, *row["attempts"]) if it["error"]}
+        names = {name for endpoint in self.beside.values() for name in endpoint.behaviour.models}
+        names |= {*self.ids, *self.secrets, *(name for model in models for name in (model["id"], *model["aliases"]))}
+        names |= {failed["error"] for row in ended for failed in (row, *row["attempts"]) if failed["error"]}
         return sorted(names, key=len, reverse=True)
 
     def history(self) -> list[Ended]:
@@ -109,10 +112,10 @@ class Busy:
         columns = "completed_at, model, kind, outcome, endpoint_id, api_key_id, client_ip, input_tokens, output_tokens"
         return [
             Ended(
-                local(at), model, kind, outcome, str(endpoint_id), str(key_id), client, (into or 0, out or 0),
+                local(ended), model, kind, outcome, str(endpoint_id), str(key_id), client, (into or 0, out or 0),
                 us / 1000, json.loads(attempts) if isinstance(attempts, str) else attempts,
             )
-            for at, model, kind, outcome, endpoint_id, key_id, client, into, out, us, attempts in self.router.query(
+            for ended, model, kind, outcome, endpoint_id, key_id, client, into, out, us, attempts in self.router.query(
                 f"SELECT {columns}, duration_us, attempts FROM request_history"
             )
         ]  # fmt: skip
@@ -122,7 +125,7 @@ class Busy:
         root = self.router.data_dir / "journal"
         (writer,) = journal.writers(root)
         entries = journal.read(root / writer, (journal.segments(root / writer)[0], 0), 10_000).entries
-        return [it for it in entries if isinstance(it, RequestRecord) and it.outcome == record.REJECTED]
+        return [entry for entry in entries if isinstance(entry, RequestRecord) and entry.outcome == record.REJECTED]
 
     # Requests as the administrator
 
@@ -174,8 +177,8 @@ class Busy:
     def complete(
         self, model: str, outcome: str, tokens: tuple[int, int], path: str = "/v1/chat/completions", **fields: Any
     ) -> int:
-        at, names = len(self.ledger), list(self.secrets)
-        name, client = names[at % len(names)], CLIENTS[at // 2 % len(CLIENTS)]
+        number, names = len(self.ledger), list(self.secrets)
+        name, client = names[number % len(names)], CLIENTS[number // 2 % len(CLIENTS)]
         body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], **fields}
         response = self.router.post(path, body, key=self.secrets[name], headers={"X-Forwarded-For": client})
         self.ledger.append(Sent(model, outcome, name, client, tokens))
@@ -209,7 +212,7 @@ def start(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
     """Run discovery with an added server, the other ones, and a closed port."""
     beside = {name: simulator.add(**behaviour) for name, behaviour in BESIDE.items()}
     parked = simulator.add(models=[PARKED])
-    ports = (*(urlsplit(it.url).port for it in (parked, *beside.values())), free_port(), free_port())
+    ports = (*(urlsplit(endpoint.url).port for endpoint in (parked, *beside.values())), free_port(), free_port())
     router.environment["ROUTERDASH_DISCOVER_PORTS"] = ",".join(map(str, ports))
     return _build(router.start(), simulator, parked, beside, stack)
 
@@ -227,9 +230,11 @@ def _build(
         "deleted": simulator.add(models=[DELETED]),
     }
     limits: dict[str, Any] = {"holder": {"max_concurrency": 1}, "parked": {"max_concurrency": 12, "tags": ["basement"]}}
-    ids = {name: router.register(it, name, **LIMITS, **limits.get(name, {})) for name, it in simulated.items()}
-    for name, it in simulated.items():
-        until(lambda name=name, it=it: router.lists(ids[name], len(it.behaviour.models)), 20)
+    ids = {
+        name: router.register(endpoint, name, **LIMITS, **limits.get(name, {})) for name, endpoint in simulated.items()
+    }
+    for name, endpoint in simulated.items():
+        until(lambda name=name, endpoint=endpoint: router.lists(ids[name], len(endpoint.behaviour.models)), 20)
     busy = Busy(router, simulated, ids, beside=beside)
     (bootstrap,) = busy.api("/api/me/api-keys")["api_keys"]
     busy.keys[bootstrap["name"]] = bootstrap["id"]
@@ -303,18 +308,19 @@ def _of_before(busy: Busy) -> None:
     head = journal.head(root / journal.writers(root)[0])
     assert head is not None
     writer = journal.Writer(root, head.database_id)
-    for at, days in enumerate(DAYS_AGO):
-        ended = time.time_ns() - (days * 86_400 + 3600 + at) * 1_000_000_000
-        outcome = record.FAILED if at == 1 else record.OK
-        tokens = (0, 0) if at == 1 else (100 * days, 1000 * days) if days else (5_213_009, 61_803_398)
-        endpoint_id = busy.ids["drained" if at == MOVED else BUSIEST]
-        attempt = AttemptRecord(endpoint_id, outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)
+    for number, days in enumerate(DAYS_AGO):
+        ended = time.time_ns() - (days * 86_400 + 3600 + number) * 1_000_000_000
+        outcome = record.FAILED if number == 1 else record.OK
+        tokens = (0, 0) if number == 1 else (100 * days, 1000 * days) if days else (5_213_009, 61_803_398)
+        endpoint_id = busy.ids["drained" if number == MOVED else BUSIEST]
+        attempt = AttemptRecord(endpoint_id, outcome, 500 if number == 1 else 200, 900_000 + 1000 * number)
         written = writer.append(
             RequestRecord(
-                uuid7(ended), ended // 1000, CHAT, LARGE, outcome, 502 if at == 1 else 200, 1_000_000 + 1000 * at,
-                None if at % 2 else 300_000, (attempt,), *tokens, streamed=not at % 2, api_key_id=busy.keys["laptop"],
-                client_ip=CLIENTS[0], queue_us=50_000 if at == 0 else None, conversation=CONVERSATION,
-                cached_tokens=None if at % 2 else tokens[0] // 2,
+                uuid7(ended), ended // 1000, CHAT, LARGE, outcome, 502 if number == 1 else 200,
+                1_000_000 + 1000 * number, None if number % 2 else 300_000, (attempt,), *tokens,
+                streamed=not number % 2, api_key_id=busy.keys["laptop"], client_ip=CLIENTS[0],
+                queue_us=50_000 if number == 0 else None, conversation=CONVERSATION,
+                cached_tokens=None if number % 2 else tokens[0] // 2,
             )
         )  # fmt: skip
         assert written
@@ -344,8 +350,23 @@ def _quiet(busy: Busy, stack: ExitStack) -> None:
     until(lambda: sum(router.stats()[f"{name}_requests"] for name in ("total", "cancelled")) == len(busy.ledger))
     until(lambda: router.stats()["records_waiting"] == 0)
     until(lambda: published_completions(router) == _learned_from(busy), 30)
+    _add_expected_prompts(busy)
 
 
 def _learned_from(busy: Busy) -> int:
     """Return the responses from which routing has learned, by the API; gateways get it seconds later."""
-    return sum(row["samples"] for it in busy.ids.values() for row in busy.api(f"/api/endpoints/{it}/learned"))
+    return sum(
+        row["samples"] for endpoint_id in busy.ids.values() for row in busy.api(f"/api/endpoints/{endpoint_id}/learned")
+    )
+
+
+def _add_expected_prompts(busy: Busy) -> None:
+    """Add the prompts of responses that broke off, which no server has reported: RouterDash expects them by the size of
+    the body, some 60 to 100 bytes.
+    """
+    rows = sorted((ended for ended in busy.history() if ended.outcome in BROKEN_OFF), key=lambda row: row.at)
+    numbers = [number for number, sent_request in enumerate(busy.ledger) if sent_request.outcome in BROKEN_OFF]
+    for number, row in zip(numbers, rows, strict=True):
+        sent, (prompt, _) = busy.ledger[number], row.tokens
+        assert 0 < prompt <= 100
+        busy.ledger[number] = replace(sent, tokens=(prompt, sent.tokens[1]))

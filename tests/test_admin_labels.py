@@ -66,7 +66,11 @@ def labels_of_lists(row: Any) -> Iterator[str]:
     model = type(row)
     page = admin.site.get_model_admin(model)
     yield from (str(label_for_field(name, model, page)) for name in page.get_list_display(HttpRequest()))
-    yield from (str(it.title) for it in page.list_filter if isinstance(it, type) and issubclass(it, admin.ListFilter))
+    yield from (
+        str(filter_class.title)
+        for filter_class in page.list_filter
+        if isinstance(filter_class, type) and issubclass(filter_class, admin.ListFilter)
+    )
     yield str(apps.get_app_config(model._meta.app_label).verbose_name)
     yield str(model._meta.verbose_name_plural)
 
@@ -76,8 +80,8 @@ def labels_of_lists(row: Any) -> Iterator[str]:
 def test_labels_are_japanese(row: Any, admin: User) -> None:
     with translation.override("ja"):
         labels = [*labels_of_lists(row), *(labels_of_forms(row, admin) if row in ROWS else ())]
-        words = [it for it in labels if it not in ("API", "TTFT")]
-        assert [it for it in words if not re.search("[\u3040-\u30ff\u4e00-\u9fff]", it)] == []
+        words = [label for label in labels if label not in ("API", "TTFT")]
+        assert [word for word in words if not re.search("[\u3040-\u30ff\u4e00-\u9fff]", word)] == []
 
 
 def test_outcomes_are_japanese() -> None:

@@ -33,7 +33,7 @@ from tests.access.people import Api, make_user
 from tests.metrics.records import A
 from tests.metrics.world import add_endpoint
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_alone")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("_alone")]
 
 
 @pytest.fixture
@@ -50,17 +50,23 @@ def fill(user: User, rows: int, prefix: str) -> None:
     endpoints = [Endpoint(name=f"{prefix}{n}", base_url=f"http://{prefix}{n}.invalid") for n in range(rows)]
     Endpoint.objects.bulk_create(endpoints)
     one = endpoints[0]
-    EndpointModel.objects.bulk_create(EndpointModel(endpoint=it, model_id=f"org/model-{it.name}") for it in endpoints)
-    HealthCheck.objects.bulk_create(check(it) for it in endpoints)
-    DailyStat.objects.bulk_create(
-        DailyStat(endpoint_id=one.pk, model_id=it.name, date="2026-11-24") for it in endpoints
+    EndpointModel.objects.bulk_create(
+        EndpointModel(endpoint=endpoint, model_id=f"org/model-{endpoint.name}") for endpoint in endpoints
     )
-    fill_rollups(one.pk, [it.name for it in endpoints])
-    ApiKey.objects.bulk_create(ApiKey(name=it.name, key_hash=it.name, created_by=user) for it in endpoints)
+    HealthCheck.objects.bulk_create(check(endpoint) for endpoint in endpoints)
+    DailyStat.objects.bulk_create(
+        DailyStat(endpoint_id=one.pk, model_id=endpoint.name, date="2026-11-24") for endpoint in endpoints
+    )
+    fill_rollups(one.pk, [endpoint.name for endpoint in endpoints])
+    ApiKey.objects.bulk_create(
+        ApiKey(name=endpoint.name, key_hash=endpoint.name, created_by=user) for endpoint in endpoints
+    )
     kind = ContentType.objects.get_for_model(Endpoint)
     LogEntry.objects.bulk_create(
-        LogEntry(user_id=user.pk, content_type=kind, object_id=it.pk, object_repr=it.name, action_flag=CHANGE)
-        for it in endpoints
+        LogEntry(
+            user_id=user.pk, content_type=kind, object_id=endpoint.pk, object_repr=endpoint.name, action_flag=CHANGE
+        )
+        for endpoint in endpoints
     )
     registry.reload()
 
@@ -68,18 +74,20 @@ def fill(user: User, rows: int, prefix: str) -> None:
 def fill_rollups(endpoint_id: Any, names: list[str]) -> None:
     clients: dict[str, Any] = dict.fromkeys(CLIENT_SUMS, 1)
     sums: dict[str, Any] = {**clients, "attempts_ok": 1, "attempts_failed": 0, "ok_duration_us": 1000}
-    cells = [{"endpoint_id": endpoint_id, "model": it, "kind": "embeddings", "api_key_id": "", **sums} for it in names]
-    MinuteRollUp.objects.bulk_create(MinuteRollUp(minute=29_900_000, **it) for it in cells)
-    DayRollUp.objects.bulk_create(DayRollUp(date="2026-11-24", **it) for it in cells)
-    MonthRollUp.objects.bulk_create(MonthRollUp(month="2026-11", **it) for it in cells)
-    ClientHourRollUp.objects.bulk_create(ClientHourRollUp(hour=498_000, client_ip=it, **clients) for it in names)
+    cells = [
+        {"endpoint_id": endpoint_id, "model": name, "kind": "embeddings", "api_key_id": "", **sums} for name in names
+    ]
+    MinuteRollUp.objects.bulk_create(MinuteRollUp(minute=29_900_000, **cell) for cell in cells)
+    DayRollUp.objects.bulk_create(DayRollUp(date="2026-11-24", **cell) for cell in cells)
+    MonthRollUp.objects.bulk_create(MonthRollUp(month="2026-11", **cell) for cell in cells)
+    ClientHourRollUp.objects.bulk_create(ClientHourRollUp(hour=498_000, client_ip=name, **clients) for name in names)
     last = AllClientsRollUp.objects.order_by("hour").last()
     first = 498_000 if last is None else last.hour + 1
     AllClientsRollUp.objects.bulk_create(
         AllClientsRollUp(hour=first + number, clients=1, **clients) for number in range(len(names))
     )
     ClientDayRollUp.objects.bulk_create(
-        ClientDayRollUp(day=20_750, client_ip=it, api_key_id="", model="m", **clients) for it in names
+        ClientDayRollUp(day=20_750, client_ip=name, api_key_id="", model="m", **clients) for name in names
     )
 
 
@@ -117,7 +125,7 @@ def test_no_list_counts_all_facts(as_admin: Api, admin: User, model: Any, monkey
     fill(admin, 60, "many")
     with CaptureQueriesContext(connection) as queries:
         response = as_admin.get(url(model))
-    counts = [it["sql"] for it in queries if "COUNT(" in it["sql"]]
+    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
     assert [sql for sql in counts if "LIMIT 55" not in sql] == []
     assert response.context["cl"].result_count <= 55
     assert as_admin.get(f"{url(model)}?p=99").status_code in (200, 302)
@@ -135,7 +143,7 @@ def test_facts_are_read_only(as_admin: Api, admin: User, model: Any) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
-def test_lists_need_staff(as_viewer: Api, model: Any) -> None:
+def test_lists_need_an_administrator(as_viewer: Api, model: Any) -> None:
     assert as_viewer.get(url(model)).status_code == 302
 
 
@@ -143,8 +151,8 @@ def test_lists_need_staff(as_viewer: Api, model: Any) -> None:
 def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 3, "gpu-")
     one = model._default_manager.first()
-    found = as_admin.get(url(model), {"endpoint": str(one.endpoint_id)}).context["cl"].result_list
-    assert {row.endpoint_id for row in found} == {one.endpoint_id}
+    listed = as_admin.get(url(model), {"endpoint": str(one.endpoint_id)}).context["cl"].result_list
+    assert {row.endpoint_id for row in listed} == {one.endpoint_id}
     for odd in ("nonsense", "0" * 32, "'"):
         assert list(as_admin.get(url(model), {"endpoint": odd}).context["cl"].result_list) == []
 
@@ -155,7 +163,7 @@ def test_changes_of_status_are_read_from_their_own_index(as_admin: Api) -> None:
     with CaptureQueriesContext(connection) as queries:
         response = as_admin.get(url(HealthCheck), {"changes": "only"})
     assert len(response.context["cl"].result_list) == 1
-    listed = next(it["sql"] for it in queries if "ORDER BY" in it["sql"] and "checked_at" in it["sql"])
+    listed = next(query["sql"] for query in queries if "ORDER BY" in query["sql"] and "checked_at" in query["sql"])
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN QUERY PLAN {listed}")
@@ -226,8 +234,8 @@ def test_selected_users_are_exported_without_passwords(as_admin: Api, admin: Use
 def test_an_owner_is_found_by_typing(as_admin: Api, admin: User) -> None:
     make_user("vera")
     parameters = {"app_label": "access", "model_name": "apikey", "field_name": "created_by", "term": "ver"}
-    found = as_admin.get(reverse("admin:autocomplete"), parameters).json()["results"]
-    assert [it["text"] for it in found] == ["vera"]
+    owners = as_admin.get(reverse("admin:autocomplete"), parameters).json()["results"]
+    assert [owner["text"] for owner in owners] == ["vera"]
 
 
 @pytest.mark.parametrize(("expiry", "names"), [("valid", {"new", "never"}), ("expired", {"old"}), ("odd", None)])
@@ -235,8 +243,8 @@ def test_keys_are_filtered_by_expiry(as_admin: Api, admin: User, expiry: str, na
     ApiKey.issue(admin, "never", [])
     ApiKey.issue(admin, "new", [], timezone.now() + timedelta(days=1))
     ApiKey.issue(admin, "old", [], timezone.now() - timedelta(days=1))
-    found = as_admin.get(url(ApiKey), {"expiry": expiry}).context["cl"].result_list
-    assert {row.name for row in found} == (names or {"never", "new", "old"})
+    keys = as_admin.get(url(ApiKey), {"expiry": expiry}).context["cl"].result_list
+    assert {row.name for row in keys} == (names or {"never", "new", "old"})
 
 
 def test_disabling_from_a_list_needs_a_confirmation(as_admin: Api) -> None:
@@ -291,7 +299,9 @@ def test_an_edited_object_links_to_its_history(as_admin: Api, admin: User, model
     assert as_admin.get(history).status_code == 200
 
 
-@pytest.mark.parametrize("model", [it for it in MODELS if it not in FACTS], ids=lambda model: model._meta.label)
+@pytest.mark.parametrize(
+    "model", [model for model in MODELS if model not in FACTS], ids=lambda model: model._meta.label
+)
 def test_no_form_offers_all_rows_of_another_table(admin: User, model: Any, rf: Any) -> None:
     page = registered.get_model_admin(model)
     request = rf.get("/")

@@ -11,9 +11,9 @@ TABLE = """<main id="main"><section aria-labelledby="who"><h2 id="who">Endpoints
 
 
 def test_a_text_is_found_by_its_heads():
-    found = places(parsed(TABLE))
-    assert found[Place("who", "one", "In flight")] == "3 / 4"
-    assert found[Place("who", "", "Latency")] == "1,204 ms"
+    texts = places(parsed(TABLE))
+    assert texts[Place("who", "one", "In flight")] == "3 / 4"
+    assert texts[Place("who", "", "Latency")] == "1,204 ms"
 
 
 def test_a_script_is_not_a_text():
@@ -21,7 +21,7 @@ def test_a_script_is_not_a_text():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("at most 3 in all, 1,234 failed", ["3", "1,234"]),
         ("0–12 ms", ["0", "12 ms"]),
@@ -30,8 +30,8 @@ def test_a_script_is_not_a_text():
         ("5 samples", ["5"]),
     ],
 )
-def test_numbers_are_read_with_their_units(text, found):
-    assert numbers(text) == found
+def test_numbers_are_read_with_their_units(text, expected):
+    assert numbers(text) == expected
 
 
 @pytest.mark.parametrize("text", ["llama3", "v1.2.3"])

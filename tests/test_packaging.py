@@ -2,10 +2,10 @@
 
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,12 +15,14 @@ from metrics.exports import downloads
 from tests.test_docs import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["routerdash"]
+PROJECT = yaml.safe_load((ROOT / "compose.yaml").read_text())
+COMPOSE = PROJECT["services"]["routerdash"]
+WITH_SECRETS = yaml.safe_load((ROOT / "compose.secrets.yaml").read_text())
 UNIT = (ROOT / "packaging" / "routerdash.service").read_text()
 LOCKS = [*ROOT.glob("requirements*.txt"), *ROOT.glob("tests/*/requirements.txt"), *ROOT.glob("tests/*/weights.txt")]
 SETTINGS = {name for name, _, _ in table()} | {f"{name}_FILE" for name in secret_names()} | {"TZ", "PATH", "HOME"}
 
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+needs_systemd = pytest.mark.needs("systemd-analyze")
 
 
 # Requirements
@@ -28,23 +30,23 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 def pinned(path: Path) -> dict[str, list[str]]:
     """The hashes of each requirement `name==version` of a file."""
-    found: dict[str, list[str]] = {}
+    hashes: dict[str, list[str]] = {}
     name = ""
     for line in path.read_text().splitlines():
         if match := re.match(r"([A-Za-z0-9._-]+(?:\[[a-z,]+\])?==[^\s;]+)", line):
             name = match[1]
-            found[name] = []
+            hashes[name] = []
         elif line and not line.lstrip().startswith(("#", "--hash=sha256:")):
             pytest.fail(f"{path.name}: {line}")
-        found.get(name, []).extend(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
-    return found
+        hashes.get(name, []).extend(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
+    return hashes
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_requirement_is_pinned_with_hashes(path: Path) -> None:
-    found = pinned(path)
-    assert found
-    assert [name for name, hashes in found.items() if not hashes] == []
+    requirements = pinned(path)
+    assert requirements
+    assert [name for name, hashes in requirements.items() if not hashes] == []
 
 
 def test_tests_use_the_shipped_requirements() -> None:
@@ -60,7 +62,7 @@ def test_requirements_of_the_wheel_are_pinned() -> None:
 
 def test_the_image_compiles_the_gateway_with_the_mypy_that_checks_it() -> None:
     versions = {
-        next(it for it in pinned(ROOT / name) if it.startswith("mypy=="))
+        next(requirement for requirement in pinned(ROOT / name) if requirement.startswith("mypy=="))
         for name in ("requirements-dev.txt", "requirements-tools.txt")
     }
     assert len(versions) == 1
@@ -118,11 +120,68 @@ def test_the_compose_file_drops_all_privileges() -> None:
     assert COMPOSE["volumes"] == ["routerdash:/data"]
 
 
-def test_the_compose_file_has_secrets_only_in_files() -> None:
-    assert set(COMPOSE["environment"]) <= SETTINGS
-    assert not set(COMPOSE["environment"]) & set(secret_names())
-    named = {value for name, value in COMPOSE["environment"].items() if name.endswith("_FILE")}
-    assert named == {f"/run/secrets/{name}" for name in COMPOSE["secrets"]}
+def files_of_env(service: dict[str, Any]) -> list[str]:
+    """Return the files of variables without which Compose refuses a service."""
+    named = service.get("env_file", [])
+    entries = [
+        {"path": each} if isinstance(each, str) else each for each in ([named] if isinstance(named, str) else named)
+    ]
+    return [entry["path"] for entry in entries if entry.get("required", True)]
+
+
+def needed_by(project: dict[str, Any], folder: Path) -> list[str]:
+    """Return what must be there before `docker compose up`, by the rules of the Compose specification.
+
+    These are files of secrets, configs and variables, bind mounts, variables without a default, and volumes, networks
+    and secrets that another project makes.
+    """
+    needed: list[str] = []
+    for kind in ("secrets", "configs"):
+        for made in project.get(kind, {}).values():
+            needed += [made[source] for source in ("file", "environment") if source in made]
+    for kind in ("secrets", "configs", "volumes", "networks"):
+        needed += [name for name, made in (project.get(kind) or {}).items() if (made or {}).get("external")]
+    for service in project["services"].values():
+        needed += files_of_env(service)
+        needed += [source for volume in service.get("volumes", []) if (source := volume.split(":")[0])[0] in "./~"]
+        if "build" in service:
+            needed += [] if (folder / service["build"] / "Dockerfile").exists() else ["Dockerfile"]
+    variables = re.findall(r"(?<!\$)\$(?:\{(\w+)([^}]*)\}|(\w+))", str(project))
+    return needed + [bare or name for name, rest, bare in variables if not rest.startswith((":-", "-"))]
+
+
+def test_compose_needs_no_prepared_file_and_no_variable() -> None:
+    assert needed_by(PROJECT, ROOT) == []
+    assert "ports" in COMPOSE
+    assert PROJECT["volumes"] == {"routerdash": None}
+    assert COMPOSE["build"] == "."
+    # Compose would first ask a registry for an image of that name, which anybody may have put there.
+    assert "image" not in COMPOSE
+
+
+def test_what_compose_would_miss_is_noticed() -> None:
+    service = {
+        "image": "a",
+        "env_file": ["a.env", {"path": "b.env"}, {"path": "c.env", "required": False}],
+        "volumes": ["./local:/data", "named:/other"],
+        "environment": {"A": "${TZ:-UTC}", "B": "${KEY}", "C": "$$literal", "D": "$PLAIN"},
+    }
+    project = {"services": {"one": service}, "secrets": {"s": {"file": "./s"}}, "volumes": {"v": {"external": True}}}
+    assert needed_by(project, ROOT) == ["./s", "v", "a.env", "b.env", "./local", "KEY", "PLAIN"]
+    assert needed_by({"services": {"one": {"env_file": "a.env"}}}, ROOT) == ["a.env"]
+
+
+def test_a_server_of_the_host_has_a_name_in_the_container() -> None:
+    assert COMPOSE["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
+def test_the_compose_files_have_secrets_only_in_files() -> None:
+    given = WITH_SECRETS["services"]["routerdash"]
+    for environment in (COMPOSE["environment"], given["environment"]):
+        assert set(environment) <= SETTINGS
+        assert not set(environment) & set(secret_names())
+    assert list(given["environment"].values()) == [f"/run/secrets/{name}" for name in given["secrets"]]
+    assert list(WITH_SECRETS["secrets"]) == given["secrets"]
 
 
 def test_the_compose_file_and_the_image_check_health_alike() -> None:
@@ -175,6 +234,6 @@ def test_the_process_of_a_download_inherits_no_secret(monkeypatch: pytest.Monkey
     for name in secret_names():
         monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/hunter2")
-    found = downloads.worker_environment()
-    assert "PATH" in found
-    assert not any("hunter2" in value for value in found.values())
+    environment = downloads.worker_environment()
+    assert "PATH" in environment
+    assert not any("hunter2" in value for value in environment.values())

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey, User
 from benchmarks import filled, paths
-from endpoints.model_names.registry import model_names
+from endpoints.model_names.name_cache import model_names
 from endpoints.model_names.tables import NamedModel
 from endpoints.models import Endpoint
 from endpoints.registry import registry
@@ -19,7 +19,7 @@ from tests.benchmarks.test_filled import database
 from tests.metrics.world import own_database
 from tests.routerdash.conftest import _clean_state  # noqa: F401
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db(transaction=True)]
 MOST = 16
 FILLED = (
     models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.MonthRollUp,

@@ -32,7 +32,7 @@ def used() -> Iterator[str]:
         yield from re.findall(r'class="([^"]*)"|css="([^"]*)"|(\{% icon .*?%\})', page.read_text())
     for script in (ROOT / "static" / "js").glob("*.js"):
         yield from (line for line in script.read_text().splitlines() if "class" in line)
-    for module in (ROOT / "metrics" / "templatetags").glob("*.py"):
+    for module in ROOT.glob("metrics/**/templatetags/*.py"):
         yield module.read_text()
     yield from DEFAULT_TAGS.values()
 

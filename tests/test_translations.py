@@ -31,7 +31,7 @@ def japanese(entry: polib.POEntry) -> str:
 
 def bare(entry: polib.POEntry) -> str:
     """Return a translation without its markup, with a sign in place of each placeholder."""
-    return PLACEHOLDER.sub(lambda found: "" if found[0].startswith("<") else "◆", japanese(entry))
+    return PLACEHOLDER.sub(lambda match: "" if match[0].startswith("<") else "◆", japanese(entry))
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -57,9 +57,9 @@ def test_the_compiled_catalogue_is_current(name: str) -> None:
 @pytest.mark.parametrize("template", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: path.name)
 def test_texts_of_templates_are_in_the_catalogue(template: Path) -> None:
     known = {entry.msgid for entry in CATALOGUE}
-    found = re.findall(r"""\{% translate (?:"([^"]+)"|'([^']+)') (?:context "[^"]+" )?%\}""", template.read_text())
+    texts = re.findall(r"""\{% translate (?:"([^"]+)"|'([^']+)') (?:context "[^"]+" )?%\}""", template.read_text())
     django_own = {"View site", "Documentation"}
-    assert {one or other for one, other in found} - known - django_own == set()
+    assert {one or other for one, other in texts} - known - django_own == set()
 
 
 def test_texts_in_place_of_djangos_are_texts_of_django() -> None:
@@ -123,7 +123,7 @@ def test_no_full_stop_after_a_placeholder_that_ends_a_text() -> None:
 
 
 def test_texts_that_differ_in_their_first_letter_alone_have_one_translation() -> None:
-    found: dict[tuple[str | None, str], set[str]] = defaultdict(set)
+    translations: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for entry in CATALOGUE:
-        found[entry.msgctxt, entry.msgid[:1].lower() + entry.msgid[1:]].add(japanese(entry))
-    assert {text: words for text, words in found.items() if len(words) > 1} == {}
+        translations[entry.msgctxt, entry.msgid[:1].lower() + entry.msgid[1:]].add(japanese(entry))
+    assert {text: words for text, words in translations.items() if len(words) > 1} == {}

@@ -13,28 +13,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
-from access.keys.limit import check_key_limit
+from access.keys.bound import check_key_bound
 from access.keys.rules import FIELDS, KINDS, check_rules, read_rules
-from access.models import (
-    INFERENCE,
-    MANAGE_ENDPOINTS,
-    READ_ENDPOINTS,
-    READ_METRICS,
-    READ_MODELS,
-    VIEWER_PERMISSIONS,
-    ApiKey,
-    User,
-)
+from access.models import VIEWER_PERMISSIONS, ApiKey, User
+from access.permissions import EFFECTS
 from endpoints.models import Endpoint
-
-OFFERED = (
-    (INFERENCE, gettext_lazy("Send inference requests (/v1)")),
-    (READ_MODELS, gettext_lazy("List models (/v1/models)")),
-    (READ_ENDPOINTS, gettext_lazy("Read endpoints and metrics (/api)")),
-    (READ_METRICS, gettext_lazy("Read Prometheus metrics (/metrics)")),
-    (MANAGE_ENDPOINTS, gettext_lazy("Create, change and delete endpoints (/api)")),
-)
-
 
 EXTERNAL_HELP = gettext_lazy(
     "Requests to external endpoints, such as clouds, leave your network and may cost money. Without this, the key "
@@ -49,7 +32,7 @@ _CHOSEN = ("endpoints", "kinds")  # restrictions that are chosen; the others are
 class ApiKeyForm(forms.ModelForm[ApiKey]):
     permissions = forms.MultipleChoiceField(
         label=gettext_lazy("Permissions"),
-        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in OFFERED],
+        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in EFFECTS.items()],
         widget=forms.CheckboxSelectMultiple,
         initial=VIEWER_PERMISSIONS,
         required=True,
@@ -112,8 +95,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
             for box, name in zip(widget.widgets, (_("Expiry date"), _("Expiry time")), strict=True):
                 box.attrs["aria-label"] = name
         field = cast("forms.MultipleChoiceField", self.fields["permissions"])
-        offered = dict(OFFERED)
-        idle = [name for name in self.instance.granted if name not in offered]
+        idle = [name for name in self.instance.granted if name not in EFFECTS]
         field.choices = [
             *cast("list[Any]", field.choices),
             *((name, _("%(name)s (not used by RouterDash)") % {"name": name}) for name in idle),
@@ -152,7 +134,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
     def clean_created_by(self) -> User:
         owner: User = self.cleaned_data["created_by"]
         if owner.pk != self.instance.created_by_id:
-            check_key_limit(owner)
+            check_key_bound(owner)
         return owner
 
     def clean_expires_at(self) -> datetime | None:

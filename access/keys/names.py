@@ -45,7 +45,7 @@ class KeyNames:
             return
         now = self._clock()
         try:
-            found = {str(key): name for key, name in ApiKey.objects.filter(pk__in=ids).values_list("pk", "name")}
+            names = {str(key): name for key, name in ApiKey.objects.filter(pk__in=ids).values_list("pk", "name")}
         except Error as error:
             self._failed_at = self._clock()
             log.warning("names of API keys cannot be read, the known ones stay: %s", error)
@@ -54,4 +54,4 @@ class KeyNames:
         if afresh:
             self._names.clear()
             self._read_at = now
-        self._names |= {key: found.get(key) for key in ids}
+        self._names |= {key: names.get(key) for key in ids}

@@ -13,13 +13,13 @@ from django.utils.translation import gettext as _
 from endpoints import tags
 from endpoints.models import Endpoint
 from endpoints.text import validate_line
-from gateway.base.request_kinds import BY_NAME
+from gateway.base.request_kinds import BY_NAME, OLLAMA_SHOW
 from gateway.registry.key_rules import KeyRules
 
 MAX_ENTRIES = 200  # of a list
 MAX_LENGTH = 256  # characters of an entry
 FIELDS = KeyRules.__struct_fields__
-KINDS = tuple(BY_NAME)
+KINDS = tuple(name for name in BY_NAME if name != OLLAMA_SHOW)  # which is read as lists are
 NOTHING_ALLOWED = KeyRules(forbidden_models=("*",), networks=())
 
 
@@ -50,12 +50,12 @@ def check_rules(values: Mapping[str, Iterable[str]]) -> dict[str, list[str]] | N
     checked: dict[str, list[str]] = {}
     for name, entries in values.items():
         try:
-            found = _CHECKS[name](_lines(entries))
+            valid_entries = _CHECKS[name](_lines(entries))
         except ValidationError as error:
             errors[name] = list(error.messages)
             continue
-        if found:
-            checked[name] = found
+        if valid_entries:
+            checked[name] = valid_entries
     if errors:
         raise ValidationError(errors)
     return checked or None
@@ -63,14 +63,14 @@ def check_rules(values: Mapping[str, Iterable[str]]) -> dict[str, list[str]] | N
 
 def _lines(entries: Iterable[str]) -> list[str]:
     """Return entries without surrounding blanks, empty ones and repetitions."""
-    found = list(dict.fromkeys(entry.strip() for entry in entries))
-    found = [entry for entry in found if entry]
-    if len(found) > MAX_ENTRIES or any(len(entry) > MAX_LENGTH for entry in found):
+    lines = list(dict.fromkeys(entry.strip() for entry in entries))
+    lines = [entry for entry in lines if entry]
+    if len(lines) > MAX_ENTRIES or any(len(entry) > MAX_LENGTH for entry in lines):
         text = _("Enter at most %(most)d entries of at most %(longest)d characters.")
         raise ValidationError(text % {"most": MAX_ENTRIES, "longest": MAX_LENGTH})
-    for entry in found:
+    for entry in lines:
         validate_line(entry)
-    return found
+    return lines
 
 
 def _check_endpoints(entries: list[str]) -> list[str]:
@@ -87,21 +87,21 @@ def _check_endpoints(entries: list[str]) -> list[str]:
 
 
 def _check_kinds(entries: list[str]) -> list[str]:
-    if unknown := [entry for entry in entries if entry not in BY_NAME]:
+    if unknown := [entry for entry in entries if entry not in KINDS]:
         text = _("There is no kind of requests %(text)s; the kinds are %(kinds)s.")
         raise ValidationError(text % {"text": unknown[0], "kinds": ", ".join(KINDS)})
     return entries
 
 
 def _check_networks(entries: list[str]) -> list[str]:
-    found = []
+    networks = []
     for entry in entries:
         try:
-            found.append(str(ipaddress.ip_network(entry, strict=False)))
+            networks.append(str(ipaddress.ip_network(entry, strict=False)))
         except ValueError:
             text = _("%(text)s is no network: enter an address, or one with a prefix, such as 10.0.0.0/8.")
             raise ValidationError(text % {"text": entry}) from None
-    return found
+    return networks
 
 
 _CHECKS: Mapping[str, Callable[[list[str]], list[str]]] = {

@@ -1,8 +1,8 @@
 """Views of /api/limits: the limits and budgets of API keys, of users, and of everyone."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError
 from django.utils.translation import gettext as _
@@ -15,18 +15,17 @@ from rest_framework.views import APIView
 
 from access.directory import is_uuid
 from access.limits.listed import LimitedSubjects
-from access.limits.reading import Subject, read_limits
+from access.limits.reading import read_limits
 from access.limits.serializers import LimitsListSerializer, LimitsSerializer, limits_document
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
-from access.models import ApiKey, User
+from access.models import MANAGE_KEYS, MANAGE_USERS, ApiKey, User
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
-from endpoints.model_names.serializers import flat
 from endpoints.openapi.descriptions import extend_schema
-from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, LEVELS, NO_LIMITS, USER_LEVEL
+from endpoints.problems import texts_by_place
+from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, LEVELS, NO_LIMITS, USER_LEVEL, Subject
 
 EVERYONE: Subject = (EVERYONE_LEVEL, "")
-MANAGE_KEYS, MANAGE_USERS = "api_keys.manage", "users.manage"
 
 
 class LimitsList(APIView):
@@ -53,8 +52,8 @@ class LimitsList(APIView):
         if not user.is_admin:
             rows = sorted(subject for subject in read_limits(_visible(user)) if level in ("", subject[0]))
         part, headers = offset_pages.part_of(request, rows)
-        found, names = read_limits(part), subject_names(part)
-        documents = [limits_document(one, names.get(one), found.get(one, NO_LIMITS)) for one in part]
+        limits, names = read_limits(part), subject_names(part)
+        documents = [limits_document(one, names.get(one), limits.get(one, NO_LIMITS)) for one in part]
         return Response({"limits": documents}, headers=headers)
 
 
@@ -73,101 +72,82 @@ class SubjectView(APIView):
         return subject
 
 
-class _LimitsDetail(SubjectView):
-    """The limits of one subject."""
+class LevelView(NamedTuple):
+    """What the views of one level differ in."""
 
-    def _get(self, request: Request, subject_id: str) -> Response:
-        return _response(self.subject_for(request, subject_id))
-
-    def _put(self, request: Request, subject_id: str) -> Response:
-        subject = self.subject_for(request, subject_id)
-        serializer = LimitsSerializer(data=request.data)
-        if not serializer.is_valid():
-            raise ValidationError(flat(serializer.errors))
-        try:
-            store_limits(request, subject, serializer.facts())
-        except InvalidLimits as error:
-            fields: dict[str, list[str]] = {}
-            for problem in error.problems:
-                fields.setdefault(problem.place, []).append(problem.text)
-            raise ValidationError(fields) from None
-        except IntegrityError:
-            raise ErrorResponse(409, _("The limits were saved by somebody else at the same time.")) from None
-        return _response(subject)
-
-    def _delete(self, request: Request, subject_id: str) -> Response:
-        store_limits(request, self.subject_for(request, subject_id), NO_LIMITS)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+    level: str
+    permission: str
+    subject: str  # in descriptions of operations
+    keys: str  # which keys count for it
 
 
-class LimitsOfKey(_LimitsDetail):
-    level = KEY_LEVEL
-    permission_needed = MANAGE_KEYS
-
-    @extend_schema(operation_id="limits_key_retrieve", responses=LimitsSerializer)
-    def get(self, request: Request, subject: uuid.UUID) -> Response:
-        """Return the limits and budgets of an API key. Without any, all limits are null."""
-        return self._get(request, str(subject))
-
-    @extend_schema(operation_id="limits_key_update", request=LimitsSerializer, responses=LimitsSerializer)
-    def put(self, request: Request, subject: uuid.UUID) -> Response:
-        """Replace the limits and budgets of an API key. They are in effect everywhere when the response arrives."""
-        return self._put(request, str(subject))
-
-    @extend_schema(operation_id="limits_key_destroy", responses={204: None})
-    def delete(self, request: Request, subject: uuid.UUID) -> Response:
-        """Delete the limits and budgets of an API key."""
-        return self._delete(request, str(subject))
+LEVEL_VIEWS = (
+    LevelView(EVERYONE_LEVEL, MANAGE_KEYS, "everyone", ", over all keys together"),
+    LevelView(KEY_LEVEL, MANAGE_KEYS, "an API key", ""),
+    LevelView(USER_LEVEL, MANAGE_USERS, "a user", ", with all keys together"),
+)
 
 
-class LimitsOfUser(_LimitsDetail):
-    level = USER_LEVEL
-    permission_needed = MANAGE_USERS
+def _limits_of(described: LevelView) -> type[SubjectView]:
+    """Return the view of the limits of one subject of a level."""
 
-    @extend_schema(operation_id="limits_user_retrieve", responses=LimitsSerializer)
-    def get(self, request: Request, subject: uuid.UUID) -> Response:
-        """Return the limits and budgets of a user, with all keys together."""
-        return self._get(request, str(subject))
+    class LimitsDetail(SubjectView):
+        level = described.level
+        permission_needed = described.permission
 
-    @extend_schema(operation_id="limits_user_update", request=LimitsSerializer, responses=LimitsSerializer)
-    def put(self, request: Request, subject: uuid.UUID) -> Response:
-        """Replace the limits and budgets of a user. They are in effect everywhere when the response arrives."""
-        return self._put(request, str(subject))
+        @extend_schema(
+            operation_id=f"limits_{level}_retrieve",
+            description=f"Return the limits and budgets of {described.subject}{described.keys}. "
+            "Without any, all limits are null.",
+            responses=LimitsSerializer,
+        )
+        def get(self, request: Request, subject: uuid.UUID | str = "") -> Response:
+            return _response(self.subject_for(request, str(subject)))
 
-    @extend_schema(operation_id="limits_user_destroy", responses={204: None})
-    def delete(self, request: Request, subject: uuid.UUID) -> Response:
-        """Delete the limits and budgets of a user."""
-        return self._delete(request, str(subject))
+        @extend_schema(
+            operation_id=f"limits_{level}_update",
+            description=f"Replace the limits and budgets of {described.subject}. "
+            "They are in effect everywhere when the response arrives.",
+            request=LimitsSerializer,
+            responses=LimitsSerializer,
+        )
+        def put(self, request: Request, subject: uuid.UUID | str = "") -> Response:
+            changed = self.subject_for(request, str(subject))
+            serializer = LimitsSerializer(data=request.data)
+            if not serializer.is_valid():
+                raise ValidationError(texts_by_place(serializer.errors))
+            try:
+                store_limits(request, changed, serializer.facts())
+            except InvalidLimits as error:
+                fields: dict[str, list[str]] = {}
+                for problem in error.problems:
+                    fields.setdefault(problem.place, []).append(problem.text)
+                raise ValidationError(fields) from None
+            except IntegrityError:
+                raise ErrorResponse(409, _("The limits were saved by somebody else at the same time.")) from None
+            return _response(changed)
 
+        @extend_schema(
+            operation_id=f"limits_{level}_destroy",
+            description=f"Delete the limits and budgets of {described.subject}.",
+            responses={204: None},
+        )
+        def delete(self, request: Request, subject: uuid.UUID | str = "") -> Response:
+            store_limits(request, self.subject_for(request, str(subject)), NO_LIMITS)
+            return Response(status=status.HTTP_204_NO_CONTENT)
 
-class LimitsOfEveryone(_LimitsDetail):
-    permission_needed = MANAGE_KEYS
-
-    @extend_schema(operation_id="limits_everyone_retrieve", responses=LimitsSerializer)
-    def get(self, request: Request) -> Response:
-        """Return the limits and budgets of everyone, over all keys together."""
-        return self._get(request, "")
-
-    @extend_schema(operation_id="limits_everyone_update", request=LimitsSerializer, responses=LimitsSerializer)
-    def put(self, request: Request) -> Response:
-        """Replace the limits and budgets of everyone. They are in effect everywhere when the response arrives."""
-        return self._put(request, "")
-
-    @extend_schema(operation_id="limits_everyone_destroy", responses={204: None})
-    def delete(self, request: Request) -> Response:
-        """Delete the limits and budgets of everyone."""
-        return self._delete(request, "")
+    return LimitsDetail
 
 
 def subject_names(subjects: list[Subject]) -> dict[Subject, str]:
     """Return the names of those keys and users that exist. Raises django.db.Error."""
-    found: dict[Subject, str] = {}
+    names: dict[Subject, str] = {}
     for level, model, column in ((KEY_LEVEL, ApiKey, "name"), (USER_LEVEL, User, "username")):
         ids = [subject_id for of_level, subject_id in subjects if of_level == level and is_uuid(subject_id)]
         if ids:
             rows = model.objects.filter(pk__in=ids).values_list("pk", column)
-            found |= {(level, str(pk)): name for pk, name in rows}
-    return found
+            names |= {(level, str(pk)): name for pk, name in rows}
+    return names
 
 
 def _visible(user: User) -> list[Subject]:
@@ -186,9 +166,11 @@ def _user(request: Request) -> User:
     return request.user
 
 
-URLS: list[tuple[str, Any, str]] = [
-    ("api/limits", LimitsList, "api-limits"),
-    ("api/limits/everyone", LimitsOfEveryone, "api-limits-everyone"),
-    ("api/limits/key/<uuid:subject>", LimitsOfKey, "api-limits-key"),
-    ("api/limits/user/<uuid:subject>", LimitsOfUser, "api-limits-user"),
-]
+def level_urls(view_of: Callable[[LevelView], type[SubjectView]]) -> Iterator[tuple[str, type[SubjectView], str]]:
+    """Yield a URL for each level: route, view, name."""
+    for described in LEVEL_VIEWS:
+        subject = "" if described.level == EVERYONE_LEVEL else "/<uuid:subject>"
+        yield f"api/limits/{described.level}{subject}", view_of(described), f"api-limits-{described.level}"
+
+
+URLS: list[tuple[str, Any, str]] = [("api/limits", LimitsList, "api-limits"), *level_urls(_limits_of)]

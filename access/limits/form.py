@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 from access.limits.amounts import amount_text, parse_budget
 from access.limits.storing import InvalidLimits
 from access.limits.tables import LIMIT_LABELS, PERIOD_LABELS, UNIT_LABELS
-from endpoints.model_names.rules import Problem
+from endpoints.problems import Problem
 from gateway.registry.limits import CONCURRENCY, LIMITS_OF_A_SUBJECT, REQUESTS, TOKENS, Budget, LimitFacts
 
 
@@ -94,14 +94,14 @@ class LimitsInput:
         self.limits = LimitsForm(data, initial={**shown, "waiting": list(facts.waiting)})
         budgets = [
             {
-                "unit": it.unit,
-                "period": it.period,
-                "amount": amount_text(it.amount, it.unit),
-                "instead": it.instead or "",
-                "hard": it.hard,
-                "refuses_unpriced": it.refuses_unpriced,
+                "unit": budget.unit,
+                "period": budget.period,
+                "amount": amount_text(budget.amount, budget.unit),
+                "instead": budget.instead or "",
+                "hard": budget.hard,
+                "refuses_unpriced": budget.refuses_unpriced,
             }
-            for it in facts.budgets
+            for budget in facts.budgets
         ]
         self.budgets = _BudgetFormSet(data, initial=budgets, prefix="budgets")
         self._with_budget: list[BudgetForm] = []
@@ -110,15 +110,15 @@ class LimitsInput:
         """Return the limits that were entered; None if a form has errors."""
         if not self.limits.is_valid() or not self.budgets.is_valid():
             return None
-        found = [(form, form.budget()) for form in self.budgets.forms]
-        if any(form.errors for form, _budget in found):
+        entered = [(form, form.budget()) for form in self.budgets.forms]
+        if any(form.errors for form, _budget in entered):
             return None
-        self._with_budget = [form for form, budget in found if budget is not None]
+        self._with_budget = [form for form, budget in entered if budget is not None]
         values = self.limits.cleaned_data
         return LimitFacts(
             **{name: values[name] for name in LIMITS_OF_A_SUBJECT},
             waiting=tuple(values["waiting"]),
-            budgets=tuple(budget for _form, budget in found if budget is not None),
+            budgets=tuple(budget for _form, budget in entered if budget is not None),
         )
 
     def refuse(self, error: InvalidLimits) -> None:

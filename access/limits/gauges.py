@@ -1,44 +1,22 @@
 """Gauges of limits: the present use against each limit of a key, of its owner, and of everyone."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from django.conf import settings
 
 from access.limits.amounts import amount_text
-from access.limits.reading import Subject, read_limits
+from access.limits.reading import read_limits
 from access.limits.tables import LEVEL_LABELS, LIMIT_LABELS, PERIOD_LABELS, UNIT_LABELS
 from access.models import ApiKey
 from endpoints.fields import number_of
 from gateway.base.queue_class import part_for_bulk
 from gateway.ipc.counters.limit_use import LimitUse
-from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, USER_LEVEL, Budget, LimitFacts
+from gateway.limits.spent_now import SpentNow
+from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, USER_LEVEL, Budget, LimitFacts, Subject
 
 Use = Callable[[str, str], LimitUse]  # by level and subject id
-
-
-class BudgetUse(Protocol):
-    """A budget in its present period, as metrics.spending.figures.BudgetFigure."""
-
-    @property
-    def level(self) -> str: ...
-    @property
-    def subject_id(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def period(self) -> str: ...
-    @property
-    def amount(self) -> int: ...
-    @property
-    def spent(self) -> int | None: ...
-    @property
-    def resets_at(self) -> float | None: ...  # seconds since 1970; None: never
-
-
-Spent = Callable[[Collection[Subject]], Iterable[BudgetUse]]
-SpentAmounts = Mapping[tuple[str, str, str, str], int | None]  # by level, subject id, unit and period
+Spent = Callable[[Subject, str, str], int | None]  # by subject, unit and period, as SpentNow.spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +85,30 @@ def _amount(amount: int, unit: str) -> str:
     return f"{amount:,} {UNIT_LABELS[unit]}"
 
 
-def spent_amounts(subjects: Collection[Subject], spent: Spent) -> SpentAmounts:
-    """Return the spent amounts of the budgets of subjects. Raises django.db.Error."""
-    return {(it.level, it.subject_id, it.unit, it.period): it.spent for it in spent(subjects)}
+def spent_now() -> SpentNow:
+    """Return the present amounts of this installation's budgets."""
+    config = settings.ROUTERDASH
+    return SpentNow(config.live_page_path, config.zone)
 
 
-def panel_of(
-    subject: Subject, facts: LimitFacts, use: Use, spent: SpentAmounts, *, has_bulk_only: bool = False
-) -> LimitPanel:
+def panel_of(subject: Subject, facts: LimitFacts, use: Use, spent: Spent, *, has_bulk_only: bool = False) -> LimitPanel:
     """Return the limits of a subject with their present use.
 
     `has_bulk_only`: all requests of this API key are bulk requests, so that they may use the whole.
     """
-    budgets = [BudgetLine(budget, spent.get((*subject, budget.unit, budget.period))) for budget in facts.budgets]
+    budgets = [BudgetLine(budget, spent(subject, budget.unit, budget.period)) for budget in facts.budgets]
     return LimitPanel(subject[0], list(_gauges(facts, use(*subject), has_bulk_only=has_bulk_only)), budgets)
 
 
-def panels_of_key(key: ApiKey, use: Use, spent: Spent) -> list[LimitPanel]:
+def panels_of_key(key: ApiKey, use: Use) -> list[LimitPanel]:
     """Return the limits that a request with this key is taken from. Raises django.db.Error."""
     subjects = [(KEY_LEVEL, str(key.pk)), (USER_LEVEL, str(key.created_by_id)), (EVERYONE_LEVEL, "")]
-    found = read_limits(subjects)
-    amounts = spent_amounts(list(found), spent)
+    limits = read_limits(subjects)
+    spent = spent_now().spent
     return [
-        panel_of(subject, found[subject], use, amounts, has_bulk_only=subject[0] == KEY_LEVEL and bool(key.bulk))
+        panel_of(subject, limits[subject], use, spent, has_bulk_only=subject[0] == KEY_LEVEL and bool(key.bulk))
         for subject in subjects
-        if subject in found
+        if subject in limits
     ]
 
 

@@ -6,8 +6,8 @@ from typing import Any, overload
 
 from django.db.models import Exists, Model, OuterRef
 
-from access.limits.reading import Subject
 from access.limits.tables import BudgetRow, LimitRow
+from gateway.registry.limits import Subject
 
 
 class LimitedSubjects(Sequence[Subject]):
@@ -38,12 +38,12 @@ class LimitedSubjects(Sequence[Subject]):
             return self[part : part + 1][0]
         assert part.step is None
         start, stop = part.start or 0, part.stop
-        found = self._part_of_limits(start, stop)
-        if stop is not None and len(found) >= stop - start:
-            return found
-        before = start + len(found) if found else self._with_limits
+        subjects = self._part_of_limits(start, stop)
+        if stop is not None and len(subjects) >= stop - start:
+            return subjects
+        before = start + len(subjects) if subjects else self._with_limits
         first = max(0, start - before)
-        return found + list(self._budgets[first : None if stop is None else max(first, stop - before)])
+        return subjects + list(self._budgets[first : None if stop is None else max(first, stop - before)])
 
     def _part_of_limits(self, start: int, stop: int | None) -> list[Subject]:
         """Read from the end where that is nearer: the database passes over all rows before a part."""

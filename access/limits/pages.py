@@ -15,31 +15,35 @@ from django.utils.translation import ngettext
 from access.directory import is_uuid
 from access.limits.api import EVERYONE, subject_names
 from access.limits.form import LimitsInput
-from access.limits.gauges import Spent, Use, panel_of, spent_amounts
+from access.limits.gauges import Use, panel_of, spent_now
 from access.limits.listed import LimitedSubjects
-from access.limits.reading import Subject, read_limits
+from access.limits.reading import read_limits
 from access.limits.rules import MAX_KEYS
 from access.limits.storing import InvalidLimits, store_limits, stored_limits
 from access.limits.tables import LEVEL_LABELS
 from access.models import ApiKey
 from endpoints.lists.page_links import PageLinks
 from endpoints.views import for_administrators
-from gateway.registry.limits import KEY_LEVEL, NO_LIMITS, USER_LEVEL
+from gateway.registry.limits import KEY_LEVEL, NO_LIMITS, USER_LEVEL, Subject
 
 PAGE = 100  # subjects
 OFFERED_SOURCES = 200  # keys whose limits can be copied
 
 
 @for_administrators
-def limits(request: HttpRequest, use: Use, spent: Spent) -> HttpResponse:
+def limits(request: HttpRequest, use: Use) -> HttpResponse:
     """List everyone's limits, and all keys and users with limits, with their present use."""
     page = Paginator(LimitedSubjects(), PAGE).get_page(request.GET.get("page"))
     subjects = list(page)
-    found, names, amounts = read_limits(subjects), subject_names(subjects), spent_amounts(subjects, spent)
+    facts, names, spent = read_limits(subjects), subject_names(subjects), spent_now().spent
     rows = [
-        {"panel": panel_of(it, found.get(it, NO_LIMITS), use, amounts), "name": names.get(it, ""), "url": _form_url(it)}
-        for it in subjects
-        if it == EVERYONE or it in names
+        {
+            "panel": panel_of(subject, facts.get(subject, NO_LIMITS), use, spent),
+            "name": names.get(subject, ""),
+            "url": _form_url(subject),
+        }
+        for subject in subjects
+        if subject == EVERYONE or subject in names
     ]
     pages = PageLinks.of(page, lambda page: urlencode({"page": page}))
     return render(request, "limits/page.html", {"rows": rows, "page": page, "pages": pages})

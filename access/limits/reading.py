@@ -1,19 +1,18 @@
 """Limits as gateways get them, read from the database. No process holds those of all keys: there may be a million."""
 
-import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from django.db import Error, close_old_connections, transaction
+from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey, User
+from endpoints.cached_table import Refreshed
 from gateway.registry.limits import (
     CONCURRENCY,
     KEY_LEVEL,
@@ -23,11 +22,9 @@ from gateway.registry.limits import (
     USER_LEVEL,
     Budget,
     LimitFacts,
+    Subject,
 )
 
-log = logging.getLogger(__name__)
-
-Subject = tuple[str, str]  # level and id
 Found = Mapping[Subject, LimitFacts | None]
 
 AT_ONCE = 500  # subjects in one query
@@ -42,14 +39,14 @@ MOST = {"concurrency": MAX_CONCURRENCY, "requests": MAX_REQUESTS, "tokens": MAX_
 
 def read_limits(subjects: Collection[Subject]) -> dict[Subject, LimitFacts]:
     """Return the limits of these subjects, without those that have none. Raises django.db.Error."""
-    found: dict[Subject, LimitFacts] = {}
+    limits: dict[Subject, LimitFacts] = {}
     for level in LEVELS:
         ids = sorted(subject_id for subject_level, subject_id in subjects if subject_level == level)
         for start in range(0, len(ids), AT_ONCE):
             part = ids[start : start + AT_ONCE]
             rows = {row.subject_id: row for row in LimitRow.objects.filter(level=level, subject_id__in=part)}
-            found |= _facts(level, part, rows, _budgets(level, part))
-    return found
+            limits |= _facts(level, part, rows, _budgets(level, part))
+    return limits
 
 
 def _budgets(level: str, ids: Collection[str]) -> dict[str, list[Budget]]:
@@ -63,7 +60,7 @@ def _facts(
     level: str, ids: Iterable[str], rows: Mapping[str, LimitRow], budgets: Mapping[str, list[Budget]]
 ) -> dict[Subject, LimitFacts]:
     facts = {subject_id: facts_of(rows.get(subject_id), budgets.get(subject_id, [])) for subject_id in ids}
-    return {(level, subject_id): found for subject_id, found in facts.items() if found != NO_LIMITS}
+    return {(level, subject_id): limits for subject_id, limits in facts.items() if limits != NO_LIMITS}
 
 
 def facts_of(row: LimitRow | None, budgets: list[Budget]) -> LimitFacts:
@@ -104,6 +101,19 @@ def _budget(row: BudgetRow) -> Budget:
     )
 
 
+def budgets_of(subjects: Collection[Subject]) -> Iterator[tuple[Subject, Budget]]:
+    """Yield the budgets of these subjects. Raises django.db.Error."""
+    for subject, facts in read_limits(subjects).items():
+        for budget in facts.budgets:
+            yield subject, budget
+
+
+def some_budgets(most: int) -> Iterator[tuple[Subject, Budget]]:
+    """Yield at most so many budgets of all subjects. Raises django.db.Error."""
+    for row in BudgetRow.objects.order_by()[:most]:
+        yield (row.level, row.subject_id), _budget(row)
+
+
 def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:
     """Yield the limits of all subjects. A subject may occur twice. Raises django.db.Error.
 
@@ -112,8 +122,8 @@ def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:
     """
     with_budgets = set(BudgetRow.objects.order_by().values_list("level", flat=True).distinct())
     for level in sorted(LEVELS):
-        found = LimitRow.objects.filter(level=level).order_by("subject_id").iterator(AT_ONCE)
-        while rows := {row.subject_id: row for row in islice(found, AT_ONCE)}:
+        all_rows = LimitRow.objects.filter(level=level).order_by("subject_id").iterator(AT_ONCE)
+        while rows := {row.subject_id: row for row in islice(all_rows, AT_ONCE)}:
             yield from _facts(level, rows, rows, _budgets(level, rows) if level in with_budgets else {}).items()
     walk = SubjectWalk(AT_ONCE, (BudgetRow,))
     while subjects := walk.next_part():
@@ -140,48 +150,33 @@ class SubjectWalk:
             rows = model.objects.filter(level=level).order_by("subject_id")
             if self._after is not None:
                 rows = rows.filter(subject_id__gt=self._after)
-            found = list(rows.values_list("subject_id", flat=True).distinct()[: self._at_once - len(part)])
-            part += [(level, subject_id) for subject_id in found]
-            if found:
-                self._after = found[-1]
+            ids = list(rows.values_list("subject_id", flat=True).distinct()[: self._at_once - len(part)])
+            part += [(level, subject_id) for subject_id in ids]
+            if ids:
+                self._after = ids[-1]
             else:
                 del self._left[0]
                 self._after = None
         return part
 
 
-class LimitChanges:
-    """Edits of limits, as this process announces them to its listeners on commit."""
+class LimitChanges(Refreshed[Found]):
+    """Edits of limits, announced on commit. Listeners get the limits by subject; None: there are none."""
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[Found], object]] = []
-        self._reading = threading.Lock()
-        self.outdated = False  # an edit could not be read again
-        self.failed_reads = 0  # counts such edits
-
-    def subscribe(self, listener: Callable[[Found], object]) -> None:
-        """Call `listener` with the limits by subject after each change, in its thread; None: there are none."""
-        self._listeners.append(listener)
+        super().__init__("limits")
 
     def read_again(self, subjects: Collection[Subject]) -> None:
         """Read the limits of subjects, and pass them to the listeners. Raises django.db.Error."""
         if not subjects or not self._listeners:
             return
-        # The listeners must not get limits that one thread has read after those that another one has read later.
-        with self._reading:
+        with self._writing:
             stored = read_limits(subjects)
-            found = {subject: stored.get(subject) for subject in subjects}
-            for listener in self._listeners:
-                listener(found)
+            self._notify({subject: stored.get(subject) for subject in subjects})
 
     def refresh(self, subjects: Collection[Subject]) -> None:
         """Read again on commit of an edit. A database error is logged, and the old limits stay."""
-        try:
-            self.read_again(subjects)
-        except Error as error:
-            self.outdated, self.failed_reads = True, self.failed_reads + 1
-            log.warning("limits could not be read again: %s; the old ones stay in use", error)
-            close_old_connections()
+        self._try(lambda: self.read_again(subjects))
 
     def announce(self, *subjects: Subject) -> None:
         """Announce an edit of the limits of subjects. Call this inside the transaction of the edit."""

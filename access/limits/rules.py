@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from django.utils.translation import gettext as _
 
 from access.limits.reading import MAX_BUDGET, MOST
-from endpoints.model_names.registry import model_names
-from endpoints.model_names.rules import Problem
+from endpoints.model_names.name_cache import model_names
+from endpoints.problems import Problem
 from endpoints.registry import registry
 from gateway.registry.limits import MONEY, PERIODS, TOKENS, UNITS, Budget, LimitFacts
 

@@ -1,6 +1,6 @@
 """Serializers of limits for the JSON API: one document for each subject."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from access.limits.amounts import amount_text, parse_budget
+from endpoints.openapi.payload_fields import Schema
 from gateway.registry.limits import (
     CONCURRENCY,
     LEVELS,
@@ -19,8 +20,11 @@ from gateway.registry.limits import (
     LimitFacts,
 )
 
+_AMOUNT = {"oneOf": [{"type": "string", "format": "decimal", "example": "2.5"}, {"type": "integer"}]}
+BudgetAmount = Annotated[str | int, Schema(_AMOUNT)]  # in responses
 
-@extend_schema_field({"oneOf": [{"type": "string", "format": "decimal", "example": "2.5"}, {"type": "integer"}]})
+
+@extend_schema_field(_AMOUNT)
 class BudgetAmountField(serializers.Field[Any, Any, Any, Any]):
     """Amount as it was sent: a number, or a decimal number in text."""
 

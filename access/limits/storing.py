@@ -11,13 +11,13 @@ from django.db.models import Model
 from rest_framework.request import Request
 
 from access.limits.amounts import amount_text
-from access.limits.reading import Subject, limit_changes, read_limits
+from access.limits.reading import limit_changes, read_limits
 from access.limits.rules import problems
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey, User
 from endpoints.edit_log import API, AnyRequest
-from endpoints.model_names.rules import Problem
-from gateway.registry.limits import KEY_LEVEL, LIMITS_OF_A_SUBJECT, NO_LIMITS, USER_LEVEL, Budget, LimitFacts
+from endpoints.problems import Problem
+from gateway.registry.limits import KEY_LEVEL, LIMITS_OF_A_SUBJECT, NO_LIMITS, USER_LEVEL, Budget, LimitFacts, Subject
 
 MODELS: Mapping[str, type[ApiKey | User]] = {KEY_LEVEL: ApiKey, USER_LEVEL: User}
 
@@ -25,9 +25,9 @@ MODELS: Mapping[str, type[ApiKey | User]] = {KEY_LEVEL: ApiKey, USER_LEVEL: User
 class InvalidLimits(Exception):
     """The limits break rules."""
 
-    def __init__(self, found: list[Problem]) -> None:
-        super().__init__(found[0].text)
-        self.problems = found
+    def __init__(self, all_problems: list[Problem]) -> None:
+        super().__init__(all_problems[0].text)
+        self.problems = all_problems
 
 
 def stored_limits(subject: Subject) -> LimitFacts:
@@ -40,8 +40,8 @@ def store_limits(request: AnyRequest, subject: Subject, facts: LimitFacts) -> bo
 
     Raises InvalidLimits, or IntegrityError if another edit of them comes in between.
     """
-    if found := list(problems(facts)):
-        raise InvalidLimits(found)
+    if all_problems := list(problems(facts)):
+        raise InvalidLimits(all_problems)
     level, subject_id = subject
     of_subject = {"level": level, "subject_id": subject_id}
     with transaction.atomic():

@@ -2,55 +2,55 @@
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from django.conf import settings
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from access.limits.amounts import amount_text
-from access.limits.api import MANAGE_KEYS, MANAGE_USERS, SubjectView, subject_names
-from access.limits.gauges import BudgetUse, Spent, Use
-from access.limits.reading import Subject
-from access.limits.serializers import BudgetAmountField
+from access.limits.api import LevelView, SubjectView, level_urls, subject_names
+from access.limits.gauges import Use, spent_now
+from access.limits.serializers import BudgetAmount
 from access.limits.storing import stored_limits
 from endpoints.openapi.descriptions import extend_schema
-from gateway.registry.limits import KEY_LEVEL, LEVELS, LIMITS_OF_A_SUBJECT, MONEY, PERIODS, UNITS, USER_LEVEL
+from endpoints.openapi.payload_fields import Choices, Help, TimeText
+from gateway.limits.spent_now import SpentNow
+from gateway.registry.limits import LEVELS, LIMITS_OF_A_SUBJECT, MONEY, PERIODS, UNITS, Budget, Subject
 
 
-class LimitUseSerializer(serializers.Serializer[Any]):
+class LimitUsePayload(TypedDict):
     """One limit with its use."""
 
-    limit = serializers.ChoiceField(choices=LIMITS_OF_A_SUBJECT)
-    amount = serializers.IntegerField()
-    used = serializers.IntegerField(help_text="Requests in flight, or those or their tokens in the last 60 seconds.")
-    waits = serializers.BooleanField(help_text="Whether requests wait for it in the queue; otherwise they get 429.")
+    limit: Annotated[str, Choices(LIMITS_OF_A_SUBJECT)]
+    amount: int
+    used: Annotated[int, Help("Requests in flight, or those or their tokens in the last 60 seconds.")]
+    waits: Annotated[bool, Help("Whether requests wait for it in the queue; otherwise they get 429.")]
 
 
-class BudgetUseSerializer(serializers.Serializer[Any]):
+class BudgetUsePayload(TypedDict):
     """One budget with the amount spent in its present period."""
 
-    unit = serializers.ChoiceField(choices=UNITS)
-    period = serializers.ChoiceField(choices=PERIODS)
-    amount = BudgetAmountField(help_text="Whole tokens, or money as text.")
-    spent = BudgetAmountField(allow_null=True, help_text="As `amount`, without reservations; null: not known yet.")
-    currency = serializers.CharField(allow_null=True, help_text="Null for tokens.")
-    resets_at = serializers.DateTimeField(allow_null=True, help_text="End of the period; null: it has none.")
+    unit: Annotated[str, Choices(UNITS)]
+    period: Annotated[str, Choices(PERIODS)]
+    amount: Annotated[BudgetAmount, Help("Whole tokens, or money as text.")]
+    spent: Annotated[BudgetAmount | None, Help("As `amount`, without reservations; null: not known yet.")]
+    currency: Annotated[str | None, Help("Null for tokens.")]
+    resets_at: Annotated[TimeText | None, Help("End of the period; null: it has none.")]
 
 
-class UseSerializer(serializers.Serializer[Any]):
+class UsePayload(TypedDict):
     """Limits and budgets of an API key, a user, or everyone, with their present use over all workers."""
 
-    level = serializers.ChoiceField(choices=LEVELS)
-    subject = serializers.CharField(help_text="Id of the API key or user; empty for everyone.")
-    name = serializers.CharField(allow_null=True, help_text="Name of the API key or user.")
-    limits = LimitUseSerializer(many=True)
-    budgets = BudgetUseSerializer(many=True)
+    level: Annotated[str, Choices(LEVELS)]
+    subject: Annotated[str, Help("Id of the API key or user; empty for everyone.")]
+    name: Annotated[str | None, Help("Name of the API key or user.")]
+    limits: list[LimitUsePayload]
+    budgets: list[BudgetUsePayload]
 
 
-def _document(subject: Subject, use: Use, spent: Spent) -> dict[str, object]:
-    facts, used = stored_limits(subject), use(*subject)
+def _payload(subject: Subject, use: Use) -> UsePayload:
+    facts, used, amounts = stored_limits(subject), use(*subject), spent_now()
     return {
         "level": subject[0],
         "subject": subject[1],
@@ -60,56 +60,42 @@ def _document(subject: Subject, use: Use, spent: Spent) -> dict[str, object]:
             for name in LIMITS_OF_A_SUBJECT
             if (amount := getattr(facts, name)) is not None
         ],
-        "budgets": [_budget(it) for it in spent([subject])],
+        "budgets": [_budget(subject, budget, amounts) for budget in facts.budgets],
     }
 
 
-def _budget(budget: BudgetUse) -> dict[str, object]:
-    def amount(value: int | None) -> object:
-        return amount_text(value, MONEY) if value is not None and budget.unit == MONEY else value
+def _budget(subject: Subject, budget: Budget, amounts: SpentNow) -> BudgetUsePayload:
+    def amount(value: int) -> BudgetAmount:
+        return amount_text(value, MONEY) if budget.unit == MONEY else value
 
-    at = budget.resets_at
+    spent = amounts.spent(subject, budget.unit, budget.period)
+    end = amounts.end_of(budget.period)
     return {
         "unit": budget.unit,
         "period": budget.period,
         "amount": amount(budget.amount),
-        "spent": amount(budget.spent),
+        "spent": None if spent is None else amount(spent),
         "currency": settings.ROUTERDASH.currency if budget.unit == MONEY else None,
-        "resets_at": None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
+        "resets_at": None if end is None else datetime.fromtimestamp(end, UTC).isoformat().replace("+00:00", "Z"),
     }
 
 
-class LimitUseOfKey(SubjectView):
-    level = KEY_LEVEL
-    permission_needed = MANAGE_KEYS
+def _use_of(described: LevelView) -> type[SubjectView]:
+    """Return the view of the use of the limits of one subject of a level."""
 
-    @extend_schema(operation_id="limits_key_use", responses=UseSerializer)
-    def get(self, request: Request, subject: uuid.UUID, use: Use, spent: Spent) -> Response:
-        """Return the limits and budgets of an API key with their present use."""
-        return Response(_document(self.subject_for(request, str(subject)), use, spent))
+    class LimitUse(SubjectView):
+        level = described.level
+        permission_needed = described.permission
 
+        @extend_schema(
+            operation_id=f"limits_{level}_use",
+            description=f"Return the limits and budgets of {described.subject}{described.keys}, and their present use.",
+            responses=UsePayload,
+        )
+        def get(self, request: Request, use: Use, subject: uuid.UUID | str = "") -> Response:
+            return Response(_payload(self.subject_for(request, str(subject)), use))
 
-class LimitUseOfUser(SubjectView):
-    level = USER_LEVEL
-    permission_needed = MANAGE_USERS
-
-    @extend_schema(operation_id="limits_user_use", responses=UseSerializer)
-    def get(self, request: Request, subject: uuid.UUID, use: Use, spent: Spent) -> Response:
-        """Return the limits and budgets of a user, with all keys together, and their present use."""
-        return Response(_document(self.subject_for(request, str(subject)), use, spent))
+    return LimitUse
 
 
-class LimitUseOfEveryone(SubjectView):
-    permission_needed = MANAGE_KEYS
-
-    @extend_schema(operation_id="limits_everyone_use", responses=UseSerializer)
-    def get(self, request: Request, use: Use, spent: Spent) -> Response:
-        """Return the limits and budgets of everyone, over all keys together, with their present use."""
-        return Response(_document(self.subject_for(request, ""), use, spent))
-
-
-URLS: list[tuple[str, Any, str]] = [
-    ("api/limits/everyone/use", LimitUseOfEveryone, "api-limits-everyone-use"),
-    ("api/limits/key/<uuid:subject>/use", LimitUseOfKey, "api-limits-key-use"),
-    ("api/limits/user/<uuid:subject>/use", LimitUseOfUser, "api-limits-user-use"),
-]
+URLS: list[tuple[str, Any, str]] = [(f"{route}/use", view, f"{name}-use") for route, view, name in level_urls(_use_of)]

@@ -4,15 +4,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core import signing
 
-from access.directory import access
 from access.sessions.store import UNKNOWN_CLIENT, Client, new_token, session_id, sessions
 
 SALT = "access.sessions.store"
-LOCAL_COOKIE, LOCAL_SALT, LOCAL_SECONDS = "routerdash_local", "access.local", 60
 
 UPDATED, ENDED = "updated", "ended"  # reasons why a cookie is invalid
 
@@ -97,32 +94,3 @@ def _token(session_key: str | None) -> str:
 
 def _data(user_id: str, stamp: str) -> dict[str, str]:
     return {SESSION_KEY: user_id, BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0], HASH_SESSION_KEY: stamp}
-
-
-# The auditor (metrics.reconcile) queries control as the first administrator. It authenticates with a cookie signed by
-# the secret key, and connects to control's socket, which no other user of the machine can open.
-
-
-def local_cookie(user: AbstractBaseUser) -> str:
-    """Return a cookie that lets this process query control as this user.
-
-    It is valid for one minute, and only for requests that bypass the gateways.
-    """
-    return f"{LOCAL_COOKIE}={signing.TimestampSigner(salt=LOCAL_SALT).sign(str(user.pk))}"
-
-
-def local_session(cookie: str) -> SessionStore | None:
-    """Return the session for a request sent directly to control's socket, or None if the cookie is invalid.
-
-    The session is not stored, and ends with the request.
-    """
-    try:
-        user_id = signing.TimestampSigner(salt=LOCAL_SALT).unsign(cookie, max_age=LOCAL_SECONDS)
-    except signing.BadSignature:
-        return None
-    user = access.user(user_id)
-    if user is None:
-        return None
-    session = SessionStore()
-    session._session_cache = _data(user_id, user.get_session_auth_hash())
-    return session

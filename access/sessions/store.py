@@ -20,9 +20,9 @@ from django.conf import settings
 from access.models import User
 from access.sessions.file import NotWritten, Session, SessionFile
 from access.stored_users import StoredUser, decode_users, encode_user, open_users, stored_user
+from gateway.base.bounds import SESSIONS_PER_USER
 from gateway.base.config import Config
-from gateway.base.limits import SESSIONS_PER_USER
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,13 @@ class Sessions:
 
     # Start and stop of the process
 
-    def open(self, path: Path, secret: str) -> None:
-        """Load the sessions and the users from the file, and write all later changes to it."""
+    def open(self, path: Path, secret: str, hits: Hits | None = None) -> None:
+        """Load the sessions and the users from the file, and write all later changes to it.
+
+        `hits`: of limits, over all processes; None: those of this process are counted alone.
+        """
         with self._lock:
+            self.hits = hits or self.hits
             self._file = SessionFile(path, secret)
             loaded, stored = self._file.read()
             self._all = {session.id: session for session in loaded}

@@ -16,5 +16,5 @@ def snippets(context: template.Context, key: str = "") -> dict[str, object]:
 @register.inclusion_tag("keys/snippets.html", takes_context=True)
 def client_snippets(context: template.Context, key: str = "", model: str = "") -> dict[str, object]:
     """Show the settings of every client. Only a key that was just created is in them."""
-    found = texts_of_clients(context["public_url"], key or texts.UNKNOWN_KEY, model)
-    return {"snippets": found, "key": key}
+    snippets_of_clients = texts_of_clients(context["public_url"], key or texts.UNKNOWN_KEY, model)
+    return {"snippets": snippets_of_clients, "key": key}

@@ -59,7 +59,11 @@ class Installation:
         return endpoint_id
 
     def _usable(self) -> set[str]:
-        return {it for model in self.router.get("/v1/models").json()["data"] for it in model["endpoint_ids"]}
+        return {
+            endpoint_id
+            for model in self.router.get("/v1/models").json()["data"]
+            for endpoint_id in model["endpoint_ids"]
+        }
 
     @contextmanager
     def without(self, endpoint_id: str) -> Iterator[None]:
@@ -77,12 +81,12 @@ class Installation:
     def rows(self, wanted: set[str]) -> dict[str, Any]:
         """Return the records of these requests, once all are there."""
 
-        def found() -> dict[str, Any]:
+        def recorded() -> dict[str, Any]:
             rows = self.router.get("/api/requests?limit=200").json()["requests"]
             return {row["id"]: row for row in rows if row["id"] in wanted}
 
-        until(lambda: found().keys() == wanted, 30)
-        return found()
+        until(lambda: recorded().keys() == wanted, 30)
+        return recorded()
 
     def session(self, agent: Agent, way: str) -> Result:
         """Let an agent run both turns, and compare all figures."""
@@ -93,7 +97,7 @@ class Installation:
         used = Counter(row["endpoint_id"] for row in self.rows(set(made)).values())
         with self.without(used.most_common(1)[0][0]):
             second = agent.turn(prompt(WORDS[1]), first.session)
-        later = {name: it for name, it in self.served().items() if name not in before and name not in made}
+        later = {name: response for name, response in self.served().items() if name not in before and name not in made}
         check_turn(agent, second, WORDS[1], list(later.values()))
         made |= later
         moves = self.check_records(made)
@@ -110,7 +114,7 @@ class Installation:
         (key,) = {row["conversation"] for row in rows.values()}
         shown = self.router.get(f"/api/conversations/{key}").json()
         figures = [shown[name] for name in ("turns", "input_tokens", "output_tokens", "cached_tokens", "cached_share")]
-        sums = [sum(getattr(it, name) for it in made.values()) for name in ("input", "output", "cached")]
+        sums = [sum(getattr(response, name) for response in made.values()) for name in ("input", "output", "cached")]
         same("conversation", figures, [len(made), *sums, sums[2] / sums[0]])
         moves: int = shown["moves"]
         if moves < 1:
@@ -120,7 +124,10 @@ class Installation:
     def check_totals(self) -> None:
         """Compare the totals since the start, and those of the usage page, with the usage of all responses."""
         served = self.served().values()
-        wanted = [len(served), *(sum(getattr(it, name) for it in served) for name in ("input", "output", "cached"))]
+        wanted = [
+            len(served),
+            *(sum(getattr(response, name) for response in served) for name in ("input", "output", "cached")),
+        ]
         stats, usage = self.router.stats(), self.router.get("/api/usage").json()["total"]
         names = ("successful_requests", "total_input_tokens", "total_output_tokens")
         same("totals", [stats[name] for name in names], wanted[:3])
@@ -136,13 +143,13 @@ def check_turn(agent: Agent, turn: Turn, word: str, served: Sequence[Served]) ->
     """The model called the shell and used its result, and the agent counts what the server reported."""
     if f"The word is {word}." not in turn.text:
         raise AssertionError(f"{agent.name} ended with {turn.text!r}")
-    steps = [it for it in served if it.tools]  # the title of a session is not in the agent's sum
-    same(agent.name, (turn.input, turn.output), (sum(it.input for it in steps), sum(it.output for it in steps)))
+    steps = [response for response in served if response.tools]  # the title of a session is not in the agent's sum
+    same(agent.name, (turn.input, turn.output), (sum(step.input for step in steps), sum(step.output for step in steps)))
 
 
-def same(name: str, found: object, wanted: object) -> None:
-    if found != wanted:
-        raise AssertionError(f"{name}: {found} instead of {wanted}")
+def same(name: str, actual: object, wanted: object) -> None:
+    if actual != wanted:
+        raise AssertionError(f"{name}: {actual} instead of {wanted}")
 
 
 def run(way: str, urls: Sequence[str], agents: Sequence[type[Agent]]) -> list[Result]:
@@ -166,8 +173,8 @@ def run(way: str, urls: Sequence[str], agents: Sequence[type[Agent]]) -> list[Re
 
 def row(result: Result) -> str:
     served = result.served
-    paths = ", ".join(sorted({it.path.removeprefix("/v1/") for it in served}))
-    sums = (sum(getattr(it, name) for it in served) for name in ("input", "cached", "output"))
+    paths = ", ".join(sorted({response.path.removeprefix("/v1/") for response in served}))
+    sums = (sum(getattr(response, name) for response in served) for name in ("input", "cached", "output"))
     tokens = " | ".join(f"{total:,}" for total in sums)
     return f"| {result.agent} | {paths} | {len(served)} | {tokens} | {result.moves} | {result.seconds:.0f} |"
 

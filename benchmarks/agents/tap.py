@@ -26,19 +26,19 @@ def usage_of(body: bytes) -> tuple[int, int, int] | None:
     """Read input, output and cached tokens of a whole response or of a stream of one of the three APIs; None: it has
     none.
     """
-    found: dict[str, Any] = {}
+    usage: dict[str, Any] = {}
     lines = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]
     for event in map(json.loads, lines):
         holder = event.get("message") or event.get("response") or event
-        found |= holder.get("usage") or {}
-    if "prompt_tokens" in found:
-        cached = (found.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        return found["prompt_tokens"], found["completion_tokens"], cached
-    if "cache_read_input_tokens" in found:  # Messages leave cached tokens out of the input
-        cached = found["cache_read_input_tokens"]
-        return found["input_tokens"] + cached, found["output_tokens"], cached
-    if "input_tokens_details" in found:
-        return found["input_tokens"], found["output_tokens"], found["input_tokens_details"]["cached_tokens"]
+        usage |= holder.get("usage") or {}
+    if "prompt_tokens" in usage:
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        return usage["prompt_tokens"], usage["completion_tokens"], cached
+    if "cache_read_input_tokens" in usage:  # Messages leave cached tokens out of the input
+        cached = usage["cache_read_input_tokens"]
+        return usage["input_tokens"] + cached, usage["output_tokens"], cached
+    if "input_tokens_details" in usage:
+        return usage["input_tokens"], usage["output_tokens"], usage["input_tokens_details"]["cached_tokens"]
     return None
 
 

@@ -170,7 +170,7 @@ def _cannot(name: str) -> tuple[str, ...]:
 
 
 def report(
-    bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]], commit: str, busy: float
+    bench: Bench, options: Options, measured_cases: list[tuple[Case, results.Rounds]], commit: str, busy: float
 ) -> results.Report:
     faults = [f"{text} ({times} times)" if times > 1 else text for text, times in bench.context.faults.items()]
     return results.Report(
@@ -182,7 +182,7 @@ def report(
         seconds=options.seconds,
         busy=busy,
         servers=[bench.shown[name] for name in options.servers if name in bench.shown and name != "direct"],
-        cases=found,
+        cases=measured_cases,
         faults=[*bench.failed, *(text for text in faults if _is_of_routerdash(text))],
         notes=[*bench.omitted, *(text for text in faults if not _is_of_routerdash(text))],
     )
@@ -211,7 +211,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     commit = tools.version("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
     busy = os.getloadavg()[0]
-    found: list[tuple[Case, results.Rounds]] = []
+    measured_cases: list[tuple[Case, results.Rounds]] = []
     with tempfile.TemporaryDirectory(prefix="routerdash-bench-") as directory, ExitStack() as stack:
         try:
             tools.check()
@@ -230,7 +230,7 @@ def main() -> None:
                 if rounds is None:
                     print_lines(f"\n{bench.failed[-1]}")
                     continue
-                found.append((case, rounds))
+                measured_cases.append((case, rounds))
                 print_lines(f"\n## {case.title} (`{case.name}`)\n", *results.table(case, rounds))
         except tools.CannotMeasure as error:
             sys.exit(str(error))
@@ -239,8 +239,8 @@ def main() -> None:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not interrupt the stop
                 signal.signal(number, signal.SIG_IGN)
-        finished = report(bench, options, found, commit, busy)
-    print_lines("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
+        finished = report(bench, options, measured_cases, commit, busy)
+    print_lines("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in measured_cases)), "")
     print_lines(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
     if options.out is not None:
         options.out.write_text(finished.markdown())

@@ -71,10 +71,10 @@ class Case:
 def measure(server: Server, work: Callable[[], T]) -> tuple[T, Measured]:
     front, everything = server.front(), server.everything()
     before, all_before = proc.cpu_seconds(front), proc.cpu_seconds(everything)
-    found = work()
+    outcome = work()
     used = proc.cpu_seconds(front) - before
     server.settle()
-    return found, Measured(used, proc.cpu_seconds(everything) - all_before)
+    return outcome, Measured(used, proc.cpu_seconds(everything) - all_before)
 
 
 def compare(context: Context, server: Server, before: Figures | None, responses: int, in_flight: int = 0) -> None:
@@ -97,18 +97,18 @@ def plain(connections: int, size: int = 1500, make: Callable[[int], bytes] = cha
     def run(context: Context, server: Server) -> Sample:
         body = context.load.file(f"{make.__name__}{size}", make(size))
         before = server.counted()
-        found, used = measure(
+        outcome, used = measure(
             server, lambda: context.load.plain(server.port, body, connections, context.seconds, core=context.core)
         )
-        if found.wrong:
-            context.fault(server, f"{found.wrong} of {found.requests} requests had no response with status 200")
-        compare(context, server, before, found.requests, connections)
+        if outcome.wrong:
+            context.fault(server, f"{outcome.wrong} of {outcome.requests} requests had no response with status 200")
+        compare(context, server, before, outcome.requests, connections)
         return {
-            "cpu": micros(used.front, found.requests),
-            "all": micros(used.everything, found.requests),
-            "rate": found.requests / found.seconds,
-            "p50": found.p50_us / 1e3,
-            "p99": found.p99_us / 1e3,
+            "cpu": micros(used.front, outcome.requests),
+            "all": micros(used.everything, outcome.requests),
+            "rate": outcome.requests / outcome.seconds,
+            "p50": outcome.p50_us / 1e3,
+            "p99": outcome.p99_us / 1e3,
         }
 
     return run
@@ -135,19 +135,19 @@ def streams(connections: int, events: int, pace_us: int) -> Run:
         options = f"events={events} pace_us={pace_us}"
         body = context.load.body(f"streams{events}x{pace_us}", 1500, stream=True, options=options)
         before = server.counted()
-        found, used = measure(
+        outcome, used = measure(
             server, lambda: context.load.streams(server.stream_port, body, connections, context.seconds, events)
         )
-        if found.wrong:
-            context.fault(server, f"of {found.whole + found.wrong} streams, {found.errors}")
-        compare(context, server, before, found.whole)
+        if outcome.wrong:
+            context.fault(server, f"of {outcome.whole + outcome.wrong} streams, {outcome.errors}")
+        compare(context, server, before, outcome.whole)
         return {
-            "cpu": micros(used.front, found.events),
-            "all": micros(used.everything, found.events),
-            "rate": found.events / found.seconds,
-            "duration": found.duration_p50_us / 1e3,
-            "first": found.first_p50_us / 1e3,
-            "gap": found.gap_p99_us / 1e3,
+            "cpu": micros(used.front, outcome.events),
+            "all": micros(used.everything, outcome.events),
+            "rate": outcome.events / outcome.seconds,
+            "duration": outcome.duration_p50_us / 1e3,
+            "first": outcome.first_p50_us / 1e3,
+            "gap": outcome.gap_p99_us / 1e3,
         }
 
     return run
@@ -179,11 +179,11 @@ def rate(per_second: float) -> Run:
     def run(context: Context, server: Server) -> Sample:
         body = context.load.body("plain1500", 1500)
         before = server.counted()
-        found, _ = measure(server, lambda: context.load.rate(server.port, body, per_second, context.seconds))
-        if found.wrong:
-            context.fault(server, f"of {found.whole + found.wrong} requests, {found.errors}")
-        compare(context, server, before, found.whole)
-        return {"p50": found.duration_p50_us / 1e3, "p99": found.duration_p99_us / 1e3}
+        outcome, _ = measure(server, lambda: context.load.rate(server.port, body, per_second, context.seconds))
+        if outcome.wrong:
+            context.fault(server, f"of {outcome.whole + outcome.wrong} requests, {outcome.errors}")
+        compare(context, server, before, outcome.whole)
+        return {"p50": outcome.duration_p50_us / 1e3, "p99": outcome.duration_p99_us / 1e3}
 
     return run
 

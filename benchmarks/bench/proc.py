@@ -30,10 +30,10 @@ def tree(root: int) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             children.setdefault(stat_of(int(entry))[0], []).append(int(entry))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    pids = [root]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -73,8 +73,8 @@ def resident_kib(pid: int, field: str = "VmRSS") -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def forget_peak(pid: int) -> None:

@@ -18,12 +18,12 @@ def median(rounds: Rounds, server: str, column: str) -> float | None:
 
 def ratio(rounds: Rounds, server: str, column: str, to: str = YARDSTICK) -> float | None:
     """The median of the ratios within each round: a slow phase of the machine affects both sides."""
-    found = [
+    ratios = [
         samples[server][column] / samples[to][column]
         for samples in rounds
         if column in samples.get(server, {}) and samples.get(to, {}).get(column)
     ]
-    return statistics.median(found) if found else None
+    return statistics.median(ratios) if ratios else None
 
 
 def add_differences(samples: Mapping[str, Sample]) -> None:
@@ -89,7 +89,7 @@ class Goal:
     server: str = OURS
     at_least: bool = False
 
-    def found(self, rounds: Rounds) -> float | None:
+    def measured(self, rounds: Rounds) -> float | None:
         if not self.to:
             return median(rounds, self.server, self.column)
         return ratio(rounds, self.server, self.column, self.to)
@@ -111,11 +111,11 @@ GOALS = (
 )
 
 
-def goals(found: Mapping[str, Rounds]) -> list[str]:
+def goals(rounds_of_cases: Mapping[str, Rounds]) -> list[str]:
     """The goals whose cases were run, in Markdown."""
     lines = ["| goal | | found | |", "|---|--:|--:|---|"]
     for goal in GOALS:
-        value = goal.found(found.get(goal.case, ()))
+        value = goal.measured(rounds_of_cases.get(goal.case, ()))
         if value is not None:
             sign = "≥" if goal.at_least else "≤"
             held = "held" if goal.held(value) else "**missed**"

@@ -320,11 +320,11 @@ class RouterDashServer(Server):
         until(lambda: self.router.serves(response.json()["id"], 1), 30)
 
     def _find(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {"gateway": [], "other": []}
+        processes: dict[str, list[int]] = {"gateway": [], "other": []}
         for pid in self.router.pids():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            found["gateway" if b"gateway.main" in command else "other"].append(pid)
-        return found
+            processes["gateway" if b"gateway.main" in command else "other"].append(pid)
+        return processes
 
     def front(self) -> list[int]:
         return self._processes["gateway"]
@@ -419,7 +419,11 @@ class Watched(RouterDashServer):
     def start(self) -> "RouterDashServer":
         super().start()
         _, browser = self.router.log_in("admin", PASSWORD)
-        jar = next(it.cookiejar for it in _handlers(browser) if isinstance(it, urllib.request.HTTPCookieProcessor))
+        jar = next(
+            handler.cookiejar
+            for handler in _handlers(browser)
+            if isinstance(handler, urllib.request.HTTPCookieProcessor)
+        )
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
         head = f"GET /api/dashboard/events HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nCookie: {cookies}\r\n\r\n"
         request = self._load.directory / "dashboard.http"
@@ -434,8 +438,8 @@ class Watched(RouterDashServer):
 
 
 def _handlers(browser: urllib.request.OpenerDirector) -> list[Any]:
-    found: list[Any] = browser.handlers  # type: ignore[attr-defined]  # documented, and not in the stubs
-    return found
+    handlers: list[Any] = browser.handlers  # type: ignore[attr-defined]  # documented, and not in the stubs
+    return handlers
 
 
 class GatewayAlone(Server):

@@ -150,10 +150,10 @@ class Held:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         assert self._process.stdout is not None
-        found = parse_load(self._process.stdout.readline().decode())
-        if found.started < connections:
+        streams = parse_load(self._process.stdout.readline().decode())
+        if streams.started < connections:
             self.stop()
-            raise CannotMeasure(f"only {found.started} of {connections} streams began ({found.errors})")
+            raise CannotMeasure(f"only {streams.started} of {connections} streams began ({streams.errors})")
 
     def stop(self) -> None:
         self._process.communicate(timeout=60)
@@ -186,23 +186,23 @@ def encode(body: Any) -> bytes:
 
 def parse_wrk(text: str) -> Plain:
     """Parse the last line of wrk's output with chat.lua."""
-    found = json.loads(text.strip().rpartition("\n")[2])
-    wrong = found["refused"] + found["broken"] + found["timeouts"]
-    return Plain(found["requests"], found["seconds"], found["p50_us"], found["p99_us"], wrong)
+    figures = json.loads(text.strip().rpartition("\n")[2])
+    wrong = figures["refused"] + figures["broken"] + figures["timeouts"]
+    return Plain(figures["requests"], figures["seconds"], figures["p50_us"], figures["p99_us"], wrong)
 
 
 def parse_load(text: str) -> Streams:
-    found = json.loads(text)
-    wrong = {name: found[name] for name in ("miscounted", "unfinished", "refused", "broken") if found[name]}
+    figures = json.loads(text)
+    wrong = {name: figures[name] for name in ("miscounted", "unfinished", "refused", "broken") if figures[name]}
     return Streams(
-        whole=found["whole"],
+        whole=figures["whole"],
         wrong=sum(wrong.values()),
-        events=found["events"],
-        started=found["started"],
-        seconds=found["seconds"],
-        duration_p50_us=found["duration_us"]["p50"],
-        duration_p99_us=found["duration_us"]["p99"],
-        first_p50_us=found["first_us"]["p50"],
-        gap_p99_us=found["gap_us"]["p99"],
+        events=figures["events"],
+        started=figures["started"],
+        seconds=figures["seconds"],
+        duration_p50_us=figures["duration_us"]["p50"],
+        duration_p99_us=figures["duration_us"]["p99"],
+        first_p50_us=figures["first_us"]["p50"],
+        gap_p99_us=figures["gap_us"]["p99"],
         errors=", ".join(f"{number} {name}" for name, number in wrong.items()),
     )

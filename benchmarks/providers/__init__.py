@@ -22,7 +22,8 @@ from benchmarks.providers.xai import XAI
 from benchmarks.simulator import Simulator
 
 DIALECTS: dict[str, type[Dialect]] = {
-    it.name: it for it in (OpenAI, Anthropic, Gemini, Azure, OpenRouter, Groq, Mistral, DeepSeek, XAI, Together)
+    dialect.name: dialect
+    for dialect in (OpenAI, Anthropic, Gemini, Azure, OpenRouter, Groq, Mistral, DeepSeek, XAI, Together)
 }
 
 __all__ = ["DIALECTS", "Cloud", "add", "start"]

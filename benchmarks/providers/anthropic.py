@@ -72,8 +72,8 @@ class Anthropic(Dialect):
             ("POST", "/v1/messages/count_tokens"): "count_tokens",
             ("GET", "/v1/models"): "models",
         }
-        if found := kinds.get((method, path)):
-            return Route(found)
+        if kind := kinds.get((method, path)):
+            return Route(kind)
         if method == "GET" and path.startswith("/v1/models/"):
             return Route("model", path.removeprefix("/v1/models/"))
         raise CloudRefusal("path_unknown")
@@ -119,22 +119,22 @@ class Anthropic(Dialect):
         version = headers["anthropic-version"]
         if version == NEW and (field := next((name for name in SAMPLING if name in body), None)):
             raise CloudRefusal("parameter", f"{field}: Extra inputs are not permitted")
-        for at, message in enumerate(body.get("messages") or ()):
+        for position, message in enumerate(body.get("messages") or ()):
             content = message.get("content")
             for index, block in enumerate(content if isinstance(content, list) else ()):
-                _check_block(message.get("role"), block, f"messages.{at}.content.{index}", version)
+                _check_block(message.get("role"), block, f"messages.{position}.content.{index}", version)
 
     # Responses
 
     def model_list(self, names: Sequence[str], query: Mapping[str, str], page: int) -> Any:
         size = min(int(query.get("limit") or page), 1000)
         first = names.index(query["after_id"]) + 1 if query.get("after_id") in names else 0
-        found = names[first : first + size]
+        listed = names[first : first + size]
         return {
-            "data": [_model(name) for name in found],
+            "data": [_model(name) for name in listed],
             "has_more": first + size < len(names),
-            "first_id": found[0] if found else None,
-            "last_id": found[-1] if found else None,
+            "first_id": listed[0] if listed else None,
+            "last_id": listed[-1] if listed else None,
         }
 
     def whole(self, kind: str, generation: Generation) -> Json:
@@ -172,12 +172,12 @@ class Anthropic(Dialect):
         }
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
-        found = {}
+        headers = {}
         for name, bucket in quota.buckets.items():
-            found[f"anthropic-ratelimit-{name}-limit"] = str(bucket.limit)
-            found[f"anthropic-ratelimit-{name}-remaining"] = str(bucket.remaining)
-            found[f"anthropic-ratelimit-{name}-reset"] = rfc3339(now + bucket.full_in)
-        return found
+            headers[f"anthropic-ratelimit-{name}-limit"] = str(bucket.limit)
+            headers[f"anthropic-ratelimit-{name}-remaining"] = str(bucket.remaining)
+            headers[f"anthropic-ratelimit-{name}-reset"] = rfc3339(now + bucket.full_in)
+        return headers
 
     def retry_headers(self, seconds: float) -> dict[str, str]:
         return {"retry-after": str(int(-(-seconds // 1)))}
@@ -212,9 +212,9 @@ def _check_thinking(body: Json, *, thinks: bool) -> None:
     turns = [message for message in body["messages"] if message.get("role") == "assistant"]
     content = turns[-1].get("content") if turns and thinks and _has_result(body) else None
     if isinstance(content, list) and content and content[0].get("type") not in UNSIGNED:
-        at = body["messages"].index(turns[-1])
+        index = body["messages"].index(turns[-1])
         text = f"Expected `thinking` or `redacted_thinking`, but found `{content[0].get('type')}`."
-        raise CloudRefusal("parameter", f"messages.{at}.content.0.type: {text}")
+        raise CloudRefusal("parameter", f"messages.{index}.content.0.type: {text}")
 
 
 def _has_result(body: Json) -> bool:

@@ -88,11 +88,11 @@ class Azure(OpenAI):
             yield chunk, is_piece
 
     def whole(self, kind: str, generation: Generation) -> Json:
-        found = super().whole(kind, generation)
+        response = super().whole(kind, generation)
         if kind == "chat":
-            found["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": SAFE}]
-            found["choices"][0]["content_filter_results"] = SAFE
-        return found
+            response["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": SAFE}]
+            response["choices"][0]["content_filter_results"] = SAFE
+        return response
 
     def headers(self) -> dict[str, str]:
         request = f"{random.getrandbits(96):024x}"

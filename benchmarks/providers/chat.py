@@ -62,7 +62,7 @@ class ChatDialect(Dialect):
         self.check_chat(body)
         choice = body.get("tool_choice")
         named = choice["function"]["name"] if isinstance(choice, dict) and choice.get("type") == "function" else None
-        tools = [it["function"] for it in body.get("tools") or () if it.get("type") == "function"]
+        tools = [tool["function"] for tool in body.get("tools") or () if tool.get("type") == "function"]
         last = body["messages"][-1] if body["messages"] else {}
         return Wanted(
             body["model"],
@@ -79,12 +79,12 @@ class ChatDialect(Dialect):
         messages = body.get("messages")
         if not isinstance(messages, list):
             raise CloudRefusal("parameter", "Missing required parameter: 'messages'.", "messages")
-        for at, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if message.get("role") not in ROLES:
-                raise CloudRefusal("parameter", f"Invalid value: {message.get('role')!r}.", f"messages[{at}].role")
+                raise CloudRefusal("parameter", f"Invalid value: {message.get('role')!r}.", f"messages[{index}].role")
             for part in message["content"] if isinstance(message.get("content"), list) else ():
                 if part.get("type") == "image_url" and not reads_image(_address(part["image_url"])):
-                    raise CloudRefusal("parameter", "Invalid image.", f"messages[{at}].content")
+                    raise CloudRefusal("parameter", "Invalid image.", f"messages[{index}].content")
 
     def reasons(self, body: Json) -> bool:
         return body.get("reasoning_effort") not in (None, "none")

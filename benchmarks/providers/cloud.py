@@ -101,10 +101,10 @@ class Cloud(Endpoint):
             page = self.behaviour.page or len(names) or 1
             return web.json_response(self.dialect.model_list(names, request.query, page))
         if route.kind == "model":
-            found = self.dialect.model_list([route.model], {}, 1)
+            listed = self.dialect.model_list([route.model], {}, 1)
             if route.model not in self.behaviour.models:
                 raise CloudRefusal("model_unknown", route.model)
-            return web.json_response((found if isinstance(found, list) else found["data"])[0])
+            return web.json_response((listed if isinstance(listed, list) else listed["data"])[0])
         if request.method == "DELETE" and self._responses.pop(route.model, {}):
             return web.json_response({"id": route.model, "object": "response", "deleted": True})
         if route.model not in self._responses:

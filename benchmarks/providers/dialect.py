@@ -120,7 +120,7 @@ class Dialect(ABC):
         """Return the cause for a status, a cause or a variant; empty if the dialect has none."""
         if fault in self.problems:
             return fault
-        return next((name for name, it in self.problems.items() if str(it.status) == fault), "")
+        return next((name for name, problem in self.problems.items() if str(problem.status) == fault), "")
 
 
 def bearer(headers: Mapping[str, str]) -> str:
@@ -143,8 +143,8 @@ def reads_image(address: object) -> bool:
 
 def callable_tools(tools: Sequence[Mapping[str, Any]], kind: object, name: str | None) -> tuple[Tool, ...]:
     """Return the tools that a choice (`none`, `auto`, …) or the name of one leaves."""
-    found = [Tool(str(it.get("name")), it.get("parameters") or it.get("input_schema") or {}) for it in tools]
-    return () if kind == "none" else tuple(tool for tool in found if name in (None, tool.name))
+    offered = [Tool(str(tool.get("name")), tool.get("parameters") or tool.get("input_schema") or {}) for tool in tools]
+    return () if kind == "none" else tuple(tool for tool in offered if name in (None, tool.name))
 
 
 def now() -> int:

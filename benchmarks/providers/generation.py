@@ -91,7 +91,9 @@ class Generation:
 def generate(behaviour: CloudBehaviour, wanted: Wanted, body: Json, finish: str = "") -> Generation:
     """Generate calls of the offered tools, structured output, or words; reasoning comes first."""
     most = 1 << 30 if wanted.most is None else wanted.most
-    reasoning = [f"{REASONS[at % len(REASONS)]} " for at in range(behaviour.reasoning if wanted.reasons else 0)][:most]
+    reasoning = [f"{REASONS[index % len(REASONS)]} " for index in range(behaviour.reasoning if wanted.reasons else 0)][
+        :most
+    ]
     room = most - len(reasoning)
     calls = _calls(behaviour, wanted) if room else []
     text = [] if calls else _text(behaviour, wanted)
@@ -120,20 +122,20 @@ def _calls(behaviour: CloudBehaviour, wanted: Wanted) -> list[Call]:
     if not wanted.tools or not behaviour.tools:
         return []
     count = behaviour.calls if wanted.is_parallel else 1
-    found = []
+    calls = []
     for number in range(count):
         tool = wanted.tools[number % len(wanted.tools)]
         arguments = json.dumps(example(tool.schema))
-        pieces = [arguments[at : at + FRAGMENT] for at in range(0, len(arguments), FRAGMENT)]
-        found.append(Call("".join(random.choices(string.ascii_letters + string.digits, k=9)), tool.name, pieces))
-    return found
+        pieces = [arguments[start : start + FRAGMENT] for start in range(0, len(arguments), FRAGMENT)]
+        calls.append(Call("".join(random.choices(string.ascii_letters + string.digits, k=9)), tool.name, pieces))
+    return calls
 
 
 def _text(behaviour: CloudBehaviour, wanted: Wanted) -> list[str]:
     if wanted.schema is None:
-        return [f"{WORDS[at % len(WORDS)]} " for at in range(behaviour.tokens)]
+        return [f"{WORDS[index % len(WORDS)]} " for index in range(behaviour.tokens)]
     text = json.dumps(example(wanted.schema) if wanted.schema else {"word": WORDS[1]})
-    return [text[at : at + FRAGMENT] for at in range(0, len(text), FRAGMENT)]
+    return [text[start : start + FRAGMENT] for start in range(0, len(text), FRAGMENT)]
 
 
 def example(schema: Mapping[str, Any]) -> Any:

@@ -85,8 +85,10 @@ class Groq(ChatDialect):
         }
 
     def whole(self, kind: str, generation: Generation) -> Json:
-        found = super().whole(kind, generation)
-        return found if kind == "embeddings" else {**found, "usage_breakdown": None, "x_groq": self.mark(generation)}
+        response = super().whole(kind, generation)
+        return (
+            response if kind == "embeddings" else {**response, "usage_breakdown": None, "x_groq": self.mark(generation)}
+        )
 
     def mark(self, generation: Generation) -> Json:
         return {"id": f"req_{generation.id}"}
@@ -117,9 +119,9 @@ class Groq(ChatDialect):
         return {"requests": 1, "tokens": generation.tokens.total - generation.tokens.cached}
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
-        found = {}
+        headers = {}
         for name, bucket in quota.buckets.items():
-            found[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
-            found[f"x-ratelimit-remaining-{name}"] = str(bucket.remaining)
-            found[f"x-ratelimit-reset-{name}"] = go_duration(bucket.full_in)
-        return found
+            headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(bucket.remaining)
+            headers[f"x-ratelimit-reset-{name}"] = go_duration(bucket.full_in)
+        return headers

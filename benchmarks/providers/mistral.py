@@ -73,10 +73,10 @@ class Mistral(ChatDialect):
         return {}
 
     def message(self, generation: Generation) -> Json:
-        found = super().message(generation)
+        message = super().message(generation)
         if generation.calls:
-            found["content"] = [_thinking(generation.thoughts)] if generation.reasoning else ""
-        return {"tool_calls": None, **found}
+            message["content"] = [_thinking(generation.thoughts)] if generation.reasoning else ""
+        return {"tool_calls": None, **message}
 
     def call(self, call: Call, arguments: str) -> Json:
         return {**super().call(call, arguments), "id": call.id}
@@ -89,7 +89,7 @@ class Mistral(ChatDialect):
         for piece in generation.text:
             yield {"content": piece}, True
         if generation.calls:
-            calls = [{"index": at, **self.call(it, it.arguments)} for at, it in enumerate(generation.calls)]
+            calls = [{"index": index, **self.call(call, call.arguments)} for index, call in enumerate(generation.calls)]
             yield {"content": "", "tool_calls": calls}, True
 
     def usage(self, generation: Generation) -> Json:
@@ -119,11 +119,11 @@ class Mistral(ChatDialect):
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
         names = {"requests": "req", "tokens": "tokens"}
-        found = {}
+        headers = {}
         for name, bucket in quota.buckets.items():
-            found[f"x-ratelimit-limit-{names[name]}-minute"] = str(bucket.limit)
-            found[f"x-ratelimit-remaining-{names[name]}-minute"] = str(bucket.remaining)
-        return found
+            headers[f"x-ratelimit-limit-{names[name]}-minute"] = str(bucket.limit)
+            headers[f"x-ratelimit-remaining-{names[name]}-minute"] = str(bucket.remaining)
+        return headers
 
     def model_list(self, names: Sequence[str], query: Mapping[str, str], page: int) -> Any:
         return super().model_list(names, query, page)

@@ -165,12 +165,12 @@ class OpenAI(ChatDialect):
         }
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
-        found = {}
+        headers = {}
         for name, bucket in quota.buckets.items():
-            found[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
-            found[f"x-ratelimit-remaining-{name}"] = str(bucket.remaining)
-            found[f"x-ratelimit-reset-{name}"] = self.reset(bucket.full_in)
-        return found
+            headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(bucket.remaining)
+            headers[f"x-ratelimit-reset-{name}"] = self.reset(bucket.full_in)
+        return headers
 
     def reset(self, seconds: float) -> str:
         """Write the time until a limit is full again."""

@@ -77,45 +77,45 @@ def _events(generation: Generation) -> Iterator[tuple[Json, bool]]:
     yield {"type": "response.created", "response": response}, False
     yield {"type": "response.in_progress", "response": response}, False
     for index, (item, made) in enumerate(_items(generation)):
-        at = {"output_index": index}
+        position = {"output_index": index}
         begun: Json = {"reasoning": {"summary": []}, "message": {"content": []}}.get(item["type"], {"arguments": ""})
         status = {} if item["type"] == "reasoning" else {"status": "in_progress"}
-        yield {"type": "response.output_item.added", **at, "item": {**item, **begun, **status}}, False
-        at["item_id"] = item["id"]
+        yield {"type": "response.output_item.added", **position, "item": {**item, **begun, **status}}, False
+        position["item_id"] = item["id"]
         if isinstance(made, Call):
-            yield from _call_events(at, made)
+            yield from _call_events(position, made)
         elif item["type"] == "reasoning":
-            yield from _reasoning_events({**at, "summary_index": 0}, made)
+            yield from _reasoning_events({**position, "summary_index": 0}, made)
         else:
-            yield from _text_events({**at, "content_index": 0}, made)
+            yield from _text_events({**position, "content_index": 0}, made)
         yield {"type": "response.output_item.done", "output_index": index, "item": item}, False
     status_now = _status(generation)
     yield {"type": f"response.{status_now}", "response": whole(generation)}, False
 
 
-def _reasoning_events(at: Json, pieces: list[str]) -> Iterator[tuple[Json, bool]]:
+def _reasoning_events(position: Json, pieces: list[str]) -> Iterator[tuple[Json, bool]]:
     kind, text = "response.reasoning_summary", "".join(pieces)
-    yield {"type": f"{kind}_part.added", **at, "part": {"type": "summary_text", "text": ""}}, False
+    yield {"type": f"{kind}_part.added", **position, "part": {"type": "summary_text", "text": ""}}, False
     for piece in pieces:
-        yield {"type": f"{kind}_text.delta", **at, "delta": piece}, True
-    yield {"type": f"{kind}_text.done", **at, "text": text}, False
-    yield {"type": f"{kind}_part.done", **at, "part": {"type": "summary_text", "text": text}}, False
+        yield {"type": f"{kind}_text.delta", **position, "delta": piece}, True
+    yield {"type": f"{kind}_text.done", **position, "text": text}, False
+    yield {"type": f"{kind}_part.done", **position, "part": {"type": "summary_text", "text": text}}, False
 
 
-def _text_events(at: Json, pieces: list[str]) -> Iterator[tuple[Json, bool]]:
+def _text_events(position: Json, pieces: list[str]) -> Iterator[tuple[Json, bool]]:
     text = "".join(pieces)
-    yield {"type": "response.content_part.added", **at, "part": _text_part("")}, False
+    yield {"type": "response.content_part.added", **position, "part": _text_part("")}, False
     for piece in pieces:
-        yield {"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []}, True
-    yield {"type": "response.output_text.done", **at, "text": text, "logprobs": []}, False
-    yield {"type": "response.content_part.done", **at, "part": _text_part(text)}, False
+        yield {"type": "response.output_text.delta", **position, "delta": piece, "logprobs": []}, True
+    yield {"type": "response.output_text.done", **position, "text": text, "logprobs": []}, False
+    yield {"type": "response.content_part.done", **position, "part": _text_part(text)}, False
 
 
-def _call_events(at: Json, call: Call) -> Iterator[tuple[Json, bool]]:
+def _call_events(position: Json, call: Call) -> Iterator[tuple[Json, bool]]:
     kind = "response.function_call_arguments"
     for piece in call.pieces:
-        yield {"type": f"{kind}.delta", **at, "delta": piece}, True
-    yield {"type": f"{kind}.done", **at, "name": call.name, "arguments": call.arguments}, False
+        yield {"type": f"{kind}.delta", **position, "delta": piece}, True
+    yield {"type": f"{kind}.done", **position, "name": call.name, "arguments": call.arguments}, False
 
 
 def _text_part(text: str) -> Json:

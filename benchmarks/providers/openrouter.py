@@ -73,8 +73,8 @@ class OpenRouter(ChatDialect):
         first = int(query.get("offset") or 0)
         after = first + page
         next_page = f"{self.base}/models?offset={after}" if after < len(names) else None
-        found = [self.entry(name) for name in names[first:after]]
-        return {"data": found, "links": {"next": next_page}, "total_count": len(names)}
+        entries = [self.entry(name) for name in names[first:after]]
+        return {"data": entries, "links": {"next": next_page}, "total_count": len(names)}
 
     def entry(self, name: str) -> Json:
         return {
@@ -93,10 +93,10 @@ class OpenRouter(ChatDialect):
         return {**super().shell(generation, kind), "id": f"gen-{generation.id}", "provider": "Simulated"}
 
     def whole(self, kind: str, generation: Generation) -> Json:
-        found = super().whole(kind, generation)
-        for choice in found.get("choices", ()):
+        response = super().whole(kind, generation)
+        for choice in response.get("choices", ()):
             choice["native_finish_reason"] = choice["finish_reason"]
-        return found
+        return response
 
     def chunks(self, generation: Generation) -> Iterator[tuple[Json, bool]]:
         for chunk, is_piece in super().chunks(generation):

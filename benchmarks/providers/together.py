@@ -82,10 +82,10 @@ class Together(ChatDialect):
         return data(self.error(problem, problem.message, None, 0))
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
-        found = {}
+        headers = {}
         if bucket := quota.buckets.get("requests"):
             values = {"limit": bucket.limit, "remaining": bucket.remaining, "reset": math.ceil(bucket.full_in)}
-            found = {f"x-ratelimit-{name}": str(value) for name, value in values.items()}
+            headers = {f"x-ratelimit-{name}": str(value) for name, value in values.items()}
         if bucket := quota.buckets.get("tokens"):
-            found |= {"x-tokenlimit-limit": str(bucket.limit), "x-tokenlimit-remaining": str(bucket.remaining)}
-        return found
+            headers |= {"x-tokenlimit-limit": str(bucket.limit), "x-tokenlimit-remaining": str(bucket.remaining)}
+        return headers

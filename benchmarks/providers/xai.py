@@ -124,5 +124,5 @@ class XAI(ChatDialect):
         return data({"error": error})
 
     def quota_headers(self, quota: Quota, now: float) -> dict[str, str]:
-        found = OpenAI().quota_headers(quota, now)
-        return {name: value for name, value in found.items() if "reset" not in name}
+        headers = OpenAI().quota_headers(quota, now)
+        return {name: value for name, value in headers.items() if "reset" not in name}

@@ -50,10 +50,10 @@ class Pages:
         self.total = 0
 
     def match(self, job: Prompt) -> int:
-        found = min(self._tokens.get(job.system, 0), job.system_tokens)
-        if found == job.system_tokens:
-            found += min(self._tokens.get(job.conversation, 0), job.history)
-        return min(found - found % PAGE, job.prompt - 1)
+        cached = min(self._tokens.get(job.system, 0), job.system_tokens)
+        if cached == job.system_tokens:
+            cached += min(self._tokens.get(job.conversation, 0), job.history)
+        return min(cached - cached % PAGE, job.prompt - 1)
 
     def take(self, job: Prompt) -> int:
         for name in (job.system, job.conversation):
@@ -102,10 +102,10 @@ class _Slot:
     def match(self, job: Prompt) -> int:
         if self.system != job.system:
             return 0
-        found = min(self.system_tokens, job.system_tokens)
-        if found == job.system_tokens and self.conversation == job.conversation:
-            found += min(self.tokens, job.history)
-        return min(found, job.prompt - 1)
+        cached = min(self.system_tokens, job.system_tokens)
+        if cached == job.system_tokens and self.conversation == job.conversation:
+            cached += min(self.tokens, job.history)
+        return min(cached, job.prompt - 1)
 
 
 class Slots:
@@ -117,28 +117,28 @@ class Slots:
 
     def _choose(self, job: Prompt) -> tuple[int, int]:
         """Return the slot and the tokens that it has of this prompt."""
-        best, at, oldest = -1, -1, -1
+        best, chosen, oldest = -1, -1, -1
         for number, slot in enumerate(self._slots):
             if slot.busy:
                 continue
             if oldest < 0 or slot.used < self._slots[oldest].used:
                 oldest = number
-            if (found := slot.match(job)) > best:
-                best, at = found, number
-        if at < 0:
+            if (cached := slot.match(job)) > best:
+                best, chosen = cached, number
+        if chosen < 0:
             return -1, 0
-        return (at, best) if best >= SIMILAR * job.prompt else (oldest, self._slots[oldest].match(job))
+        return (chosen, best) if best >= SIMILAR * job.prompt else (oldest, self._slots[oldest].match(job))
 
     def match(self, job: Prompt) -> int:
         return self._choose(job)[1]
 
     def take(self, job: Prompt) -> int:
-        number, found = self._choose(job)
+        number, cached = self._choose(job)
         slot = self._slots[number]
         slot.busy, job.place = True, number
         slot.system, slot.system_tokens = job.system, job.system_tokens
         slot.conversation, slot.tokens = job.conversation, job.prompt - job.system_tokens
-        return found
+        return cached
 
     def keep(self, job: Prompt, tokens: int, room: float) -> None:
         self._slots[job.place].tokens = tokens

@@ -1,4 +1,4 @@
-"""The clients and servers of `benchmarks.routing.real` in virtual time: `python -m benchmarks.routing.few_clients`.
+"""Clients and llama.cpp servers in virtual time: `python -m benchmarks.routing.few_clients`.
 
 Two llama.cpp servers of four slots each, the second one four times slower, each slot with the prefix of its last
 request. Six clients have one conversation after another, and send a turn about a second after the last response. So
@@ -35,14 +35,14 @@ class FewClients(Run):
             [_session(client * CONVERSATIONS + number, random) for number in range(CONVERSATIONS)]
             for client in range(CLIENTS)
         ]
-        everything = [it for of_client in self._conversations for it in of_client]
-        self._turns = {it.number: list(contexts(it)) for it in everything}
+        everything = [session for of_client in self._conversations for session in of_client]
+        self._turns = {session.number: list(contexts(session)) for session in everything}
         self.sessions = [of_client[0] for of_client in self._conversations]
         self.length = SECONDS
 
-    def _arrive(self, at: tuple[Session, int]) -> None:
+    def _arrive(self, arrival: tuple[Session, int]) -> None:
         if self.now < SECONDS:
-            super()._arrive(at)
+            super()._arrive(arrival)
 
     def _ended(self, job: Job, view: View, later: float) -> None:
         request = self._of_job.get(job)
@@ -54,7 +54,7 @@ class FewClients(Run):
 
     def served(self) -> list[Request]:
         """Return the requests that ended in time."""
-        return [it for it in self._started if 0 < it.ended <= SECONDS]
+        return [request for request in self._started if 0 < request.ended <= SECONDS]
 
 
 def _session(number: int, random: Random) -> Session:
@@ -71,10 +71,10 @@ def figures(policy: str, seed: int) -> tuple[float, ...]:
     run = FewClients(POLICIES[policy](seed), policy, seed)
     run.run()
     served = run.served()
-    measured = [it for it in served if it.arrived >= WARM * SECONDS]
-    tokens = sorted((it.ended - it.arrived) / it.job.output for it in measured)
-    cached = sum(it.job.cached for it in measured) / sum(it.job.prompt for it in measured)
-    slow = sum(it.view is run.views[1] for it in measured) / len(measured)
+    measured = [request for request in served if request.arrived >= WARM * SECONDS]
+    tokens = sorted((request.ended - request.arrived) / request.job.output for request in measured)
+    cached = sum(request.job.cached for request in measured) / sum(request.job.prompt for request in measured)
+    slow = sum(request.view is run.views[1] for request in measured) / len(measured)
     return len(served), 1e3 * percentile(tokens, 0.5), 1e3 * percentile(tokens, 0.95), cached, slow
 
 
@@ -86,8 +86,8 @@ def main() -> None:
     print("| policy | requests | per token: median, ms | p95, ms | cached share | slow server |")
     print("|---|--:|--:|--:|--:|--:|")
     for policy in options.policies:
-        found = [figures(policy, seed) for seed in range(1, options.seeds + 1)]
-        served, middle, high, cached, slow = (mean(values) for values in zip(*found, strict=True))
+        runs = [figures(policy, seed) for seed in range(1, options.seeds + 1)]
+        served, middle, high, cached, slow = (mean(values) for values in zip(*runs, strict=True))
         print(f"| {policy} | {served:.0f} | {middle:.0f} | {high:.0f} | {cached:.2f} | {slow:.0%} |", flush=True)
 
 

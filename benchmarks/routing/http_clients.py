@@ -110,8 +110,8 @@ class Clients:
 
 def _usage(tail: bytes) -> dict[str, Any]:
     """Return the usage at the end of a response."""
-    at = tail.rfind(b'"usage"')
-    if at < 0:
+    position = tail.rfind(b'"usage"')
+    if position < 0:
         return {}
-    found, _ = json.JSONDecoder().raw_decode(tail[tail.index(b"{", at) :].decode(errors="replace"))
-    return dict(found)
+    usage, _ = json.JSONDecoder().raw_decode(tail[tail.index(b"{", position) :].decode(errors="replace"))
+    return dict(usage)

@@ -90,5 +90,5 @@ class Lengths:
 
     def of(self, model: str, client: str = "") -> float:
         """Return the mean of a client, or of all clients."""
-        found = self._means.get((model, client)) or self._means.get((model, ""))
-        return found[0] if found else UNKNOWN_OUTPUT
+        mean_and_count = self._means.get((model, client)) or self._means.get((model, ""))
+        return mean_and_count[0] if mean_and_count else UNKNOWN_OUTPUT

@@ -65,13 +65,13 @@ class CellResult(msgspec.Struct, frozen=True):
 
 def stored(path: Path) -> list[CellResult]:
     """Return the results in a file; the last line may be cut."""
-    found: list[CellResult] = []
+    results: list[CellResult] = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            found.append(msgspec.json.decode(line, type=CellResult))
+            results.append(msgspec.json.decode(line, type=CellResult))
         except msgspec.DecodeError as error:
             print(f"{path}: a line is ignored: {error}", file=sys.stderr)
-    return found
+    return results
 
 
 def cells(fleets: Sequence[str], loads: Sequence[float], workers: Sequence[int]) -> Iterator[Cell]:
@@ -85,24 +85,27 @@ def run(cell: Cell, balancer: str, best: float, commit: str, options: argparse.N
     """Run a balancer in a cell, more slowly if it takes too much of the machine."""
     scale, requests = scale_of(cell), requests_of(BY_NAME[cell.fleet], options.requests)
     for attempt in range(SLOWER):
-        found = measure(cell, balancer, requests, options.seed, scale)
-        if found.cpu <= MOST_CPU or attempt == SLOWER - 1:
+        outcome = measure(cell, balancer, requests, options.seed, scale)
+        if outcome.cpu <= MOST_CPU or attempt == SLOWER - 1:
             break
-        print(f"  {found.cpu:.0%} of the machine: again at half the speed", flush=True)
+        print(f"  {outcome.cpu:.0%} of the machine: again at half the speed", flush=True)
         scale *= 2
-    for error in sorted(set(found.errors)):
-        print(f"  error, {found.errors.count(error)} times: {error}", file=sys.stderr)
+    for error in sorted(set(outcome.errors)):
+        print(f"  error, {outcome.errors.count(error)} times: {error}", file=sys.stderr)
     return CellResult(
-        commit, options.seed, requests, cell.fleet, cell.load, cell.workers, balancer, found.per_token / best,
-        found.first, found.hits, found.requests, scale, found.cpu, len(found.errors),
+        commit, options.seed, requests, cell.fleet, cell.load, cell.workers, balancer, outcome.per_token / best,
+        outcome.first, outcome.hits, outcome.requests, scale, outcome.cpu, len(outcome.errors),
     )  # fmt: skip
 
 
-def line(it: CellResult) -> str:
-    name, speed = BY_NAME[it.fleet].name, f"{1 / it.scale:.3g} × as fast" if it.scale < 1 else f"{it.scale:g} × slower"
+def line(result: CellResult) -> str:
+    name, speed = (
+        BY_NAME[result.fleet].name,
+        f"{1 / result.scale:.3g} × as fast" if result.scale < 1 else f"{result.scale:g} × slower",
+    )
     return (
-        f"| {name}, {it.load}, {it.workers} | {it.balancer} | {it.ratio:.2f} | {it.first:.2f} | {it.hits:.2f} "
-        f"| {speed} | {it.cpu:.0%} |"
+        f"| {name}, {result.load}, {result.workers} | {result.balancer} | {result.ratio:.2f} | {result.first:.2f} "
+        f"| {result.hits:.2f} | {speed} | {result.cpu:.0%} |"
     )
 
 
@@ -112,12 +115,15 @@ def summary(results: Sequence[CellResult]) -> Iterator[str]:
     yield "|---|---|--:|--:|--:|--:|"
     for (group, fleets), balancer in product(GROUPS.items(), BALANCERS):
         names = {fleet.name.split()[0] for fleet in fleets}
-        found = [it for it in results if it.fleet in names and it.balancer == balancer]
-        if found:
-            mean, worst = geometric_mean(it.ratio for it in found), max(found, key=lambda it: it.ratio)
+        of_group = [result for result in results if result.fleet in names and result.balancer == balancer]
+        if of_group:
+            mean, worst = (
+                geometric_mean(result.ratio for result in of_group),
+                max(of_group, key=lambda result: result.ratio),
+            )
             yield (
-                f"| {group} | {balancer} | {len(found)} | {mean:.2f} | {worst.ratio:.2f} ({worst.fleet}, {worst.load}, "
-                f"{worst.workers}) | {max(it.cpu for it in found):.0%} |"
+                f"| {group} | {balancer} | {len(of_group)} | {mean:.2f} | {worst.ratio:.2f} ({worst.fleet}, "
+                f"{worst.load}, {worst.workers}) | {max(result.cpu for result in of_group):.0%} |"
             )
 
 
@@ -125,10 +131,10 @@ def is_good(results: Sequence[CellResult]) -> bool:
     """Return True if adaptive routing is within its bounds in each group, without errors, on a machine with room."""
     for fleets in GROUPS.values():
         names = {fleet.name.split()[0] for fleet in fleets}
-        ratios = [it.ratio for it in results if it.fleet in names and it.balancer == "adaptive"]
+        ratios = [result.ratio for result in results if result.fleet in names and result.balancer == "adaptive"]
         if ratios and (geometric_mean(ratios) > MOST_MEAN or max(ratios) > MOST_WORST):
             return False
-    return not any(it.errors or it.cpu > MOST_CPU for it in results)
+    return not any(result.errors or result.cpu > MOST_CPU for result in results)
 
 
 def main() -> None:
@@ -156,7 +162,7 @@ def main() -> None:
         (commit, options.seed, requests_of(BY_NAME[cell.fleet], options.requests), *cell, balancer)
         for cell, balancer in wanted
     ]
-    done = {} if options.again else {it.key: it for it in stored(options.results)}
+    done = {} if options.again else {stored_result.key: stored_result for stored_result in stored(options.results)}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     started, best = time.monotonic(), dict[tuple[str, float], float]()
     with options.results.open("ab") as file:
@@ -172,10 +178,10 @@ def main() -> None:
             if of not in best:
                 requests = requests_of(BY_NAME[cell.fleet], options.requests)
                 best[of] = references(BY_NAME[cell.fleet], cell.load, requests, options.seed)
-            found = done[key] = run(cell, balancer, best[of], commit, options)
-            file.write(msgspec.json.encode(found) + b"\n")
+            result = done[key] = run(cell, balancer, best[of], commit, options)
+            file.write(msgspec.json.encode(result) + b"\n")
             file.flush()
-            print(f"  {line(found)}", flush=True)
+            print(f"  {line(result)}", flush=True)
     results = [done[key] for key in keys if key in done]
     print("\n| fleet, load, workers | balancer | ÷ oracle | p95 first token, s | hits | simulated time | CPU |")
     print("|---|---|--:|--:|--:|---|--:|")

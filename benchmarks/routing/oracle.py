@@ -8,19 +8,19 @@ class _Work:
 
     def __init__(self, server: Server, job: Job | None, now: float) -> None:
         self.jobs: list[Job] = [*server.reading, *server.writing]
-        self.read = [it.unread for it in server.reading] + [0] * len(server.writing)
-        self.write = [it.output - server.written(it) for it in self.jobs]
+        self.read = [other.unread for other in server.reading] + [0] * len(server.writing)
+        self.write = [other.output - server.written(other) for other in self.jobs]
         loaded_at = server.loading_until()
         self.delay = max(0.0, loaded_at - now) if loaded_at is not None else 0.0  # seconds to load models
         last = server.model
-        for it in [*server.waiting, *([job] if job else [])]:
-            same = not server.shape.one_model or it.model == last
-            self.read.append(it.prompt - (server.cache.match(it) if same else 0))
-            self.write.append(it.output - it.written)
+        for queued in [*server.waiting, *([job] if job else [])]:
+            same = not server.shape.one_model or queued.model == last
+            self.read.append(queued.prompt - (server.cache.match(queued) if same else 0))
+            self.write.append(queued.output - queued.written)
             if not same:
-                last = it.model
-                self.delay += server.load_seconds(it.model)
-            self.jobs.append(it)
+                last = queued.model
+                self.delay += server.load_seconds(queued.model)
+            self.jobs.append(queued)
 
 
 def expected_finish(server: Server, job: Job | None, now: float) -> tuple[float, float]:
@@ -31,31 +31,31 @@ def expected_finish(server: Server, job: Job | None, now: float) -> tuple[float,
     others, mine = 0.0, 0.0
     work = _Work(server, job, now)
     jobs, read, write, seconds = work.jobs, work.read, work.write, work.delay
-    context = server.c * sum(it.prompt + it.written for it in server.writing)
+    context = server.c * sum(other.prompt + other.written for other in server.writing)
     slots = server.shape.slots
     active = list(range(min(slots, len(jobs))))
     following = slots
     while active:
-        unread = [at for at in active if read[at] > 0]
+        unread = [position for position in active if read[position] > 0]
         writing = len(active) - len(unread)
         step = (server.a + server.b * writing + context) if writing else READ_ONLY * server.a
         if unread:
-            tokens = sum(read[at] for at in unread)
+            tokens = sum(read[position] for position in unread)
             steps = max(1, -(-tokens // server.shape.budget))
             seconds += (steps * step + server.p * tokens) * server.slowdown
             clock = steps
-            for at in unread:
-                read[at] = 0
-                write[at] -= 1 - steps  # its first token comes with the last of these steps
+            for index in unread:
+                read[index] = 0
+                write[index] -= 1 - steps  # its first token comes with the last of these steps
         else:
-            clock = max(1, min(write[at] for at in active))
+            clock = max(1, min(write[position] for position in active))
             seconds += clock * step * server.slowdown
         left = []
-        for at in active:
-            write[at] -= clock
-            if write[at] > 0:
-                left.append(at)
-            elif jobs[at] is job:
+        for index in active:
+            write[index] -= clock
+            if write[index] > 0:
+                left.append(index)
+            elif jobs[index] is job:
                 mine = seconds
             else:
                 others += seconds

@@ -81,8 +81,8 @@ def requests_of(fleet: Fleet, requests: int) -> int:
 def references(fleet: Fleet, load: float, requests: int, seed: int) -> float:
     """Return the p95 per token of the better oracle in virtual time."""
     results = [Run(fleet, POLICIES[name](seed), name, load, requests, seed, THINK).run() for name in ORACLES]
-    return min(_p95([(it.ended - it.arrived, it.job.output) for it in result.requests
-                     if it.arrived >= WARM * result.seconds]) for result in results)  # fmt: skip
+    return min(_p95([(request.ended - request.arrived, request.job.output) for request in result.requests
+                     if request.arrived >= WARM * result.seconds]) for result in results)  # fmt: skip
 
 
 def _p95(values: Sequence[tuple[float, int]]) -> float:
@@ -126,17 +126,17 @@ def add_fleet(router: RouterDash, simulator: Simulator, fleet: Fleet, scale: flo
 
 def p95_per_token(answers: Iterable[Answer]) -> float:
     """Return the 95th percentile of simulated seconds per output token."""
-    return _p95([(it.ended - it.arrived, it.output) for it in answers])
+    return _p95([(answer.ended - answer.arrived, answer.output) for answer in answers])
 
 
 def _outcome(answers: Sequence[Answer], length: float, cpu: float, errors: list[str]) -> Outcome:
-    found = [it for it in answers if WARM * length <= it.arrived <= length]
-    written = [it for it in found if it.output]
+    measured = [answer for answer in answers if WARM * length <= answer.arrived <= length]
+    written = [answer for answer in measured if answer.output]
     return Outcome(
         p95_per_token(written),
-        percentile(sorted(it.first - it.arrived for it in written), 0.95),
-        sum(it.cached for it in found) / max(1, sum(it.prompt for it in found)),
-        len(found),
+        percentile(sorted(answer.first - answer.arrived for answer in written), 0.95),
+        sum(answer.cached for answer in measured) / max(1, sum(answer.prompt for answer in measured)),
+        len(measured),
         cpu,
         errors,
     )
@@ -156,8 +156,8 @@ def add_key(router: RouterDash, name: str) -> str:
 
 def _wait_for_models(router: RouterDash, endpoints: int, models: int) -> None:
     def listed() -> bool:
-        found = router.get("/v1/models").json()["data"]
-        return len(found) == models and all(len(one["endpoint_ids"]) == endpoints for one in found)
+        served_models = router.get("/v1/models").json()["data"]
+        return len(served_models) == models and all(len(one["endpoint_ids"]) == endpoints for one in served_models)
 
     until(listed, 30)
 
@@ -188,16 +188,16 @@ def main() -> None:
         best = references(BY_NAME[cell.fleet], cell.load, requests, options.seed)
         for balancer in balancers:
             scale = options.scale or scale_of(cell)
-            found = measure(cell, balancer, requests, options.seed, scale)
-            ratios[balancer].append(found.per_token / best)
+            outcome = measure(cell, balancer, requests, options.seed, scale)
+            ratios[balancer].append(outcome.per_token / best)
             print(
                 f"| {BY_NAME[cell.fleet].name}, {cell.load}, {cell.workers} | {best * 1e3:.1f} | {balancer} | "
-                f"{found.per_token / best:.2f} | {found.first:.2f} | {found.hits:.2f} | {found.cpu:.0%} |",
+                f"{outcome.per_token / best:.2f} | {outcome.first:.2f} | {outcome.hits:.2f} | {outcome.cpu:.0%} |",
                 flush=True,
             )
-            for error in sorted(set(found.errors)):
-                print(f"error, {found.errors.count(error)} times: {error}", file=sys.stderr)
-            failed = failed or bool(found.errors) or found.cpu > MOST_CPU
+            for error in sorted(set(outcome.errors)):
+                print(f"error, {outcome.errors.count(error)} times: {error}", file=sys.stderr)
+            failed = failed or bool(outcome.errors) or outcome.cpu > MOST_CPU
     for balancer, values in ratios.items():
         print(f"\n{balancer}: geometric mean {geometric_mean(values):.2f}, worst {max(values):.2f}")
     print(f"\nIt took {time.monotonic() - started:.0f} s.")

@@ -14,6 +14,7 @@ from benchmarks.routing.server import Server
 from benchmarks.routing.virtual import Request, View
 from gateway.registry.schema import EngineState, Speeds
 from gateway.routing import adaptive, balancer
+from gateway.routing.expected_time import Demand, Row, parameters_of
 from gateway.routing.loaded_models import LoadedModels, ModelLoad, Reporting
 from metrics.learning.fit import typical_load
 
@@ -50,11 +51,13 @@ class Scored(Simple, ABC):
         """Return the score of an endpoint for a request, beside the others. The lowest one is the best."""
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
-        free = [it for it in views if it.rank < balancer.OPEN and (it.slots is None or it.in_flight < it.slots)]
+        free = [
+            view for view in views if view.rank < balancer.OPEN and (view.slots is None or view.in_flight < view.slots)
+        ]
         if not free:
             return None
         draw = self.random.random
-        return min(free, key=lambda it: (self.score(request, it, views), draw()))
+        return min(free, key=lambda view: (self.score(request, view, views), draw()))
 
 
 class LeastInFlight(Simple):
@@ -62,14 +65,16 @@ class LeastInFlight(Simple):
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
         draw = self.random.random
-        decision = balancer.pick(views, lambda it: it.in_flight, choose=lambda names: names[int(draw() * len(names))])
+        decision = balancer.pick(
+            views, lambda view: view.in_flight, choose=lambda names: names[int(draw() * len(names))]
+        )
         if decision is None or decision is balancer.FULL:
             return None
         return views[int(decision.endpoint_id[1:])]
 
 
 class WeightedLeast(Scored):
-    """Requests in flight divided by the throughput of a full batch, as an operator would set the weights."""
+    """Requests in flight divided by the throughput of a full batch, as an administrator would set the weights."""
 
     def score(self, request: Request, view: View, views: Sequence[View]) -> float:
         server = view.server
@@ -99,7 +104,7 @@ class GatewayExtension(Scored):
         self._seen: dict[str, set[str]] = defaultdict(set)
 
     def score(self, request: Request, view: View, views: Sequence[View]) -> float:
-        longest = max(len(it.server.waiting) for it in views) or 1
+        longest = max(len(other.server.waiting) for other in views) or 1
         server, job = view.server, request.job
         used = server.memory_used if server.shape.paged else server.running / server.shape.slots
         return -(
@@ -129,8 +134,8 @@ class Oracle(Simple):
         self._social = social
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
-        usable = [it for it in views if it.rank < balancer.OPEN]
-        return min(usable, key=lambda it: self._cost(request, it, now))
+        usable = [view for view in views if view.rank < balancer.OPEN]
+        return min(usable, key=lambda view: self._cost(request, view, now))
 
     def _cost(self, request: Request, view: View, now: float) -> float:
         own, others = expected_finish(view.server, request.job, now)
@@ -146,7 +151,7 @@ class Adaptive:
         self._draw = Random(f"{seed} policy").random
         self.learner = Learner()
         self._lengths = Lengths()
-        self._rows: dict[tuple[LoadedModels, str, str], list[adaptive.Row[View]]] = {}
+        self._rows: dict[tuple[LoadedModels, str, str], list[Row[View]]] = {}
         self._prefixes: dict[str, dict[View, int]] = defaultdict(dict)  # the tokens that it had read by then
         self._engines: dict[View, EngineState] = {}
         self._gateways = [self._gateway(number) for number in range(gateways)]
@@ -176,15 +181,15 @@ class Adaptive:
         output = typical = 0.0
         if job.output:
             output, typical = self._lengths.of(job.model, request.session.kind), self._lengths.of(job.model)
-        demand = adaptive.Demand(job.prompt, output, kept, max(0.0, now - request.arrived), typical)
+        demand = Demand(job.prompt, output, kept, max(0.0, now - request.arrived), typical)
         self._poll(views)
         gateway = self._gateway_of[request]
         rows = self._rows_of(gateway, job.model, kind, views)
         decision = adaptive.pick(rows, demand, None, (), waiting, self._draw)
         if decision is None or decision is balancer.FULL:
             return None
-        if any(it.load for it in rows):
-            gateway.chose(decision, {it.id: it for it in rows}, self._reporting(job.model))
+        if any(row.load for row in rows):
+            gateway.chose(decision, {row.id: row for row in rows}, self._reporting(job.model))
         return views[int(decision.endpoint_id[1:])]
 
     def _share(self, view: View, model: str, kind: str, age: int) -> float:
@@ -195,13 +200,13 @@ class Adaptive:
     def _prefix(self, request: Request) -> dict[View, tuple[float, int]]:
         """Return the tokens that endpoints had of this prompt, with their age."""
         job = request.job
-        found = {}
+        prefixes = {}
         for view, read in self._prefixes[job.system].items():
-            found[view] = (float(job.system_tokens), _age(view.read - read))
+            prefixes[view] = (float(job.system_tokens), _age(view.read - read))
         if job.history:
             for view, read in self._prefixes[job.conversation].items():
-                found[view] = (float(job.system_tokens + job.history), _age(view.read - read))
-        return found
+                prefixes[view] = (float(job.system_tokens + job.history), _age(view.read - read))
+        return prefixes
 
     def _poll(self, views: Sequence[View]) -> None:
         """Read which models are in memory, as control does, and look again at what is left of loads."""
@@ -222,7 +227,7 @@ class Adaptive:
                 self._engines[view] = EngineState(self._now, loaded)
                 self._rows.clear()
 
-    def _rows_of(self, gateway: LoadedModels, model: str, kind: str, views: Sequence[View]) -> list[adaptive.Row[View]]:
+    def _rows_of(self, gateway: LoadedModels, model: str, kind: str, views: Sequence[View]) -> list[Row[View]]:
         rows = self._rows.get((gateway, model, kind))
         if rows is None:
             engines = {view.id: engine for view, engine in self._engines.items()}
@@ -289,7 +294,7 @@ class Adaptive:
             return
         job = request.job
         speeds = self.learner.speeds.get((view.id, job.model, kind_of(request)), adaptive.UNMEASURED)
-        reading = speeds.setup + speeds.read * (job.prompt - job.cached)
+        reading = parameters_of(speeds).prefill(job.prompt - job.cached)
         times = self._load_times[view.id, job.model]
         times.append(max(MIN_LOAD_SECONDS, request.first - request.sent - reading))
         del times[:-KEPT_LOADS]

@@ -150,16 +150,15 @@ def evaluate(case: Case, requests: int = 2000, seed: int = 1) -> Outcome:
     policy = OTHER[case.policy] if case.change == SWITCH else case.policy
     _, after = simulate(changed_fleet(fleet, case.change), policy, rate, requests, seed)
     real = before / after
-    entries = [record_of(it, case.policy) for it in run.answered()]
+    entries = [record_of(request, case.policy) for request in run.answered()]
     names = (*history_rows.COLUMNS.common, *history_rows.COLUMNS.own)
     rows = []
-    ((_, groups),) = history_rows.rows([[it] for it in entries], lambda name: history_rows.EndpointName(name, ""))
-    for common, own in groups:
+    for common, own in history_rows.rows(entries, lambda name: history_rows.EndpointName(name, "")):
         for values in own:
             row = dict(zip(names, (*common, *values), strict=True))
             rows.append([row[name] for name in COLUMNS])
     rows.sort(key=lambda row: row[0], reverse=True)
-    known = [KnownEndpoint(it.id, it.id, it.server.shape.kind, it.slots) for it in run.views]
+    known = [KnownEndpoint(view.id, view.id, view.server.shape.kind, view.slots) for view in run.views]
     recording = backtest.record(past_of(rows, {}), known)
     first, last = known[0].name, known[-1].name
     question = prediction.Question(
@@ -178,44 +177,47 @@ def evaluate(case: Case, requests: int = 2000, seed: int = 1) -> Outcome:
         nodes = prediction.changed(recording.nodes, question)
     except prediction.NotReplayed as error:
         return Outcome(case, real, refusal=f"unknown endpoint {error}")
-    found = prediction.predict(recording, tested, replace(tested.setting, policy=policy, nodes=nodes))
-    gain = found.gain
+    forecast = prediction.predict(recording, tested, replace(tested.setting, policy=policy, nodes=nodes))
+    gain = forecast.gain
     assert gain is not None
     return Outcome(case, real, gain.low, gain.middle, gain.high, tested.error)
 
 
-def report(found: Sequence[Outcome]) -> str:
+def report(outcomes: Sequence[Outcome]) -> str:
     """Return a line for each case, and the sums."""
     lines = []
-    for it in found:
-        case = f"{BY_NAME[it.case.fleet].name:18} {it.case.load:<4} {it.case.policy:14} {it.case.change:6}"
-        if it.refusal:
-            lines.append(f"{case} real {it.real:6.2f}  refused: {it.refusal}")
+    for outcome in outcomes:
+        case = (
+            f"{BY_NAME[outcome.case.fleet].name:18} {outcome.case.load:<4} {outcome.case.policy:14} "
+            f"{outcome.case.change:6}"
+        )
+        if outcome.refusal:
+            lines.append(f"{case} real {outcome.real:6.2f}  refused: {outcome.refusal}")
         else:
-            held = "holds" if it.holds else "MISSES"
-            sign = "  WRONG SIGN" if it.is_wrong_sign else ""
+            held = "holds" if outcome.holds else "MISSES"
+            sign = "  WRONG SIGN" if outcome.is_wrong_sign else ""
             lines.append(
-                f"{case} real {it.real:6.2f}  predicted {it.low:6.2f} to {it.high:6.2f}, middle {it.middle:6.2f}, "
-                f"error {it.error:+.2f}  {held}{sign}"
+                f"{case} real {outcome.real:6.2f}  predicted {outcome.low:6.2f} to {outcome.high:6.2f}, "
+                f"middle {outcome.middle:6.2f}, error {outcome.error:+.2f}  {held}{sign}"
             )
-    predicted = [it for it in found if not it.refusal]
-    holding, wrong = sum(it.holds for it in predicted), sum(it.is_wrong_sign for it in predicted)
+    predicted = [outcome for outcome in outcomes if not outcome.refusal]
+    holding, wrong = sum(outcome.holds for outcome in predicted), sum(outcome.is_wrong_sign for outcome in predicted)
     lines.append(
-        f"{len(predicted)} predicted, {len(found) - len(predicted)} refused; {holding} intervals hold "
+        f"{len(predicted)} predicted, {len(outcomes) - len(predicted)} refused; {holding} intervals hold "
         f"({100 * holding / max(1, len(predicted)):.0f} %), {wrong} with the wrong sign"
     )
     return "\n".join(lines)
 
 
-def misses(found: Sequence[Outcome], saturated: Sequence[Outcome]) -> list[str]:
+def misses(outcomes: Sequence[Outcome], saturated: Sequence[Outcome]) -> list[str]:
     """Return the bounds that are missed, in words."""
-    predicted = [it for it in found if not it.refusal]
+    predicted = [outcome for outcome in outcomes if not outcome.refusal]
     texts = []
-    if sum(it.holds for it in predicted) < COVERED * len(predicted) or not predicted:
+    if sum(outcome.holds for outcome in predicted) < COVERED * len(predicted) or not predicted:
         texts.append(f"fewer than {100 * COVERED:.0f} % of the intervals hold")
-    if any(it.is_wrong_sign for it in predicted):
+    if any(outcome.is_wrong_sign for outcome in predicted):
         texts.append("a prediction has the wrong sign")
-    if any(not it.refusal for it in saturated):
+    if any(not outcome.refusal for outcome in saturated):
         texts.append("a prediction was made past saturation")
     return texts
 
@@ -223,12 +225,14 @@ def misses(found: Sequence[Outcome], saturated: Sequence[Outcome]) -> list[str]:
 def run_all(wanted: Sequence[Case], requests: int, seed: int, jobs: int) -> list[Outcome]:
     with ProcessPoolExecutor(jobs, initializer=django.setup) as pool:
         waiting = [pool.submit(evaluate, case, requests, seed) for case in wanted]
-        return [it.result() for it in waiting]
+        return [future.result() for future in waiting]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fleets", default=",".join(it.name.split()[0] for it in OPEN), help="or `held`, or `all`")
+    parser.add_argument(
+        "--fleets", default=",".join(fleet.name.split()[0] for fleet in OPEN), help="or `held`, or `all`"
+    )
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--changes", default=",".join(CHANGES))
     parser.add_argument("--requests", type=int, default=2000, help="of one run; large fleets get more")
@@ -239,19 +243,19 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "routerdash.settings")
     fleets = options.fleets.split(",")
     if options.fleets in ("held", "all"):
-        fleets = [it.name.split()[0] for it in (HELD_BACK if options.fleets == "held" else OPEN + HELD_BACK)]
+        fleets = [fleet.name.split()[0] for fleet in (HELD_BACK if options.fleets == "held" else OPEN + HELD_BACK)]
     if unknown := sorted(set(fleets) - BY_NAME.keys()):
         parser.error(f"unknown: {', '.join(unknown)}")
     wanted = cases(fleets, options.loads, options.changes.split(","))
-    past = cases([it for it in fleets if it in SATURATED_FLEETS], SATURATED, [SWITCH])
+    past = cases([fleet for fleet in fleets if fleet in SATURATED_FLEETS], SATURATED, [SWITCH])
     if options.quick:
-        wanted = [it for it in wanted if (it.fleet, it.load) in QUICK and it.change == SWITCH]
+        wanted = [case for case in wanted if (case.fleet, case.load) in QUICK and case.change == SWITCH]
         past = past[:1]
-    found = run_all(wanted, options.requests, options.seed, options.jobs)
-    print(report(found))
+    outcomes = run_all(wanted, options.requests, options.seed, options.jobs)
+    print(report(outcomes))
     saturated = run_all(past, options.requests, options.seed, options.jobs)
     print("\nPast saturation\n" + report(saturated))
-    if missed := misses(found, saturated):
+    if missed := misses(outcomes, saturated):
         sys.exit("\n".join(missed))
 
 

@@ -304,7 +304,7 @@ class Server:
             self._finish(job, [])
         elif job in self.reading:
             self.reading.remove(job)
-            self._read_now = [(it, count) for it, count in self._read_now if it is not job]
+            self._read_now = [(other, count) for other, count in self._read_now if other is not job]
             job.written = 0
             self._memory = max(0, self._memory - (job.prompt - job.cached))
             self.cache.end(job)

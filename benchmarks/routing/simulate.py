@@ -46,15 +46,15 @@ def requests_of(fleet: Fleet, requests: int) -> int:
 
 
 def measure(fleet: str, load: float, policy: str, requests: int, seeds: Sequence[int]) -> Figures:
-    found = []
+    runs = []
     of = BY_NAME[fleet]
     for seed in seeds:
         result = Run(of, POLICIES[policy](seed), policy, load, requests_of(of, requests), seed).run()
-        found.append((
+        runs.append((
             result.p95(), result.first_p95(), result.hits(), result.loads, result.busiest(), result.unfinished,
         ))  # fmt: skip
-    times = [geometric_mean([one[at] for one in found]) for at in range(2)]
-    return Figures(*times, *[sum(one[at] for one in found) / len(found) for at in range(2, 6)])
+    times = [geometric_mean([one[column] for one in runs]) for column in range(2)]
+    return Figures(*times, *[sum(one[column] for one in runs) / len(runs) for column in range(2, 6)])
 
 
 def saturation(fleet: Fleet, requests: int = 2000) -> float:
@@ -90,7 +90,10 @@ def compare(
 
 def ratios(cells: dict[Cell, dict[str, Figures]], policy: str) -> list[float]:
     """Return a policy's p95 per token in each cell, divided by the best reference's."""
-    return [found[policy].per_token / min(it.per_token for it in found.values()) for found in cells.values()]
+    return [
+        by_policy[policy].per_token / min(figures.per_token for figures in by_policy.values())
+        for by_policy in cells.values()
+    ]
 
 
 def report(cells: dict[Cell, dict[str, Figures]], policies: Sequence[str]) -> str:
@@ -98,17 +101,18 @@ def report(cells: dict[Cell, dict[str, Figures]], policies: Sequence[str]) -> st
     lines = ["p95 of the time per output token, divided by the best in the cell", ""]
     lines += _table(["fleet, load", "best, ms", *policies], [
         [f"{BY_NAME[cell.fleet].name}, {cell.load}",
-         f"{1e3 * min(it.per_token for it in found.values()):.1f}",
-         *(f"{found[policy].per_token / min(it.per_token for it in found.values()):.2f}" for policy in policies)]
-        for cell, found in cells.items()
+         f"{1e3 * min(figures.per_token for figures in by_policy.values()):.1f}",
+         *(f"{by_policy[policy].per_token / min(figures.per_token for figures in by_policy.values()):.2f}"
+           for policy in policies)]
+        for cell, by_policy in cells.items()
     ] + [
         ["geometric mean", "", *(f"{geometric_mean(ratios(cells, policy)):.2f}" for policy in policies)],
         ["worst", "", *(f"{max(ratios(cells, policy)):.2f}" for policy in policies)],
     ])  # fmt: skip
     lines += ["", "p95 of the time to first token (s), prefix hits, busiest share, cold loads", ""]
     lines += _table(["fleet, load", *policies], [
-        [f"{BY_NAME[cell.fleet].name}, {cell.load}", *(_others(found[policy]) for policy in policies)]
-        for cell, found in cells.items()
+        [f"{BY_NAME[cell.fleet].name}, {cell.load}", *(_others(by_policy[policy]) for policy in policies)]
+        for cell, by_policy in cells.items()
     ])  # fmt: skip
     return "\n".join(lines)
 
@@ -124,21 +128,21 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def misses(cells: dict[Cell, dict[str, Figures]], policy: str = OURS) -> list[str]:
     """Return the bounds that a policy misses, in words."""
-    found = ratios(cells, policy)
-    mean, worst = geometric_mean(found), max(found)
+    policy_ratios = ratios(cells, policy)
+    mean, worst = geometric_mean(policy_ratios), max(policy_ratios)
     texts = []
     if not mean <= MEAN_BOUND:
         texts.append(f"{policy}: geometric mean {mean:.2f}, more than {MEAN_BOUND}")
     if not worst <= WORST_BOUND:
         texts.append(f"{policy}: worst cell {worst:.2f}, more than {WORST_BOUND}")
-    if any(math.isnan(value) for value in found):
+    if any(math.isnan(value) for value in policy_ratios):
         texts.append(f"{policy}: a cell without a result")
     return texts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fleets", default=",".join(it.name.split()[0] for it in OPEN), help="or `held`")
+    parser.add_argument("--fleets", default=",".join(fleet.name.split()[0] for fleet in OPEN), help="or `held`")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--requests", type=int, default=3000, help="of one run; large fleets get more")
@@ -149,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     fleets = options.fleets.split(",")
     if options.fleets == "held":
-        fleets = [it.name.split()[0] for it in HELD_BACK]
+        fleets = [fleet.name.split()[0] for fleet in HELD_BACK]
     if options.quick:
         fleets, options.loads, options.requests, options.seeds = list(QUICK_FLEETS), (0.3, 0.85), 1200, 1
     policies = options.policies.split(",")

@@ -14,7 +14,7 @@ from benchmarks.routing import workloads
 from benchmarks.routing.fleets import Fleet
 from benchmarks.routing.server import Job, Server
 from gateway.routing.balancer import EXCLUDED
-from gateway.routing.cost_parts import recent_mean
+from gateway.routing.expected_time import recent_mean
 
 WARM = 0.15  # share of the run at its beginning that is not measured
 TICK = 0.5  # seconds between two looks at the queue
@@ -33,7 +33,7 @@ class View:
         self.slots = server.shape.slots if server.shape.tells_slots else None
         self.in_flight = 0
         self.pending = 0  # prompt tokens sent whose responses have not begun
-        self.recent_prompt = 0.0  # see gateway.routing.adaptive.LoadedCandidate
+        self.recent_prompt = 0.0  # see gateway.routing.expected_time.LoadedCandidate
         self.read = 0  # prompt tokens sent so far
         self.sent = self.completed = 0
         self.most = 0  # the most requests in flight beyond 2 * completions, since it returned
@@ -94,7 +94,7 @@ class Policy(Protocol):
 class Change:
     """Something that happens to a server: it is throttled, leaves, returns, or loses its prefix cache."""
 
-    at: float  # share of the run
+    share: float  # of the run, before it happens
     server: int
     slowdown: float = 1.0
     rank: int = 0
@@ -115,23 +115,29 @@ class Result:
 
     def per_token(self) -> list[float]:
         """Return the seconds of each request per output token, from its arrival on, sorted."""
-        return sorted((it.ended - it.arrived) / it.job.output for it in self.requests if it.job.output)
+        return sorted(
+            (request.ended - request.arrived) / request.job.output for request in self.requests if request.job.output
+        )
 
     def p95(self) -> float:
         return percentile(self.per_token(), 0.95)
 
     def first_p95(self) -> float:
-        return percentile(sorted(it.first - it.arrived for it in self.requests if it.job.output), 0.95)
+        return percentile(
+            sorted(request.first - request.arrived for request in self.requests if request.job.output), 0.95
+        )
 
     def hits(self) -> float:
         """Return the share of prompt tokens that were in a prefix cache."""
-        return sum(it.job.cached for it in self.requests) / max(1, sum(it.job.prompt for it in self.requests))
+        return sum(request.job.cached for request in self.requests) / max(
+            1, sum(request.job.prompt for request in self.requests)
+        )
 
     def busiest(self) -> float:
         counts = [0] * len(self.views)
-        for it in self.requests:
-            assert it.view is not None
-            counts[it.view.number] += 1
+        for request in self.requests:
+            assert request.view is not None
+            counts[request.view.number] += 1
         return max(counts) / max(1, sum(counts))
 
     def throughput(self) -> float:
@@ -176,17 +182,17 @@ class Run:
         rate = self.rate or self.load * self.fleet.saturation
         self.sessions = workloads.sessions(self.fleet, rate, self.requests, self.seed, think=self.think)
         self.length = self.sessions[-1].start
-        self._turns = {it.number: list(workloads.contexts(it)) for it in self.sessions}
+        self._turns = {session.number: list(workloads.contexts(session)) for session in self.sessions}
 
-    def _push(self, at: float, kind: int, value: object) -> None:
+    def _push(self, moment: float, kind: int, value: object) -> None:
         self._number += 1
-        heapq.heappush(self._events, (at, self._number, kind, value))
+        heapq.heappush(self._events, (moment, self._number, kind, value))
 
     def run(self) -> Result:
         for session in self.sessions:
             self._push(session.start, _TURN, (session, 0))
         for change in self.changes:
-            self._push(change.at * self.length, _CHANGE, change)
+            self._push(change.share * self.length, _CHANGE, change)
         if self.strangers:
             self._push(0.0, _STRANGER, None)
         self._push(TICK, _TICK, None)
@@ -205,14 +211,18 @@ class Run:
 
     def answered(self) -> list[Request]:
         """Return the requests after the warm-up that ended before the last session began, as a history has them."""
-        return [it for it in self._started if it.arrived >= WARM * self.length and 0 < it.ended <= self.length]
+        return [
+            request
+            for request in self._started
+            if request.arrived >= WARM * self.length and 0 < request.ended <= self.length
+        ]
 
     def _result(self) -> Result:
-        ends = sorted(it.ended for it in self._started if it.ended)
-        measured = [it for it in self._started if WARM * self.length <= it.arrived <= self.length]
-        unfinished = [it for it in measured if not it.ended]
-        for it in unfinished:
-            it.view, it.ended, it.first = it.view or self.views[0], self.now, self.now
+        ends = sorted(request.ended for request in self._started if request.ended)
+        measured = [request for request in self._started if WARM * self.length <= request.arrived <= self.length]
+        unfinished = [request for request in measured if not request.ended]
+        for request in unfinished:
+            request.view, request.ended, request.first = request.view or self.views[0], self.now, self.now
         loads = sum(view.server.loads for view in self.views)
         return Result(
             self.fleet.name, self.name, self.load, measured, self.views, loads, len(unfinished), self.length, ends
@@ -224,8 +234,8 @@ class Run:
         if self._events:
             self._push(self.now + TICK, _TICK, None)
 
-    def _arrive(self, at: tuple[workloads.Session, int]) -> None:
-        session, number = at
+    def _arrive(self, arrival: tuple[workloads.Session, int]) -> None:
+        session, number = arrival
         turn, history, prompt = self._turns[session.number][number]
         job = Job(
             prompt,
@@ -246,14 +256,14 @@ class Run:
 
     def _look(self) -> None:
         """Look at the requests in the queue again."""
-        at = 0
-        while at < min(len(self._queue), _LOOKS):
-            request = self._queue[at]
+        position = 0
+        while position < min(len(self._queue), _LOOKS):
+            request = self._queue[position]
             view = self.policy.choose(request, self.views, len(self._queue) - 1, self.now)
             if view is None:
-                at += 1
+                position += 1
             else:
-                del self._queue[at]
+                del self._queue[position]
                 self._send(request, view)
 
     def _send(self, request: Request, view: View) -> None:
@@ -277,8 +287,8 @@ class Run:
         if due is not None:
             self._push(due, _STEP, (view, self._versions[view.number]))
 
-    def _step(self, at: tuple[View, int]) -> None:
-        view, version = at
+    def _step(self, step: tuple[View, int]) -> None:
+        view, version = step
         if version != self._versions[view.number]:
             return
         read = list(view.server.reading)
@@ -312,9 +322,9 @@ class Run:
         if turn < len(session.turns):
             self.begin(session, self.now + session.turns[turn].think, turn)
 
-    def begin(self, session: workloads.Session, at: float, turn: int = 0) -> None:
+    def begin(self, session: workloads.Session, moment: float, turn: int = 0) -> None:
         """Let a turn of a session arrive at a moment."""
-        self._push(at, _TURN, (session, turn))
+        self._push(moment, _TURN, (session, turn))
 
     def _change(self, change: Change) -> None:
         view = self.views[change.server]

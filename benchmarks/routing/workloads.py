@@ -66,23 +66,28 @@ def sessions(fleet: Fleet, rate: float, requests: int, seed: int, *, think: floa
     mix = {kind: getattr(fleet.mix, kind) / _TURNS.get(kind, 1) for kind in KINDS}
     shares = sum(getattr(fleet.mix, kind) for kind in KINDS)
     session_rate = rate * sum(mix.values()) / shares
-    found: list[Session] = []
+    all_sessions: list[Session] = []
     now, count = 0.0, 0
     while count < requests:
         now += random.expovariate(session_rate)
         (kind,) = random.choices(KINDS, [mix[kind] for kind in KINDS])
         model = f"m{_zipf(random, len(fleet.loads))}" if fleet.loads else "m0"
-        one = _session(fleet.mix, (len(found), now), (kind, model), documents, random, think)
-        found.append(one)
+        one = _session(fleet.mix, (len(all_sessions), now), (kind, model), documents, random, think)
+        all_sessions.append(one)
         count += len(one.turns)
-    return found
+    return all_sessions
 
 
 def _session(
-    mix: Mix, at: tuple[int, float], of: tuple[str, str], documents: list[int], random: Random, think: float
+    mix: Mix,
+    number_and_start: tuple[int, float],
+    of: tuple[str, str],
+    documents: list[int],
+    random: Random,
+    think: float,
 ) -> Session:
-    """`at`: its number and start. `of`: its kind and model. `documents`: their lengths."""
-    (number, start), (kind, model) = at, of
+    """`number_and_start`: those of the session. `of`: its kind and model. `documents`: their lengths."""
+    (number, start), (kind, model) = number_and_start, of
     new, spread, output, output_spread, system_tokens = _LENGTHS[kind]
     which, document, conversation = 0, 0, f"c{number}"
     if kind == AGENTS:

@@ -35,16 +35,16 @@ def _inode(server_port: int, client_port: int) -> str:
 
 
 def _open_files(pid: int) -> set[str]:
-    found = set()
+    open_files = set()
     try:
         for name in os.listdir(f"/proc/{pid}/fd"):
             try:
-                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+                open_files.add(os.readlink(f"/proc/{pid}/fd/{name}"))
             except OSError:
                 pass  # closed in the meantime
     except OSError:
         pass  # the process has exited
-    return found
+    return open_files
 
 
 class GatewayConnections:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import filled
-from benchmarks.pages import cpu_ms
+from benchmarks.process import cpu_ms
 from benchmarks.scale import arguments, installation
 from benchmarks.scale.connections import GatewayConnections, answer_of, seconds_until_everywhere
 from benchmarks.scale.installation import EDITED, STEADY, FleetSize, say
@@ -87,8 +87,8 @@ class Changes:
         cost = Cost(name)
         until = time.monotonic() + KIND_SECONDS
         while len(cost.answered) < times and (len(cost.answered) < FEWEST or time.monotonic() < until):
-            for it in self._iterations:
-                it.clear()
+            for loop in self._iterations:
+                loop.clear()
             before = cpu_ms(self._control)
             try:
                 change(cost)
@@ -98,7 +98,7 @@ class Changes:
                 if cost.failed == FEWEST:
                     break
             cost.control_cpu.append(cpu_ms(self._control) - before)
-            cost.iterations.append(max(it.longest_ms for it in self._iterations))
+            cost.iterations.append(max(loop.longest_ms for loop in self._iterations))
             time.sleep(PAUSE_SECONDS)
         say(f"{name}: {percentile(cost.answered, 0.5):.0f} ms, {percentile(cost.everywhere, 0.5):.0f} ms")
         return cost
@@ -146,8 +146,8 @@ class Changes:
     def _used_key(self) -> tuple[str, str]:
         key_id, secret = self._keys.create()
         seconds_until_everywhere(self._connections, lambda pid: self._accepts(pid, secret), time.perf_counter())
-        for it in self._iterations:
-            it.clear()
+        for loop in self._iterations:
+            loop.clear()
         return key_id, secret
 
     def _accepts(self, pid: int, secret: str) -> bool:
@@ -193,8 +193,8 @@ def measure_changes(
             )
         ]
         busy = client.take()
-    found = [verdict for cost in costs for verdict in cost.verdicts()]
-    return [*found, *quiet.verdicts(), *delays(quiet.samples, busy)]
+    verdicts = [verdict for cost in costs for verdict in cost.verdicts()]
+    return [*verdicts, *quiet.verdicts(), *delays(quiet.samples, busy)]
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ class Quiet:
 
 def _quiet(client: Client, iterations: list[LoopIterations], seconds: float) -> Quiet:
     client.take()
-    for it in iterations:
-        it.clear()
+    for loop in iterations:
+        loop.clear()
     time.sleep(seconds)
-    return Quiet(client.take(), max(it.longest_ms for it in iterations))
+    return Quiet(client.take(), max(loop.longest_ms for loop in iterations))
 
 
 def delays(quiet: Samples, busy: Samples) -> list[Verdict]:
@@ -229,10 +229,10 @@ def delays(quiet: Samples, busy: Samples) -> list[Verdict]:
 
 def memory(router: RouterDash, when: str) -> list[Verdict]:
     bounds = {"gateway": GATEWAY_MB, "control": CONTROL_MB}
-    found = installation.private_mb(router)
+    sizes = installation.private_mb(router)
     return [
         Verdict(f"{role}, private memory {when}", max(values), "MiB", bounds.get(role))
-        for role, values in sorted(found.items())
+        for role, values in sorted(sizes.items())
     ]
 
 
@@ -244,17 +244,17 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         settings["ROUTERDASH_WORKERS"] = str(options.workers)
         stack.enter_context(installation.simulated(servers))
         router = stack.enter_context(installation.installed(size, servers, options.database, settings))
-        found: list[Verdict] = []
+        verdicts: list[Verdict] = []
         for name, bound in (("first start", None), ("second start", START_SECONDS)):
             if router.process is not None:
                 router.stop(120)
             seconds, cpu = installation.start(router)
             say(f"{name}: {seconds:.1f} s")
-            found += [Verdict(f"{name}, until ready", seconds, "s", bound), Verdict(f"{name}, CPU time", cpu, "s")]
+            verdicts += [Verdict(f"{name}, until ready", seconds, "s", bound), Verdict(f"{name}, CPU time", cpu, "s")]
         time.sleep(options.seconds / 2)
-        found += memory(router, "after the start")
-        found += measure_changes(router, servers, Path(temporary), options.times, options.seconds)
-        return [*found, *memory(router, "at the end")]
+        verdicts += memory(router, "after the start")
+        verdicts += measure_changes(router, servers, Path(temporary), options.times, options.seconds)
+        return [*verdicts, *memory(router, "at the end")]
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:

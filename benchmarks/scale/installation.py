@@ -7,7 +7,6 @@ plain requests, STREAMING serves paced streams. Of the others, ten each have the
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -63,18 +62,18 @@ def server_list(size: FleetSize) -> list[filled.Server]:
     """Return the endpoints, each with the free port of its simulated server."""
     return [
         filled.Server(
-            str(uuid.UUID(int=(0xE << 124) | (4 << 76) | (8 << 60) | at)),
-            f"server-{at:05d}",
+            str(uuid.UUID(int=(0xE << 124) | (4 << 76) | (8 << 60) | index)),
+            f"server-{index:05d}",
             f"http://127.0.0.1:{free_port()}",
-            tuple(f"{_prefix(at)}-{model:03d}" for model in range(size.models)),
+            tuple(f"{_prefix(index)}-{model:03d}" for model in range(size.models)),
         )
-        for at in range(size.endpoints)
+        for index in range(size.endpoints)
     ]
 
 
-def _prefix(at: int) -> str:
+def _prefix(index: int) -> str:
     names = ("edited", "steady", "streaming")
-    return names[at] if at < len(names) else f"group-{(at - len(names)) // SHARED_BY:04d}"
+    return names[index] if index < len(names) else f"group-{(index - len(names)) // SHARED_BY:04d}"
 
 
 def port_of(server: filled.Server) -> int:
@@ -86,9 +85,9 @@ def simulated(servers: Sequence[filled.Server], first: int = 0) -> Iterator[int]
     """Run the servers in one process, and return the port of its control API. `first`: index of the first of them."""
     control = free_port()
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(control)]
-    for at, server in enumerate(servers, first):
+    for index, server in enumerate(servers, first):
         behaviour: dict[str, Any] = {"port": port_of(server), "models": server.models}
-        if at == STREAMING:
+        if index == STREAMING:
             behaviour |= {"tokens": TOKENS, "tokens_per_second": TOKENS_PER_SECOND}
         command += ["--endpoint", json.dumps(behaviour)]
     process = subprocess.Popen(command, env=clean_environment({}), cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
@@ -108,13 +107,6 @@ def _responds(port: int) -> bool:
     return True
 
 
-def behave(control: int, server: filled.Server, **changes: Any) -> None:
-    """Change the behaviour of a simulated server."""
-    url = f"http://127.0.0.1:{control}/{port_of(server)}"
-    request = urllib.request.Request(url, json.dumps(changes).encode(), method="PATCH")
-    urllib.request.urlopen(request, timeout=30).close()  # noqa: S310  # a server of ours
-
-
 def fill(database: str, size: FleetSize, servers: Sequence[filled.Server], interval: int = 30) -> None:
     """Write endpoints with their models, users and API keys. `interval`: seconds between two health checks."""
     now = time.time()
@@ -125,7 +117,7 @@ def fill(database: str, size: FleetSize, servers: Sequence[filled.Server], inter
         sink.many(
             "users",
             ("id", "username", "password_hash", "role", "created_at", "must_change_password"),
-            ((it, f"person-{number:05d}", "!", "viewer", stamp, False) for number, it in enumerate(users)),
+            ((user_id, f"person-{number:05d}", "!", "viewer", stamp, False) for number, user_id in enumerate(users)),
         )
         sink.many(
             "api_keys",
@@ -209,25 +201,19 @@ def gateways(router: RouterDash) -> list[int]:
 
 def private_mb(router: RouterDash) -> dict[str, list[float]]:
     """Return the private memory (RssAnon) of each process in MiB, by role."""
-    found: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
     for pid in router.pids():
         command = command_of(pid)
         role = next((role for part, role in ROLES.items() if part in command), "background")
         role = "supervisor" if router.process is not None and pid == router.process.pid else role
-        found.setdefault(role, []).append(resident_kib(pid, "RssAnon") / 1024)
-    return found
+        sizes.setdefault(role, []).append(resident_kib(pid, "RssAnon") / 1024)
+    return sizes
 
 
 def say(text: str) -> None:
     """Print progress to the standard error stream."""
     with contextlib.suppress(BrokenPipeError):
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def kill(pid: int) -> None:
-    """Send SIGKILL to a process that may have exited already."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def clean_up_at_sigterm() -> None:
@@ -248,6 +234,6 @@ def measure(
     `may_fail`: the figures of this run, such as a quick one, have no limits.
     """
     clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found) and not may_fail)
+    verdicts = run(options)
+    print(table(verdicts))
+    sys.exit(over(verdicts) and not may_fail)

@@ -1,20 +1,20 @@
 """Clients in a process of their own: plain requests at a steady rate, and streams whose gaps are measured.
 
-Work for `benchmarks.pages.beside`: the message "take" returns the values since the last one, "stop" ends it.
+Work for `beside`: the message "take" returns the values since the last one, "stop" ends it.
 """
 
 import asyncio
 import json
+import multiprocessing
+import multiprocessing.connection
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
 import uvloop
-
-from benchmarks.pages import beside
 
 CONNECTIONS = 16
 PACE = 100.0  # requests a second
@@ -51,16 +51,25 @@ class Client:
 
 
 @contextmanager
-def paced(port: int, key: str, model: str, rate: float = PACE) -> Iterator[Client]:
-    """Send plain requests at a rate while the block runs; their times are from the wish to send to the last byte."""
-    with beside(_requests, port, key, model, rate) as pipe:
-        yield Client(pipe)
+def beside(work: Callable[..., None], *values: Any) -> "Iterator[multiprocessing.connection.Connection]":
+    """Run `work(pipe, *values)` in a process. Any message on the pipe stops it."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(there, *values), daemon=True)
+    process.start()
+    try:
+        yield here
+    finally:
+        with suppress(OSError):  # it may have been stopped already
+            here.send("stop")
+        process.join(15)
+        if process.is_alive():
+            process.terminate()
 
 
 @contextmanager
-def streaming(port: int, key: str, model: str, streams: int) -> Iterator[Client]:
-    """Keep streams open while the block runs; their times are the gaps between two pieces of a stream."""
-    with beside(_streams, port, key, model, streams) as pipe:
+def paced(port: int, key: str, model: str, rate: float = PACE) -> Iterator[Client]:
+    """Send plain requests at a rate while the block runs; their times are from the wish to send to the last byte."""
+    with beside(_requests, port, key, model, rate) as pipe:
         yield Client(pipe)
 
 
@@ -121,38 +130,4 @@ async def _send_paced(pipe: Any, port: int, data: bytes, rate: float) -> None:
         running.add(task)
         task.add_done_callback(running.discard)
     for task in running:
-        task.cancel()
-
-
-def _streams(pipe: Any, port: int, key: str, model: str, streams: int) -> None:
-    uvloop.run(_read_streams(pipe, port, request(port, key, model, stream=True), streams))
-
-
-async def _read_streams(pipe: Any, port: int, request_bytes: bytes, streams: int) -> None:
-    samples = Samples([], [])
-
-    async def one() -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request_bytes)
-                await reader.readuntil(b"\r\n\r\n")
-                last, ending = time.perf_counter(), b""
-                while data := await reader.read(1 << 16):
-                    now = time.perf_counter()
-                    samples.times.append((now - last) * 1000)
-                    last, ending = now, data
-                    if ending.endswith(LAST_CHUNK):
-                        break
-                writer.close()
-            except (OSError, EOFError) as error:
-                samples.failures.append(repr(error))
-                await asyncio.sleep(0.1)
-            else:
-                if b"[DONE]" not in ending:
-                    samples.failures.append(f"a stream broke off: {ending[-200:]!r}")
-
-    tasks = [asyncio.create_task(one()) for _ in range(streams)]
-    await _obey(pipe, samples)
-    for task in tasks:
         task.cancel()

@@ -32,9 +32,9 @@ def percentile(values: Iterable[float], share: float) -> float:
 def table(verdicts: Sequence[Verdict]) -> str:
     """Return a Markdown table."""
     rows = [("measurement", "value", "bound", "")]
-    for it in verdicts:
-        bound = "" if it.bound is None else f"{_number(it.bound)} {it.unit}".strip()
-        rows.append((it.name, f"{_number(it.value)} {it.unit}".strip(), bound, it.word))
+    for verdict in verdicts:
+        bound = "" if verdict.bound is None else f"{_number(verdict.bound)} {verdict.unit}".strip()
+        rows.append((verdict.name, f"{_number(verdict.value)} {verdict.unit}".strip(), bound, verdict.word))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} | {row[3]:<{widths[3]}} |"
@@ -51,4 +51,4 @@ def _number(value: float) -> str:
 
 def over(verdicts: Iterable[Verdict]) -> bool:
     """Return True if a value exceeds its bound. NaN, a value that could not be measured, does."""
-    return any(not it.ok for it in verdicts)
+    return any(not verdict.ok for verdict in verdicts)

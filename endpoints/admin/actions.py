@@ -1,4 +1,4 @@
-"""Actions of staff on endpoints: test, sync, enable, drain, disable, reset the circuit breaker."""
+"""Actions of administrators on endpoints: test, sync, enable, drain, disable, reset the circuit breaker."""
 
 from django.contrib import admin, messages
 from django.contrib.admin import ModelAdmin
@@ -36,9 +36,9 @@ def run_sync(model_admin: ModelAdmin[Endpoint], request: HttpRequest, queryset: 
         if isinstance(result, Exception):
             messages.error(request, f"{endpoint.name}: {causes.shown(result)}")
         else:
-            found = len(result.models)
-            text = ngettext("%(name)s: %(count)d model", "%(name)s: %(count)d models", found)
-            messages.success(request, text % {"name": endpoint.name, "count": found})
+            count = len(result.models)
+            text = ngettext("%(name)s: %(count)d model", "%(name)s: %(count)d models", count)
+            messages.success(request, text % {"name": endpoint.name, "count": count})
 
 
 @admin.action(description=gettext_lazy("Enable"))

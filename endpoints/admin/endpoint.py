@@ -13,18 +13,21 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints import capabilities, causes, clouds, edit_log, operations, sync
+from endpoints import capabilities, causes, clouds, connections, edit_log, operations, sync
 from endpoints.admin import actions
-from endpoints.admin.form import ONE_LINE, EndpointForm
+from endpoints.admin.form import EndpointForm, entered_connection
 from endpoints.admin.panels import capabilities_of, full_list_link, number, table
 from endpoints.admin_base import (
     ENDPOINT_EXTENSIONS,
+    ONE_LINE,
     CarefulAdmin,
     CsvExport,
     EndpointDisplay,
 )
 from endpoints.base_url import normalise
-from endpoints.clouds.kinds import CLOUDS
+from endpoints.checks import assumed_slots
+from endpoints.clouds.kinds import CLOUDS, KIND_CHOICES, KIND_LABELS
+from endpoints.connections import form as connection_form
 from endpoints.detection import Unsupported
 from endpoints.models import (
     EDITED_OPTIONS,
@@ -38,6 +41,7 @@ from endpoints.models import (
     OperatorState,
 )
 from endpoints.probe import Unreachable
+from gateway.upstream.connection_settings import PLAIN
 
 HISTORY_SIZE = 100  # entries per page, Django's own number
 SHOWN_CHECKS = 15
@@ -45,14 +49,18 @@ SHOWN_MODELS = 50
 
 CHECKS: Any = (gettext_lazy("Checks"), {"fields": ("health_check_interval_secs",)})
 CLOUD: Any = (gettext_lazy("Cloud"), {"fields": ("cloud_type", "external", "allowed_models", "api_version")})
+CONNECTION: Any = (
+    gettext_lazy("Proxy, certificates and extra headers"),
+    {"fields": connection_form.NAMES, "classes": ("collapse",)},
+)
 ROUTING: Any = (gettext_lazy("Routing"), {"fields": ROUTING_OPTIONS})
 CAN: Any = (gettext_lazy("Capabilities"), {"fields": ("capabilities",)})
 
 
 class OperatorStateFilter(admin.SimpleListFilter):
-    """Filter by operator state. An endpoint without options counts as enabled."""
+    """Filter by administrative state. An endpoint without options counts as enabled."""
 
-    title = gettext_lazy("operator's state")
+    title = gettext_lazy("administrative state")
     parameter_name = "operator_state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
@@ -72,7 +80,7 @@ class TypeFilter(admin.SimpleListFilter):
     parameter_name = "endpoint_type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
-        return Kind.choices
+        return KIND_CHOICES
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
         chosen = self.value()
@@ -123,6 +131,8 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         "health_check_interval_secs",
         "inference_timeout_secs",
         *NUMBER_OPTIONS,
+        "learned_slots",
+        "assumed_slots",
         "external",
         "allowed_models",
         "api_version",
@@ -141,6 +151,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         "shown_registered",
         "has_api_key",
         "learned_slots",
+        "assumed_slots",
         "models_panel",
         "checks_panel",
     )
@@ -157,13 +168,14 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         """Return the fieldsets. A new endpoint has no state and no stored key yet."""
         if obj is None:
             new = (None, {"fields": ("name", "base_url", "api_key", "tags", "notes")})
-            return new, CLOUD, CHECKS, _limits(), ROUTING, CAN
+            return new, CONNECTION, CLOUD, CHECKS, _limits(), ROUTING, CAN
         first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "tags", "notes")})
         return (
             first,
+            CONNECTION,
             CLOUD,
             CHECKS,
-            _limits("learned_slots"),
+            _limits("learned_slots", "assumed_slots"),
             ROUTING,
             CAN,
             (_("State"), {"fields": (*self.state_fields, *_extra_columns())}),
@@ -231,7 +243,10 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         if stored is not None and stored.base_url == url:
             return None
         try:
-            return operations.detect(url, request.POST.get("api_key") or _key_for(url, stored))
+            connection = entered_connection(request.POST.dict() | {"base_url": url}, stored)
+            return operations.detect(url, request.POST.get("api_key") or _key_for(url, stored), connection)
+        except connections.InvalidConnection:
+            return None  # the form reports it
         except Unreachable as error:
             return _("The endpoint was saved, but it cannot be reached: %(why)s") % {"why": causes.shown(error)}
         except Unsupported as error:
@@ -250,17 +265,25 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         moves = before is not None and before.moves_to(obj.base_url)
         secret = form.cleaned_data["api_key"] or None
         orphaned = moves and secret is None and self.has_api_key(obj)
+        unconnected = moves and form.connection in (None, PLAIN) and bool(obj.options_or_default.sealed_connection)
         kind = self._take_kind(request, obj, before)
         if not change and form.cleaned_data["cloud_type"] and "health_check_interval_secs" not in form.changed_data:
             obj.health_check_interval_secs = clouds.CHECK_SECONDS
         super().save_model(request, obj, form, change)
         if change and kind is not None:
             obj.save(update_fields=["endpoint_type"])
+            assumed_slots.follow_kind(obj)
+        elif not change:
+            obj.set_options(assumed_slots=assumed_slots.of_new(obj.kind))
         if moves:
             obj.forget_server(secret)
         elif secret is not None or form.cleaned_data.get("forget_api_key"):
             obj.set_api_key(secret)
+        if form.connection is not None:
+            obj.set_connection(form.connection)
         self._set_options(obj, form)
+        if unconnected:
+            messages.warning(request, _("The address changed, so the stored connection settings were deleted."))
         if orphaned:
             messages.warning(request, _("The address changed, so the stored API key was deleted."))
 
@@ -292,13 +315,15 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         """Return Django's message, with old and new values in addition to the names of the fields."""
         message: Any = super().construct_change_message(request, form, formsets, add)
         for part in message if not add else ():
-            new_values = {name: form.cleaned_data.get(name) for name in form.changed_data if name not in edit_log.LONG}
+            changed = [edit_log.CONNECTION if name in connection_form.NAMES else name for name in form.changed_data]
+            new_values = {name: form.cleaned_data.get(name) for name in changed if name not in edit_log.LONG}
             part["values"] = {name: [form.initial.get(name), value] for name, value in new_values.items()}
-            part["values"] |= {name: [None, None] for name in form.changed_data if name in edit_log.LONG}
+            part["values"] |= {name: [None, None] for name in changed if name in edit_log.LONG}
         return message
 
     def export_value(self, obj: Endpoint, name: str) -> Any:
-        return getattr(obj if hasattr(obj, name) else obj.options_or_default, name)
+        value = getattr(obj if hasattr(obj, name) else obj.options_or_default, name)
+        return value or None if name == "assumed_slots" else value
 
     # Columns and panels
 
@@ -311,7 +336,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
 
     @admin.display(description=gettext_lazy("type"))
     def shown_kind(self, obj: Endpoint) -> str:
-        return str(dict(Kind.choices).get(obj.kind, obj.kind))
+        return str(KIND_LABELS.get(obj.kind, obj.kind))
 
     @admin.display(description=gettext_lazy("latency"), ordering="latency_ms")
     def shown_latency(self, obj: Endpoint) -> SafeString:
@@ -349,6 +374,11 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     def learned_slots(self, obj: Endpoint) -> str:
         slots = obj.options_or_default.learned_slots
         return "—" if slots is None else number(slots)
+
+    @admin.display(description=gettext_lazy("assumed requests at a time"))
+    def assumed_slots(self, obj: Endpoint) -> str:
+        slots = obj.options_or_default.assumed_slots
+        return number(slots) if slots else "—"
 
     @admin.display(description=gettext_lazy("health checks"))
     def checks_panel(self, obj: Endpoint) -> SafeString:

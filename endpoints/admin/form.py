@@ -1,7 +1,7 @@
 """Form of an endpoint, which detects edits that another user has saved meanwhile; form of a drain."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from django import forms
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget, AdminTextInputWidget
@@ -9,16 +9,17 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints import capabilities, clouds, edit_versions, tags
+from endpoints import capabilities, clouds, connections, edit_versions, tags
 from endpoints.base_url import normalise
 from endpoints.clouds import allowed_models
 from endpoints.clouds.kinds import CLOUD_CHOICES, EXTERNAL_CHOICES
-from endpoints.fields import LineField
-from endpoints.models import NUMBER_OPTIONS, STAFF_FIELDS, Endpoint, EndpointOptions
+from endpoints.connections import form as connection_form
+from endpoints.connections.form import ConnectionFields
+from endpoints.models import EDITED_FIELDS, NUMBER_OPTIONS, Endpoint, EndpointOptions
 from endpoints.text import validate_line
+from gateway.providers.table import provider_of
+from gateway.upstream.connection_settings import ConnectionSettings
 
-# The admin would use its text area, as for any other text field.
-ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 CHOICES = {word: capabilities.LABELS[word] for word in capabilities.STORED}
 
 
@@ -40,7 +41,9 @@ class Difference(NamedTuple):
     entered: str
 
 
-class EndpointForm(forms.ModelForm[Endpoint]):
+class EndpointForm(ConnectionFields, forms.ModelForm[Endpoint]):
+    attributes: ClassVar = {"class": "vLargeTextField"}
+
     api_key = forms.CharField(
         label=gettext_lazy("API key of the server"),
         required=False,
@@ -113,6 +116,11 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         self.initial["tags"] = ", ".join(stored.tags or [])
         self.initial["allowed_models"] = ", ".join(stored.allowed_models or [])
         self.initial |= {name: getattr(stored, name) for name in _CLOUD_OPTIONS}
+        if stored.assumed_slots:
+            placeholder = _("%(number)s (assumed)") % {"number": stored.assumed_slots}
+            self.fields["max_concurrency"].widget.attrs["placeholder"] = placeholder
+        self.initial |= connection_form.initial(stored.sealed_connection)
+        self.connection: ConnectionSettings | None = None  # as entered; None: it stays as it is
         if self.instance._state.adding:
             self.fields["api_key"].help_text = _(
                 "The key is sent as a bearer token. It is stored encrypted and never shown."
@@ -133,7 +141,7 @@ class EndpointForm(forms.ModelForm[Endpoint]):
 
     def clean_cloud_type(self) -> str | None:
         """Return the chosen cloud, or the one that has the address."""
-        recognised = clouds.recognise(self.data.get("base_url", ""))
+        recognised = clouds.recognise(_as_stored("base_url", self.data.get("base_url", "")))
         return self.cleaned_data["cloud_type"] or recognised or None
 
     def clean_api_version(self) -> str | None:
@@ -162,6 +170,7 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         seen them.
         """
         cleaned = super().clean()
+        self._clean_connection()
         seen = self.data.get("version", "")
         if not seen or self.instance._state.adding:
             return cleaned
@@ -171,15 +180,29 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         self.version = edit_versions.of(stored)
         if seen != self.version:
             self.conflict = list(self._differences(stored, same_secret=edit_versions.same_secret(seen, self.version)))
+            if not edit_versions.same_connection(seen, self.version):
+                entered = _("unchanged") if self.connection is None else _("changed")
+                self.conflict.append(Difference(_("connection settings"), _("changed"), entered))
         if self.conflict:
             raise ValidationError(
                 _("Another user changed this endpoint after you opened it. Your changes are not saved.")
             )
         return cleaned
 
+    def _clean_connection(self) -> None:
+        """Check the connection settings together: which of them are kept depends on the address."""
+        if "base_url" not in self.cleaned_data or not any(name in self.changed_data for name in connection_form.NAMES):
+            return
+        try:
+            sent = {name: value for name, value in self.cleaned_data.items() if name in self.data}
+            self.connection = entered_connection(sent, self.instance)
+        except connections.InvalidConnection as error:
+            for name, text in error.errors.items():
+                self.add_error(name, text)
+
     def _differences(self, stored: Endpoint, *, same_secret: bool) -> Iterator[Difference]:
         options = stored.options_or_default
-        for name in (*STAFF_FIELDS, *NUMBER_OPTIONS):
+        for name in (*EDITED_FIELDS, *NUMBER_OPTIONS):
             if name in self.cleaned_data:
                 stored_text = as_text(getattr(options if name in NUMBER_OPTIONS else stored, name))
                 entered_text = as_text(_as_stored(name, self.cleaned_data[name]))
@@ -198,6 +221,22 @@ class EndpointForm(forms.ModelForm[Endpoint]):
             typed = self.cleaned_data.get("api_key") and _("a different key")
             forgotten = self.cleaned_data.get("forget_api_key") and _("deleted")
             yield Difference(str(self.fields["api_key"].label), _("changed"), typed or forgotten or _("unchanged"))
+
+
+def entered_connection(data: Mapping[str, Any], stored: Endpoint | None) -> ConnectionSettings:
+    """Return the connection settings of a submitted form. Raises connections.InvalidConnection.
+
+    `stored` is the row; a model form has changed its address already, so that the database's is read.
+    """
+    before = None if stored is None else Endpoint.objects.filter(pk=stored.pk).select_related("options").first()
+    sealed = None if before is None else before.options_or_default.sealed_connection
+    cloud = data.get("cloud_type") or None
+    return connections.merged(
+        sealed,
+        connection_form.entered(data),
+        provider_of(cloud) if cloud else None,
+        moves=before is not None and before.moves_to(data.get("base_url", "")),
+    )
 
 
 class DrainForm(forms.Form):

@@ -5,16 +5,15 @@ repeating is harmless. The position names the state that the reader has built: i
 A reader of all objects takes the ids of the log's rows alone, because the log may be longer than the tables.
 """
 
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from django.db import connection, transaction
 
 from endpoints.changes.models import RegistryChange, RegistryPosition
-from endpoints.changes.watched import ENDPOINT, KEY, LIMIT, NAME, USER
-from gateway.registry.limits import LEVELS
+from endpoints.changes.watched import ENDPOINT, LOGGED
 
 BATCH = 5000
 RANGES = 200  # of ids, per statement
@@ -28,19 +27,19 @@ class ChangeBatch:
     """Changes in the order of the log, without repetitions. An unreadable id is the nil UUID, as in TextUUIDField."""
 
     ids: tuple[int, ...]  # of the log's rows
-    endpoint_ids: frozenset[str]
-    key_hashes: frozenset[str]
-    user_ids: frozenset[str]
+    objects: Mapping[str, frozenset[Any]]  # ids by kind of entry (endpoints.changes.watched)
     more: bool  # the log has further rows
-    name_ids: frozenset[str] = frozenset()  # of model names
-    limited: frozenset[tuple[str, str]] = frozenset()  # level and id of subjects whose limits have changed
+
+    def of(self, kind: str) -> frozenset[Any]:
+        """Return the ids of the changed objects of a kind: hashes of API keys, level and id of limited subjects."""
+        return self.objects.get(kind, frozenset())
 
     @property
     def ranges(self) -> IdRanges:
         return list(_ranges(self.ids))
 
 
-NO_CHANGES = ChangeBatch((), frozenset(), frozenset(), frozenset(), more=False)
+NO_CHANGES = ChangeBatch((), {}, more=False)
 
 
 def read(limit: int = BATCH) -> ChangeBatch:
@@ -50,17 +49,14 @@ def read(limit: int = BATCH) -> ChangeBatch:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, kind, {column} FROM registry_changes ORDER BY id LIMIT %s", [limit + 1])  # noqa: S608
         rows = cursor.fetchall()
-    found: dict[str, set[str]] = {kind: set() for kind in (ENDPOINT, KEY, USER, NAME, LIMIT)}
+    ids_by_kind: dict[str, set[Any]] = {}
     for _, kind, object_id in rows[:limit]:
-        found.setdefault(kind, set()).add(_text(object_id) if kind in (KEY, LIMIT) else _readable(object_id))
+        if kind in LOGGED and (read_id := LOGGED[kind](_text(object_id))) is not None:
+            ids_by_kind.setdefault(kind, set()).add(read_id)
     return ChangeBatch(
         ids=tuple(row[0] for row in rows[:limit]),
-        endpoint_ids=frozenset(found[ENDPOINT]),
-        key_hashes=frozenset(found[KEY]),
-        user_ids=frozenset(found[USER]),
+        objects={kind: frozenset(ids) for kind, ids in ids_by_kind.items()},
         more=len(rows) > limit,
-        name_ids=frozenset(found[NAME]),
-        limited=frozenset(_subjects(found[LIMIT])),
     )
 
 
@@ -136,20 +132,5 @@ def _replace_token(before: str | None, token: str) -> bool:
     return RegistryPosition.objects.filter(pk=1, token=before).update(token=token) == 1
 
 
-def _subjects(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the subjects of entries, each `level:id`, without levels that this release does not know."""
-    for text in texts:
-        level, _, subject_id = text.partition(":")
-        if level in LEVELS:
-            yield level, subject_id
-
-
 def _text(object_id: str | bytes) -> str:
     return object_id.decode(errors="replace") if isinstance(object_id, bytes) else object_id
-
-
-def _readable(object_id: str | bytes) -> str:
-    try:
-        return str(uuid.UUID(_text(object_id)))
-    except ValueError:
-        return str(uuid.UUID(int=0))

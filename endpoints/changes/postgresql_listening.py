@@ -93,17 +93,17 @@ class NotificationSignal:
 
     def _receive(self) -> bool:
         assert self._connection is not None
-        found = False
+        is_notified = False
         try:
             self._connection.pgconn.consume_input()
             while self._connection.pgconn.notifies() is not None:
-                found = True
+                is_notified = True
         except psycopg.Error as error:
             self._fail(error)
             return True
-        if found:
+        if is_notified:
             self._due_at = time.monotonic() + QUIET_SECONDS
-        return found
+        return is_notified
 
     def _connect(self) -> None:
         parameters = {**_KEEPALIVE, **connection.get_connection_params()}

@@ -3,18 +3,38 @@
 Health checks, counters and logins change other columns, so they write nothing into the log.
 """
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Model
 
 from endpoints.endpoint_fields import FIELDS
 from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
 from endpoints.models import HEALTH_FIELDS, EndpointOptions
-from gateway.registry.limits import KEY_LEVEL, USER_LEVEL
+from gateway.registry.limits import KEY_LEVEL, LEVELS, USER_LEVEL, Subject
 
 LIMIT_TABLES = ("limits", "budgets")
 ENDPOINT, KEY, USER, NAME, LIMIT = "endpoint", "key", "user", "model_name", "limit"
+
+
+def _uuid(text: str) -> str:
+    """Return the id of a row; an unreadable one is the nil UUID, as in TextUUIDField."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return str(uuid.UUID(int=0))
+
+
+def _subject(text: str) -> Subject | None:
+    """Return the subject of `level:id`; None for a level that this release does not know."""
+    level, _, subject_id = text.partition(":")
+    return (level, subject_id) if level in LEVELS else None
+
+
+# By kind of entry: what the id of an object is, made of its text in the log; None: the entry is ignored.
+LOGGED: Mapping[str, Callable[[str], Any]] = {ENDPOINT: _uuid, KEY: str, USER: _uuid, NAME: _uuid, LIMIT: _subject}
 
 
 @dataclass(frozen=True, slots=True)

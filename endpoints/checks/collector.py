@@ -53,8 +53,8 @@ class Collector:
             results, stored = self._waiting, self._stored
             self._waiting, self._stored = [], None
             try:
-                for at in range(0, len(results), MAX_RESULTS):
-                    await loop.run_in_executor(self._executor, self._store, results[at : at + MAX_RESULTS])
+                for start in range(0, len(results), MAX_RESULTS):
+                    await loop.run_in_executor(self._executor, self._store, results[start : start + MAX_RESULTS])
             except Exception:
                 log.exception("internal error while health checks were stored")
             finally:

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import aiohttp
-
 from endpoints.engine_reports import NOTHING, POLLED_KINDS, EngineReading, EngineReport, read_engine
 from endpoints.models import OperatorState, Status
-from endpoints.probe import Probe, Unreachable, session
+from endpoints.probe import Probe, ProbeSession, Unreachable, session
 from endpoints.registry import Entry, Registry
 from gateway.loop.rest import sleep_until_next
 from gateway.registry.schema import EngineState
@@ -81,7 +79,7 @@ class EnginePoller:
         self._polled: dict[str, _Polled] = {}
         self._published: States = {}
         self._published_generation = 0
-        self._session: aiohttp.ClientSession | None = None
+        self._session: ProbeSession | None = None
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -106,8 +104,11 @@ class EnginePoller:
         if len(self._polled) >= MANY:
             return REST_TICK_SECONDS
         is_active = any(
-            it.busy or it.others or it.task is not None or (it.state is not None and it.state.loading)
-            for it in self._polled.values()
+            polled.busy
+            or polled.others
+            or polled.task is not None
+            or (polled.state is not None and polled.state.loading)
+            for polled in self._polled.values()
         )  # what a running poll reports is published at the next look
         return TICK_SECONDS if is_active else REST_TICK_SECONDS
 
@@ -129,7 +130,12 @@ class EnginePoller:
         now, delay = self._clock(), 0.0
         running = sum(polled.task is not None for polled in self._polled.values())
         for endpoint_id, entry in entries.items():
-            settings = (entry.base_url, entry.kind, entry.sealed_api_key or entry.plain_api_key)
+            settings = (
+                entry.base_url,
+                entry.kind,
+                entry.sealed_api_key or entry.plain_api_key,
+                entry.sealed_connection,
+            )
             polled = self._polled.get(endpoint_id)
             if polled is None or polled.settings != settings:
                 self._forget(endpoint_id)
@@ -162,7 +168,13 @@ class EnginePoller:
         if delay:
             await asyncio.sleep(delay)
         began_at, before = self._now(), self._in_flight(entry.id)
-        probe = Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS)
+        probe = Probe(
+            self._session,
+            entry.base_url,
+            self._secret(entry),
+            TIMEOUT_SECONDS,
+            sealed_connection=entry.sealed_connection,
+        )
         try:
             report = await read_engine(probe, entry.kind)
         except Unreachable:
@@ -208,9 +220,13 @@ class EnginePoller:
         if (generation := self._generation()) != self._published_generation:
             self._published_generation = generation
             self._published = {}
-        current: States = {it: polled.state for it, polled in self._polled.items() if polled.is_known}
+        current: States = {endpoint_id: polled.state for endpoint_id, polled in self._polled.items() if polled.is_known}
         published = self._published
-        changed = {it: state for it, state in current.items() if it not in published or published[it] != state}
+        changed = {
+            endpoint_id: state
+            for endpoint_id, state in current.items()
+            if endpoint_id not in published or published[endpoint_id] != state
+        }
         changed |= dict.fromkeys(published.keys() - current.keys())
         self._published = current
         return changed
@@ -243,5 +259,6 @@ def _own_names(names: tuple[str, ...], entry: Entry) -> tuple[str, ...]:
     """Return the names as the endpoint's list of models has them: it may lack the tag, which is `latest` then."""
     ids = entry.models.ids
     return tuple(
-        next((it for it in (name, name.removesuffix(":latest"), f"{name}:latest") if it in ids), name) for name in names
+        next((spelling for spelling in (name, name.removesuffix(":latest"), f"{name}:latest") if spelling in ids), name)
+        for name in names
     )

@@ -13,6 +13,7 @@ from endpoints.capabilities import FEATURES, NEEDS, features, normalise
 from endpoints.clouds import allowed_models
 from endpoints.models import BAD_MODEL_NAMES, MAX_MODEL_NAME, MAX_MODELS, TOO_MANY_MODELS
 from endpoints.probe import ProbeResponse
+from gateway.base import causes
 from gateway.base.request_kinds import THINKING, TOOLS, VISION
 
 MAX_PAGES = 20
@@ -20,7 +21,7 @@ PREFIX = "models/"  # of Gemini's ids; requests take them without it
 _NAMES = ("id", "name", "model")
 _LENGTHS = ("max_model_len", "max_context_length", "context_length", "context_window", "max_input_tokens")
 _LENGTHS_OF_CLOUDS = ("inputTokenLimit", "context_size")
-_OUTPUTS = ("max_output_tokens", "max_completion_tokens", "outputTokenLimit")
+_OUTPUTS = ("max_output_tokens", "max_completion_tokens", "max_output_length", "outputTokenLimit")
 _TOKENS = ("nextPageToken", "pageToken"), ("next_cursor", "after")  # in the response, and in the next request
 
 
@@ -52,12 +53,12 @@ def read(
     """Return the allowed models, and a remark (one of REMARKS) if others are left out. Raises SyncFailed."""
     listed = [_items(page, is_cloud) for page in pages]
     items = [item for _, some in listed for item in some]
-    found, remarks, is_named = _unique(items, listed[0][0], allowed, is_cloud)
+    models, remarks, is_named = _unique(items, listed[0][0], allowed, is_cloud)
     if items and not is_named:
-        raise SyncFailed("its list of models names none")
+        raise SyncFailed(causes.NO_MODEL_NAMES)
     if any(page.cut for page in pages) and TOO_MANY_MODELS not in remarks:
         remarks.insert(0, TOO_MANY_MODELS)
-    return found, "; ".join(remarks) or None
+    return models, "; ".join(remarks) or None
 
 
 def _items(response: ProbeResponse, is_cloud: bool) -> tuple[tuple[str, ...], list[object]]:
@@ -69,8 +70,8 @@ def _items(response: ProbeResponse, is_cloud: bool) -> tuple[tuple[str, ...], li
         if isinstance(body, dict) and isinstance(items := body.get(key), list):
             return _NAMES if is_cloud else names, items
     if response.cut:
-        raise SyncFailed("its answer to GET /v1/models is too large, and does not begin as a list of models")
-    raise SyncFailed("its answer to GET /v1/models is no list of models")
+        raise SyncFailed(causes.LARGE_MODEL_LIST)
+    raise SyncFailed(causes.NO_MODEL_LIST)
 
 
 def _unique(
@@ -83,7 +84,7 @@ def _unique(
         if not isinstance(item, dict):
             continue
         names = (item.get(key) for key in keys)
-        if (name := next((it for it in names if isinstance(it, str) and it), None)) is None:
+        if (name := next((candidate for candidate in names if isinstance(candidate, str) and candidate), None)) is None:
             continue
         is_named = True
         name = name.removeprefix(PREFIX) if is_cloud else name
@@ -99,17 +100,17 @@ def _unique(
 
 
 def _model(name: str, item: Mapping[str, Any], is_cloud: bool) -> ListedModel:
-    listed = ListedModel(name, _length_in(item), _capabilities_in(item, is_cloud))
+    listed = ListedModel(name, _length_in(item), _capabilities_in(item, is_cloud), max_output_tokens=_output_in(item))
     if is_cloud:
         has = _flags_in(item)
         lacks = tuple(word for word in NEEDS if False in has[word] and True not in has[word])
         able = tuple(word for word in FEATURES if True in has[word])
-        return replace(listed, max_output_tokens=_output_in(item), lacks=lacks, features=able)
+        return replace(listed, lacks=lacks, features=able)
     return replace(listed, features=features(item.get("capabilities")))
 
 
 def _output_in(item: Mapping[str, Any]) -> int | None:
-    """Return the most output tokens of a cloud's model."""
+    """Return the most output tokens of a model, which clouds and other routers list."""
     provider = item.get("top_provider")  # of OpenRouter
     candidates = [item.get(key) for key in _OUTPUTS]
     if "max_input_tokens" in item:  # of Anthropic, where the other name is of the output
@@ -122,7 +123,7 @@ def _output_in(item: Mapping[str, Any]) -> int | None:
 def _flags_in(item: Mapping[str, Any]) -> dict[str, list[bool | None]]:
     """Return the flags of each feature that a cloud reports; None: it does not."""
     able, architecture = item.get("capabilities"), item.get("architecture")
-    able, architecture = (it if isinstance(it, dict) else {} for it in (able, architecture))
+    able, architecture = (section if isinstance(section, dict) else {} for section in (able, architecture))
     inputs = item.get("input_modalities", architecture.get("input_modalities"))
     parameters = item.get("supported_parameters")
     has = {

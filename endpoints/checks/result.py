@@ -8,11 +8,11 @@ from datetime import datetime
 class Check:
     """Result of one health check. A success without latency (ms) rests on the endpoint's traffic.
 
-    `remark`: what an operator must do about an endpoint that is up, such as to store another API key.
+    `remark`: what an administrator must do about an endpoint that is up, such as to store another API key.
     """
 
     success: bool
     latency_ms: int | None
     error: str | None
-    at: datetime
+    checked_at: datetime
     remark: str | None = None

@@ -6,16 +6,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 from django.utils.translation import gettext as _
 
+from gateway.base import causes
 from gateway.providers.errors import ErrorCause, classify, report_of
 from gateway.providers.table import GEMINI, PROVIDERS, Provider, complete_url, provider_at
 
 ADDRESSES: Mapping[str, str] = {kind: cloud.base_url for kind, cloud in PROVIDERS.items() if cloud.base_url}
-CHECK_SECONDS = 300  # between two health checks, unless staff chooses another interval
-KEY_REFUSED = "it rejects the API key that RouterDash sends"
-NO_CREDIT = "its account has no credit left or has reached its spending limit"
-LIMITED = "it limits requests for a while"
-NOT_PERMITTED = "it does not permit this with the API key that RouterDash sends"
-REMARKS = (KEY_REFUSED, NOT_PERMITTED, NO_CREDIT)  # that need an operator
+CHECK_SECONDS = 300  # between two health checks, unless an administrator chooses another interval
+KEY_REFUSED = causes.KEY_REJECTED
+NO_CREDIT = causes.NO_CREDIT
+LIMITED = causes.LIMITED
+NOT_PERMITTED = causes.NOT_PERMITTED
+REMARKS = (KEY_REFUSED, NOT_PERMITTED, NO_CREDIT)  # that need an administrator
 _REMARKS: Mapping[ErrorCause, str] = {
     ErrorCause.KEY_REFUSED: KEY_REFUSED,
     ErrorCause.NOT_PERMITTED: NOT_PERMITTED,
@@ -51,7 +52,7 @@ def address_of(cloud_type: str) -> str:
 
 
 def remark(provider: Provider, status: int, body: object) -> str | None:
-    """Return what an operator must do about a cloud that answers with this error; None if it failed otherwise.
+    """Return what an administrator must do about a cloud that answers with this error; None if it failed otherwise.
 
     The status alone does not decide: some clouds answer a wrong key with 400 and an empty balance with 429.
     """

@@ -5,8 +5,44 @@ from typing import Any
 
 from rest_framework import serializers
 
-from endpoints import base_url, clouds
+from endpoints import base_url, clouds, connections
 from endpoints.clouds.kinds import CLOUD_CHOICES
+from endpoints.connections.certificates import MAX_CHARACTERS
+from gateway.base.connecting.forward_proxy import MASK, MAX_URL
+from gateway.providers.table import provider_of
+from gateway.upstream.connection_settings import ConnectionSettings
+from gateway.upstream.extra_headers import MAX_VALUE
+
+
+def _pem(text: str) -> serializers.CharField:
+    return serializers.CharField(
+        required=False, allow_null=True, allow_blank=True, max_length=MAX_CHARACTERS, help_text=text
+    )
+
+
+class ConnectionSerializer(serializers.Serializer[Any]):
+    """How RouterDash connects to an endpoint. All secrets are masked when they are read; a mask that is sent keeps what
+    is stored.
+    """
+
+    proxy_url = serializers.CharField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_URL,
+        help_text="HTTP proxy such as `http://user:password@proxy.example.com:3128`; the login is masked.",
+    )
+    ca_bundle = _pem("Certificates of a private CA as PEM; then only these are trusted.")
+    client_certificate = _pem("Certificate by which RouterDash identifies itself, with its chain, as PEM.")
+    client_certificate_expires = serializers.DateTimeField(read_only=True, allow_null=True)
+    client_key = _pem("Key of the client certificate as PEM, without a passphrase.")
+    headers = serializers.DictField(
+        child=serializers.CharField(max_length=MAX_VALUE),
+        required=False,
+        allow_null=True,
+        help_text=f"Headers of each request to the endpoint, in place of the stored ones; the value `{MASK}` keeps the "
+        "stored one.",
+    )
 
 
 class CloudSerializer(serializers.Serializer[Any]):
@@ -17,6 +53,11 @@ class CloudSerializer(serializers.Serializer[Any]):
     )
     cloud_type = serializers.ChoiceField(choices=CLOUD_CHOICES, required=False, allow_null=True)
     api_version = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=40)
+    connection = ConnectionSerializer(
+        required=False,
+        allow_null=True,
+        help_text="Proxy, certificates and extra headers; null deletes them. Fields left out stay as they are.",
+    )
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("cloud_type"):
@@ -44,7 +85,26 @@ class CloudSerializer(serializers.Serializer[Any]):
             recognised = clouds.recognise(url)
             if recognised is not None:
                 attrs["cloud_type"] = recognised
+        if "connection" in attrs:
+            attrs["connection"] = self._merged(attrs["connection"] or dict.fromkeys(connections.FIELDS), attrs, url)
         return attrs
+
+    def _merged(self, entered: Mapping[str, Any], attrs: Mapping[str, Any], url: str) -> ConnectionSettings:
+        """Return the connection settings after the edit. Raises ValidationError."""
+        stored = self.instance
+        options = None if stored is None else stored.options_or_default
+        cloud = attrs.get("cloud_type", options and options.cloud_type)
+        try:
+            return connections.merged(
+                options and options.sealed_connection,
+                entered,
+                provider_of(cloud) if cloud else None,
+                moves=stored is not None and stored.moves_to(url),
+            )
+        except connections.InvalidConnection as error:
+            raise serializers.ValidationError(
+                {f"connection.{name}": text for name, text in error.errors.items()}
+            ) from None
 
 
 def _normalise(url: str) -> str:

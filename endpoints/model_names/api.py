@@ -12,13 +12,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints import edit_versions
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
 from endpoints.model_names import storing
-from endpoints.model_names.registry import NameEntry, model_names, read_names
-from endpoints.model_names.serializers import ModelNameListSerializer, ModelNameSerializer, draft, flat
+from endpoints.model_names.name_cache import NameEntry, model_names, read_names
+from endpoints.model_names.serializers import ModelNameListSerializer, ModelNameSerializer, draft
 from endpoints.model_names.tables import NamedModel
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.problems import texts_by_place
 
 IF_MATCH = OpenApiParameter(
     "If-Match",
@@ -105,7 +107,7 @@ def _validated(request: Request, before: NameEntry | None = None) -> Any:
         sent = {**ModelNameSerializer(before).data, **sent}
     serializer = ModelNameSerializer(data=sent)
     if not serializer.is_valid():
-        raise ValidationError(flat(serializer.errors))
+        raise ValidationError(texts_by_place(serializer.errors))
     return serializer.validated_data
 
 
@@ -124,8 +126,7 @@ def _store(request: Request, entry: NameEntry) -> None:
 
 
 def _refuse_outdated(stored: NameEntry, if_match: str) -> None:
-    versions = [version.strip().removeprefix("W/").strip('"') for version in if_match.split(",")]
-    if "*" not in versions and storing.version(stored) not in versions:
+    if not edit_versions.matches(if_match, storing.version(stored)):
         raise ErrorResponse(412, _("The model name has been changed since it was read; read it again."))
 
 

@@ -1,19 +1,19 @@
-"""Rules for model names: what a save refuses, with the place of each error."""
+"""Rules for model names: the problems for which a save is refused, each with its place."""
 
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 from django.utils.translation import gettext as _
 
 from endpoints import tags
-from endpoints.model_names.registry import NameEntry
+from endpoints.model_names.name_cache import NameEntry
 from endpoints.model_names.tables import MAX_FULL_SECS, MAX_LENGTH, MAX_STEPS, MAX_TARGETS, MAX_WEIGHT
+from endpoints.problems import Problem
+from gateway.model_names.plan import MAX_DEPTH, may_mean_name
 from gateway.registry.schema import Step, Target
 
-MAX_DEPTH = 5  # names that lead to each other
 MAX_NAMES = 1000
 MAX_PARAMETERS = 64
 MAX_PARAMETER_BYTES = 16_384  # of all values of a name, as JSON
@@ -26,25 +26,17 @@ RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a name cannot be saved. `place` is a path in the JSON document, such as `steps[0].targets[1].model`."""
-
-    place: str
-    text: str
-
-
 def problems(
     draft: NameEntry, others: Iterable[NameEntry], has_endpoint: Callable[[str], bool], before: NameEntry | None = None
 ) -> list[Problem]:
-    """Return what is wrong with a name. `others`: all other names; `before`: the stored state of this one."""
+    """Return the problems of a name. `others`: all other names; `before`: the stored state of this one."""
     others = list(others)
-    found = [*_of_name(draft.name, others), *_of_steps(draft.steps, draft.name)]
-    found += _of_endpoints(draft.steps, has_endpoint, before)
-    found += _of_parameters(draft)
+    refused = [*_of_name(draft.name, others), *_of_steps(draft.steps, draft.name)]
+    refused += _of_endpoints(draft.steps, has_endpoint, before)
+    refused += _of_parameters(draft)
     if before is None and len(others) >= MAX_NAMES:
-        found.append(Problem("name", _("There may be at most %(most)d model names.") % {"most": MAX_NAMES}))
-    return found or list(_of_chains(draft, others))
+        refused.append(Problem("name", _("There may be at most %(most)d model names.") % {"most": MAX_NAMES}))
+    return refused or list(_of_chains(draft, others))
 
 
 def _of_name(name: str, others: Collection[NameEntry]) -> Iterator[Problem]:
@@ -142,21 +134,19 @@ def _can_be_sent(values: Mapping[str, object]) -> bool:
 # Names that lead to other names
 
 
-def next_name(name: NameEntry, target: Target, names: Mapping[str, NameEntry]) -> NameEntry | None:
-    """Return the other name that a target leads to. With an endpoint or a tag, it leads to the model of that name."""
-    if target.endpoint_id is not None or target.tag is not None or target.model == name.name:
-        return None
-    return names.get(target.model)
+def _next_name(name: NameEntry, target: Target, names: Mapping[str, NameEntry]) -> NameEntry | None:
+    """Return the other name that a target leads to."""
+    return names.get(target.model) if may_mean_name(target, name.name) else None
 
 
 def _of_chains(draft: NameEntry, others: Iterable[NameEntry]) -> Iterator[Problem]:
-    names = {it.name: it for it in others if "*" not in it.name}
+    names = {other.name: other for other in others if "*" not in other.name}
     if "*" not in draft.name:
         names[draft.name] = draft
     above = _depth_above(draft, names)
     for place, step in _places(draft.steps):
         for index, target in enumerate(step.targets):
-            following = next_name(draft, target, names)
+            following = _next_name(draft, target, names)
             if following is None:
                 continue
             model = f"{place}.targets[{index}].model"
@@ -170,8 +160,8 @@ def _of_chains(draft: NameEntry, others: Iterable[NameEntry]) -> Iterator[Proble
 
 
 def _following(name: NameEntry, names: Mapping[str, NameEntry]) -> set[str]:
-    found = (next_name(name, target, names) for step in name.steps for target in step.targets)
-    return {it.name for it in found if it is not None}
+    following = (_next_name(name, target, names) for step in name.steps for target in step.targets)
+    return {other.name for other in following if other is not None}
 
 
 def _path_back(start: NameEntry, end: NameEntry, names: Mapping[str, NameEntry]) -> list[str] | None:
@@ -187,17 +177,17 @@ def _path_back(start: NameEntry, end: NameEntry, names: Mapping[str, NameEntry])
     if end.name not in came_from:
         return None
     path: list[str] = []
-    at: str | None = end.name
-    while at is not None:
-        path.append(at)
-        at = came_from[at]
+    name_before: str | None = end.name
+    while name_before is not None:
+        path.append(name_before)
+        name_before = came_from[name_before]
     return path[::-1]
 
 
 def _depth(name: NameEntry, names: Mapping[str, NameEntry]) -> int:
     """Return how many names are in the longest row that begins with one; more than MAX_DEPTH are not counted."""
     level, depth = {name.name}, 1
-    while depth <= MAX_DEPTH and (level := {it for one in level for it in _following(names[one], names)}):
+    while depth <= MAX_DEPTH and (level := {after for one in level for after in _following(names[one], names)}):
         depth += 1
     return depth
 
@@ -205,11 +195,11 @@ def _depth(name: NameEntry, names: Mapping[str, NameEntry]) -> int:
 def _depth_above(name: NameEntry, names: Mapping[str, NameEntry]) -> int:
     """Return how many names are in the longest row that ends with one, itself counted."""
     leading: dict[str, set[str]] = {}
-    for it in names.values():
-        for following in _following(it, names):
-            leading.setdefault(following, set()).add(it.name)
+    for other in names.values():
+        for following in _following(other, names):
+            leading.setdefault(following, set()).add(other.name)
     level, depth = {name.name}, 1
-    while depth <= MAX_DEPTH and (level := {it for one in level for it in leading.get(one, ())}):
+    while depth <= MAX_DEPTH and (level := {before for one in level for before in leading.get(one, ())}):
         depth += 1
     return depth
 

@@ -1,14 +1,14 @@
 """Serializers of model names: one document with steps and targets."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rest_framework import serializers
 
 from endpoints import tags
-from endpoints.model_names.registry import NameEntry
+from endpoints.model_names.name_cache import NameEntry
 from endpoints.model_names.tables import MAX_FULL_SECS, MAX_LENGTH, MAX_STEPS, MAX_TARGETS, MAX_WEIGHT
 from endpoints.text import validate_text
 from gateway.registry.schema import Step, Target
@@ -110,23 +110,3 @@ def _target(values: Mapping[str, Any]) -> Target:
     endpoint_id = values["endpoint_id"]
     (tag,) = tags.normalise([values["tag"] or ""]) or (None,)
     return Target(values["model"], values["weight"], None if endpoint_id is None else str(endpoint_id), tag)
-
-
-def flat(detail: Any, place: str = "") -> dict[str, list[str]]:
-    """Return nested errors by their places, such as `steps[0].targets[1].model`."""
-    found: dict[str, list[str]] = {}
-    for at, text in _texts(detail, place):
-        found.setdefault(at, []).append(text)
-    return found
-
-
-def _texts(detail: Any, place: str) -> Iterator[tuple[str, str]]:
-    if isinstance(detail, dict):
-        for name, inner in detail.items():
-            at = f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}".lstrip(".")
-            yield from _texts(inner, place if name == "non_field_errors" and place else at)
-    elif isinstance(detail, list):
-        for index, inner in enumerate(detail):
-            yield from _texts(inner, f"{place}[{index}]" if isinstance(inner, dict) else place)
-    else:
-        yield place, str(detail)

@@ -12,10 +12,11 @@ from django.utils.translation import override
 from rest_framework.request import Request
 
 from endpoints.edit_log import API, AnyRequest
-from endpoints.model_names import registry as name_registry
-from endpoints.model_names.registry import NameEntry, read_names
-from endpoints.model_names.rules import Problem, problems
+from endpoints.model_names import name_cache
+from endpoints.model_names.name_cache import NameEntry, read_names
+from endpoints.model_names.rules import problems
 from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
+from endpoints.problems import Problem
 from endpoints.registry import registry
 
 FIELDS = (
@@ -31,9 +32,9 @@ _SALT = "endpoints.model_names"  # must not change: scripts may hold an ETag of 
 class Invalid(Exception):
     """The draft breaks rules."""
 
-    def __init__(self, found: list[Problem]) -> None:
-        super().__init__(found[0].text)
-        self.problems = found
+    def __init__(self, refused: list[Problem]) -> None:
+        super().__init__(refused[0].text)
+        self.problems = refused
 
 
 def version(entry: NameEntry) -> str:
@@ -56,7 +57,7 @@ def lock() -> None:
 
 
 def check(draft: NameEntry, names: Mapping[str, NameEntry]) -> list[Problem]:
-    """Return what is wrong with a draft. `names`: all stored names by id."""
+    """Return the problems of a draft. `names`: all stored names by id."""
     others = [entry for name_id, entry in names.items() if name_id != draft.id]
     return problems(draft, others, lambda endpoint_id: registry.get(endpoint_id) is not None, names.get(draft.id))
 
@@ -64,8 +65,8 @@ def check(draft: NameEntry, names: Mapping[str, NameEntry]) -> list[Problem]:
 def store(request: AnyRequest, draft: NameEntry) -> None:
     """Write a draft over the stored state of the name, in a transaction that called `lock`. Raises Invalid."""
     names = read_names()
-    if found := check(draft, names):
-        raise Invalid(found)
+    if refused := check(draft, names):
+        raise Invalid(refused)
     before = names.get(draft.id)
     row = NamedModel.objects.filter(pk=draft.id).first() or NamedModel(pk=draft.id)
     for field in FIELDS:
@@ -84,7 +85,7 @@ def store(request: AnyRequest, draft: NameEntry) -> None:
             for field in changed
         }
         _note(request, row, CHANGE, [{"changed": {"fields": [_label(field) for field in changed]}, "values": values}])
-    name_registry.changed(draft.id)
+    name_cache.changed(draft.id)
 
 
 def delete(request: AnyRequest, row: NamedModel) -> None:

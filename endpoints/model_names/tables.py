@@ -1,4 +1,4 @@
-"""Tables of model names. Facts for gateways are made from them by endpoints.model_names.registry.
+"""Tables of model names. Facts for gateways are made from them by endpoints.model_names.name_cache.
 
 A step is identified by its number within the name, so that one form can contain new steps and their targets.
 """

@@ -20,10 +20,10 @@ class CloudSettings:
 
     env_endpoints: bool = setting(
         "ROUTERDASH_ENV_ENDPOINTS",
-        "true",
+        "false",
         parsers.flag,
         "At a start, make an endpoint for each cloud whose API key is in the environment, once. No API key reaches it "
-        "unless it may use external endpoints. `false`: the keys below have no effect.",
+        "unless it may use external endpoints. `false`: *Discover* offers these clouds.",
     )
     openai_api_key: str = _key("OPENAI_API_KEY", "OpenAI")
     anthropic_api_key: str = _key("ANTHROPIC_API_KEY", "Anthropic")

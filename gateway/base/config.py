@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 from gateway.base import secret_files
 from gateway.base import setting_parsers as parsers
 from gateway.base.currencies import currency as to_currency
-from gateway.base.ollama_settings import OllamaSettings
 from gateway.base.secret_files import FILE
 from gateway.base.setting_parsers import IPNetwork, setting
+from gateway.base.settings.retention import RetentionSettings, with_body_days
 
 # A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES = 100
@@ -29,11 +29,11 @@ AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF = "auto", "header", "off"
 
 
 class ConfigError(ValueError):
-    """A setting has a value that cannot be used. The text is for the operator."""
+    """A setting has a value that cannot be used. The text is for the person who starts RouterDash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(OllamaSettings):
+class Config(RetentionSettings):
     """Values of all settings. `load` reads them from the environment; a Config is passed to the code that needs it."""
 
     host: str = setting(
@@ -233,19 +233,6 @@ class Config(OllamaSettings):
     history: str = setting(
         "ROUTERDASH_HISTORY", "all", parsers.OneOf(("all", "errors")), "Requests that get a row in the history."
     )
-    history_retention_days: int = setting(
-        "ROUTERDASH_HISTORY_RETENTION_DAYS",
-        "7",
-        parsers.WholeNumber(1, 3650),
-        "Days after which history rows are deleted; figures stay.",
-    )
-    client_retention_days: int = setting(
-        "ROUTERDASH_CLIENT_RETENTION_DAYS",
-        "0",
-        parsers.WholeNumber(0, 3650),
-        "Whole days (UTC) after which client addresses are deleted, in the history and in the figures of "
-        "clients; 0: in the history together with its rows, else never.",
-    )
     queue_max: int = setting(
         "ROUTERDASH_QUEUE_MAX",
         "100",
@@ -260,9 +247,16 @@ class Config(OllamaSettings):
     )
     queue_timeout_secs: int = setting(
         "ROUTERDASH_QUEUE_TIMEOUT_SECS",
-        "60",
+        "300",
         parsers.WholeNumber(1, 3600),
         "Maximum time of a request in the queue, in seconds.",
+    )
+    plain_timeout_secs: int = setting(
+        "ROUTERDASH_PLAIN_TIMEOUT_SECS",
+        "600",
+        parsers.WholeNumber(1, 86400),
+        "Seconds that a response may take that is not streamed, from an endpoint whose `inference_timeout_secs` is the "
+        "default, 120; any other value applies instead. After a timeout, such a request is not sent again.",
     )
     load_timeout_secs: float = setting(
         "ROUTERDASH_LOAD_TIMEOUT_SECS",
@@ -429,6 +423,7 @@ class Config(OllamaSettings):
 def load(environ: Mapping[str, str]) -> Config:
     """Read every setting. Raises ConfigError for the first that cannot be used."""
     config = Config(**{item.name: _read(item.metadata, environ) for item in fields(Config)})
+    config = with_body_days(config, environ)
     if not config.require_api_key and not config.loopback:
         raise ConfigError(
             f"ROUTERDASH_REQUIRE_API_KEY=false requires a loopback ROUTERDASH_HOST like 127.0.0.1, not {config.host!r}"

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters that make a spreadsheet compute a cell
+# First characters that make a spreadsheet compute a cell; the full-width ones do so where East Asian texts are usual.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_cell(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Allowed destinations: no cloud metadata service, and only an operator's networks if any are configured.
+"""Allowed destinations: no cloud metadata service, and only the configured networks if there are any.
 
 The check gets the address of the connection itself, after name resolution: a name may resolve differently the next
 time.

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.base.limits import Limit
+from gateway.base.bounds import Bound
 
 # Codes that clients and scripts may rely on.
 INVALID_API_KEY = "invalid_api_key"
@@ -18,6 +18,7 @@ QUEUE_FULL = "queue_full"
 QUEUE_TIMEOUT = "queue_timeout"
 NO_CAPABLE_ENDPOINTS = "no_capable_endpoints"
 INVALID_REQUEST = "invalid_request"
+AMBIGUOUS_REQUEST = "ambiguous_request"  # servers may read it in different ways
 REQUEST_TOO_LARGE = "request_too_large"
 TOO_MANY_REQUESTS = "too_many_requests"
 NOT_FOUND = "not_found"
@@ -37,13 +38,23 @@ REQUEST_CANCELLED = "request_cancelled"
 PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"  # as OpenAI names it
 UPGRADE_REQUIRED = "upgrade_required"
 
+# All of them, by which refusals are counted in shared memory (gateway.ipc.request_counts).
+CODES = (
+    INVALID_API_KEY, PERMISSION_DENIED, MODEL_NOT_FOUND, MODEL_NOT_CAPABLE, EXTERNAL_NOT_ALLOWED,
+    MODEL_NOT_ALLOWED, KIND_NOT_ALLOWED, NETWORK_NOT_ALLOWED, KEY_DISABLED, QUEUE_FULL, QUEUE_TIMEOUT,
+    NO_CAPABLE_ENDPOINTS, INVALID_REQUEST, AMBIGUOUS_REQUEST, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, NOT_FOUND,
+    METHOD_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED, UPSTREAM_ERROR, UPSTREAM_TIMEOUT, UPSTREAM_AUTH,
+    INSUFFICIENT_QUOTA, RATE_LIMIT_EXCEEDED, LIMITS_UNAVAILABLE, NOT_READY, LOOP_DETECTED, BUFFERS_FULL,
+    REQUEST_CANCELLED, PREVIOUS_RESPONSE_NOT_FOUND, UPGRADE_REQUIRED,
+)  # fmt: skip
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class Refusal(Exception):
     """Ends a request with a status and a sentence. `code` is also the reason it is counted under.
 
-    `limit`: the limit (gateway.base.limits) that the request exceeds, if any.
+    `bound`: the bound (gateway.base.bounds) that the request exceeds, if any.
     """
 
     def __init__(
@@ -54,7 +65,7 @@ class Refusal(Exception):
         *,
         param: str | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
-        limit: Limit | None = None,
+        bound: Bound | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -62,7 +73,7 @@ class Refusal(Exception):
         self.message = message
         self.param = param
         self.headers = headers
-        self.limit = limit
+        self.bound = bound
 
     def body(self) -> bytes:
         return error_body(self.status, self.code, self.message, self.param)

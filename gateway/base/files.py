@@ -1,8 +1,13 @@
-"""Small files that are replaced atomically, readable by the owner alone."""
+"""Files that the owner alone may read, from their first moment on: small ones are replaced atomically."""
 
 import os
 import secrets
 from pathlib import Path
+
+
+def create_empty(path: Path) -> None:
+    """Create a file for a library that would give it any other mode; one that exists stays as it is."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def replace(path: Path, content: bytes) -> None:

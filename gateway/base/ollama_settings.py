@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from gateway.base import setting_parsers as parsers
-from gateway.base.cloud_settings import CloudSettings
+from gateway.base.connecting.proxy_settings import ProxySettings
 from gateway.base.setting_parsers import setting
 
 IGNORE, PASS = "ignore", "pass"  # what becomes of a client's keep_alive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OllamaSettings(CloudSettings):
+class OllamaSettings(ProxySettings):
     """Part of gateway.base.config.Config."""
 
     ollama_port: int = setting(

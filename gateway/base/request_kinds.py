@@ -10,6 +10,7 @@ TRANSCRIPTIONS, TRANSLATIONS, SPEECH = "audio_transcriptions", "audio_translatio
 IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS = "image_generations", "image_edits", "image_variations"
 RERANK, MODERATIONS, TOKENIZE = "rerank", "moderations", "tokenize"
 OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = "ollama_chat", "ollama_generate", "ollama_embed"  # Ollama's own API
+OLLAMA_SHOW = "ollama_show"  # what is known about a model
 
 # Capabilities of models, named as in the endpoints' table if it has them.
 CAN_CHAT, CAN_EMBED = "chat", "embeddings"
@@ -18,6 +19,8 @@ THINKING = "thinking"
 CAN_TRANSCRIBE, CAN_SPEAK, CAN_DRAW = "audio_transcription", "audio_speech", "image_generation"
 CAN_RERANK, CAN_MODERATE = "rerank", "moderation"
 CAPABILITIES = (CAN_CHAT, CAN_EMBED, CAN_TRANSCRIBE, CAN_SPEAK, CAN_DRAW, CAN_RERANK, CAN_MODERATE)
+
+_OF_TEXT = frozenset((CAN_CHAT, CAN_EMBED, CAN_RERANK, CAN_MODERATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Kind:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", self.upstream_path or self.path.encode())
+
+    @property
+    def reads_text(self) -> bool:
+        """True if the tokens of its prompt are about proportional to the size of its body."""
+        return self.needs_slot and self.capability in _OF_TEXT
 
     @property
     def endpoint_path(self) -> str:
@@ -72,8 +80,9 @@ OLLAMA_KINDS = (
     Kind(OLLAMA_EMBED, "/ollama/api/embeddings", CAN_EMBED, upstream_path=b"/api/embeddings"),  # the older path
     Kind(OLLAMA_EMBED, "/ollama/api/embed", CAN_EMBED, upstream_path=b"/api/embed"),
 )
+SHOW = Kind(OLLAMA_SHOW, "/ollama/api/show", CAN_CHAT, upstream_path=b"/api/show", needs_slot=False)
 STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT, needs_slot=False)
 
 BY_PATH = {kind.path: kind for kind in KINDS}
-BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES, *OLLAMA_KINDS)}
+BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES, *OLLAMA_KINDS, SHOW)}
 GENERATING = frozenset(kind.name for kind in BY_NAME.values() if kind.generates)

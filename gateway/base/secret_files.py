@@ -9,7 +9,7 @@ FILE = "_FILE"  # suffix of a secret's variable that names a file with the secre
 def read(name: str, raw: str, environ: Mapping[str, str]) -> str:
     """Return `raw`, or the content of the file that NAME_FILE names, without surrounding space.
 
-    Raises ValueError, whose text is for the operator.
+    Raises ValueError, whose text is for the person who starts RouterDash.
     """
     variable = name + FILE
     named = environ.get(variable, "").strip()

@@ -39,9 +39,9 @@ def edit_large(body: Body, places: Places, change: Change) -> tuple[bytes, dict[
     change(fields)
     out: list[Data] = [b"{"]
     size, before = 1, 0
-    found: dict[bytes, tuple[int, int]] = {}
+    changed: dict[bytes, tuple[int, int]] = {}
     view = memoryview(body)
-    for name, (start, end) in sorted(places.items(), key=lambda it: it[1]):
+    for name, (start, end) in sorted(places.items(), key=lambda item: item[1]):
         opening = before or body.index(b"{")
         if _NAME.fullmatch(body, opening, start) is None:
             return None  # an earlier value of the same name, or a name with escapes
@@ -56,8 +56,8 @@ def edit_large(body: Body, places: Places, change: Change) -> tuple[bytes, dict[
         ]
         out += pieces
         size += sum(map(len, pieces))
-        found[name] = size - len(pieces[2]), size
+        changed[name] = size - len(pieces[2]), size
     for field, value in fields.items():
         out += (b"," if len(out) > 1 else b"", encode(field), b":", bytes(value))
     out.append(b"}")
-    return b"".join(out), found
+    return b"".join(out), changed

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.base import causes
+
 MAX_SENTENCE = 500  # characters
 UNNAMED = "the upstream reported an error"
 # Of a prompt that is longer than the context of the model, anywhere in a message.
@@ -33,8 +35,11 @@ class EndpointError(msgspec.Struct, frozen=True):
 
     def summary(self, status: int) -> str:
         """Return a summary that everyone may see. `status` of the HTTP response; below 400 the error was within one."""
-        kind = f"HTTP {status}" if status >= 400 else "an error in its response"
-        return f"{kind} ({', '.join(self.words)})" if self.words else kind
+        if status >= 400:
+            cause = causes.STATUS_WORDS if self.words else causes.STATUS
+        else:
+            cause = causes.ERROR_WITHIN_WORDS if self.words else causes.ERROR_WITHIN
+        return cause.format(status=status, words=", ".join(self.words))
 
 
 def described(error: Any) -> EndpointError:

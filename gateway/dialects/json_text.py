@@ -48,18 +48,24 @@ def small_value(value: bytes) -> Any:
 
 
 def rename_model(data: Body, old: str, new: str) -> bytes:
-    """Replace `old` by `new` in every `"model"` key, at most MAX_RENAMED times; all other bytes stay.
+    """Replace `old` by `new` in every `"model"` key; see `replace_value`."""
+    return replace_value(data, b'"model"', old, new)
 
-    In data of more than 1 MiB only the first and the last RENAMED_BYTES are searched.
+
+def replace_value(data: Body, key: bytes, old: str, new: str) -> bytes:
+    """Replace the string `old` by `new` wherever it is the value of a key, at most MAX_RENAMED times.
+
+    `key` has its quotes. All other bytes stay. In data of more than 1 MiB only the first and the last RENAMED_BYTES are
+    searched.
     """
     if len(data) <= 2 * RENAMED_BYTES:
-        return _renamed(data, old, new)
+        return _replaced(data, key, old, new)
     head, tail = data[:RENAMED_BYTES], data[-RENAMED_BYTES:]
     between = memoryview(data)[RENAMED_BYTES:-RENAMED_BYTES]
-    return b"".join((_renamed(head, old, new), between, _renamed(tail, old, new)))
+    return b"".join((_replaced(head, key, old, new), between, _replaced(tail, key, old, new)))
 
 
-def _renamed(data: Body, old: str, new: str) -> bytes:
+def _replaced(data: Body, key: bytes, old: str, new: str) -> bytes:
     """Search for the key as bytes: inside a JSON string a quote is always escaped, so `"model"` followed by a colon is
     a key, unless a backslash precedes it.
     """
@@ -68,12 +74,14 @@ def _renamed(data: Body, old: str, new: str) -> bytes:
     replacement = encode(new)
     longest = 12 * len(old) + 2  # if each character is written as two escapes
     for _ in range(MAX_RENAMED):
-        key = data.find(b'"model"', start)
-        if key < 0:
+        place = data.find(key, start)
+        if place < 0:
             break
-        colon = _COLON.match(data, key + 7)
-        value = end = key + 7 if colon is None else colon.end()
-        string = None if colon is None or data[key - 1 : key] == b"\\" else _STRING.match(data, value, value + longest)
+        after = place + len(key)
+        colon = _COLON.match(data, after)
+        value = end = after if colon is None else colon.end()
+        is_key = colon is not None and data[place - 1 : place] != b"\\"
+        string = _STRING.match(data, value, value + longest) if is_key else None
         if string is not None and _string(string[0]) == old:
             end = string.end()
             pieces += (data[start:value], replacement)

@@ -40,13 +40,13 @@ def with_media(usage: Usage | None, kind: str, body: bytes) -> Usage | None:
     if len(body) > MAX_BYTES:
         return usage
     try:
-        found = _decode(body)
+        media = _decode(body)
         if kind in DRAWING:
-            return with_images(usage, len(_decode_images(found.data)))
+            return with_images(usage, len(_decode_images(media.data)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return usage
     if kind in TRANSCRIBING:
-        return with_audio(usage, small_value(bytes(found.usage)), small_value(bytes(found.duration)))
+        return with_audio(usage, small_value(bytes(media.usage)), small_value(bytes(media.duration)))
     return usage
 
 

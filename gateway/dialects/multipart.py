@@ -5,12 +5,14 @@ ways are refused.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from gateway.base.errors import INVALID_REQUEST, Refusal
 from gateway.base.types import Body, Data
+from gateway.dialects.deciding_fields import check_name, field_of
 from gateway.dialects.openai_requests import MAX_MODEL_NAME
 
+READ = ("model", "stream")  # the fields that are read
 MAX_HELD_BYTES = 8 << 20  # bytes within which the model must be named
 MAX_PARTS = 100
 MAX_PART_HEAD_BYTES = 16 << 10
@@ -23,7 +25,7 @@ _PARAMETER = re.compile(
     rb"[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))[ \t]*", re.DOTALL
 )
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _DISPOSITION = re.compile(rb"form-data[ \t]*((?:;.*)?)", re.IGNORECASE | re.DOTALL)
 _PLAIN_CODINGS = (b"7bit", b"8bit", b"binary")
 _PLAIN_KIND = re.compile(rb"(?!.*charset).*|.*;[ \t]*charset=\"?(?:utf-8|us-ascii)\"?")
@@ -37,8 +39,12 @@ class Form:
     It stores the received parts until the caller releases them, and finds the fields `model` and `stream` at any place.
     """
 
-    def __init__(self, content_type: bytes) -> None:
-        """Read the Content-Type. Raises Refusal (400) if it is no form, or has no proper boundary."""
+    def __init__(self, content_type: bytes, checked: Collection[str] = ()) -> None:
+        """Read the Content-Type. Raises Refusal (400) if it is no form, or has no proper boundary.
+
+        `checked`: the fields whose names all servers must read alike, besides those that are read here.
+        """
+        self._checked = checked
         self.model: str | None = None  # None until it is found
         self.stream = False  # as far as the form was read
         self.held: list[Body] = []
@@ -61,11 +67,11 @@ class Form:
         if self._state == _EPILOGUE:
             return
         buffer = self._rest + data if self._rest else bytes(data)
-        at = 0
-        while (then := self._step(buffer, at)) >= 0:
-            at = then
-        self._rest = buffer[at:]
-        self._offset += at
+        position = 0
+        while (then := self._step(buffer, position)) >= 0:
+            position = then
+        self._rest = buffer[position:]
+        self._offset += position
         if self.size > MAX_HELD_BYTES and (self.model is None or self._at[1] > MAX_HELD_BYTES):
             raise _bad(
                 f"`model` must stand within the first {MAX_HELD_BYTES >> 20} MiB of the form: put it before the files."
@@ -125,62 +131,62 @@ class Form:
 
     # Reading
 
-    def _step(self, buffer: bytes, at: int) -> int:
+    def _step(self, buffer: bytes, position: int) -> int:
         """Read one step. Return the position of the next one, or -1 while more bytes are needed; earlier bytes are not
         read again.
         """
         if self._state == _PREAMBLE or (self._state == _BODY and self._field is None):
-            return self._skip(buffer, at)
+            return self._skip(buffer, position)
         if self._state == _BODY:
-            return self._read_value(buffer, at)
+            return self._read_value(buffer, position)
         if self._state == _BEHIND:
-            return self._read_behind(buffer, at)
+            return self._read_behind(buffer, position)
         if self._state == _HEAD:
-            return self._read_head(buffer, at)
-        return self._read_padding(buffer, at, _EPILOGUE) if self._state == _CLOSED else -1
+            return self._read_head(buffer, position)
+        return self._read_padding(buffer, position, _EPILOGUE) if self._state == _CLOSED else -1
 
-    def _skip(self, buffer: bytes, at: int) -> int:
-        boundary_at = buffer.find(self._delimiter, at)
+    def _skip(self, buffer: bytes, position: int) -> int:
+        boundary_at = buffer.find(self._delimiter, position)
         if boundary_at >= 0:
             self._state = _BEHIND
             return boundary_at + len(self._delimiter)
-        kept = max(at, len(buffer) - len(self._delimiter) + 1)
-        return kept if kept > at else -1
+        kept = max(position, len(buffer) - len(self._delimiter) + 1)
+        return kept if kept > position else -1
 
-    def _read_value(self, buffer: bytes, at: int) -> int:
-        end = buffer.find(self._delimiter, at)
-        if (end if end >= 0 else len(buffer) - len(self._delimiter)) - at > MAX_VALUE_BYTES:
+    def _read_value(self, buffer: bytes, position: int) -> int:
+        end = buffer.find(self._delimiter, position)
+        if (end if end >= 0 else len(buffer) - len(self._delimiter)) - position > MAX_VALUE_BYTES:
             raise _bad(f"`{self._field}` has more than {MAX_MODEL_NAME} characters.", self._field)
         if end < 0:
             return -1
         if self._field == "model":
-            self.model = _model(buffer[at:end])
-            self._at = self._offset + at, self._offset + end
+            self.model = _model(buffer[position:end])
+            self._at = self._offset + position, self._offset + end
         else:
-            self.stream = buffer[at:end].strip().lower() in (b"true", b"1")
+            self.stream = buffer[position:end].strip().lower() in (b"true", b"1")
         self._state = _BEHIND
         return end + len(self._delimiter)
 
-    def _read_behind(self, buffer: bytes, at: int) -> int:
+    def _read_behind(self, buffer: bytes, position: int) -> int:
         """Read the bytes after a boundary: another part follows, or the end."""
-        if buffer.startswith(b"--", at):
+        if buffer.startswith(b"--", position):
             if self.model is None:
                 raise _missing()
             self._state = _CLOSED
-            return at + 2
-        if buffer[at:] == b"-":
+            return position + 2
+        if buffer[position:] == b"-":
             return -1
-        then = self._read_padding(buffer, at, _HEAD)
+        then = self._read_padding(buffer, position, _HEAD)
         if then >= 0:
             self._parts += 1
             if self._parts > MAX_PARTS:
                 raise _bad(f"The form has more than {MAX_PARTS} parts.")
         return then
 
-    def _read_padding(self, buffer: bytes, at: int, state: int) -> int:
+    def _read_padding(self, buffer: bytes, position: int, state: int) -> int:
         """Skip blanks at the end of a boundary's line."""
-        end = buffer.find(b"\r\n", at)
-        padding = buffer[at:end] if end >= 0 else buffer[at:].removesuffix(b"\r")
+        end = buffer.find(b"\r\n", position)
+        padding = buffer[position:end] if end >= 0 else buffer[position:].removesuffix(b"\r")
         if padding.strip(b" \t") or len(padding) > MAX_PADDING_BYTES:
             raise _bad("The form has a line that begins like its boundary but is not a boundary.")
         if end < 0:
@@ -188,16 +194,16 @@ class Form:
         self._state = state
         return end + 2
 
-    def _read_head(self, buffer: bytes, at: int) -> int:
-        end = buffer.find(b"\r\n\r\n", at)
-        if (end if end >= 0 else len(buffer)) - at > MAX_PART_HEAD_BYTES:
+    def _read_head(self, buffer: bytes, position: int) -> int:
+        end = buffer.find(b"\r\n\r\n", position)
+        if (end if end >= 0 else len(buffer)) - position > MAX_PART_HEAD_BYTES:
             raise _bad(f"The header block of a part has more than {MAX_PART_HEAD_BYTES >> 10} KiB.")
         body = end + 4
         if end < 0 or len(buffer) < body + len(self._delimiter) - 2:
             return -1
         if buffer.startswith(self._delimiter[2:], body):  # some parsers take it for a boundary, others do not
             raise _bad("A part has no body.")
-        self._field = self._named(buffer[at:end])
+        self._field = self._named(buffer[position:end])
         self._state = _BODY
         return body
 
@@ -205,18 +211,19 @@ class Form:
         """Return the name of a part's field if it is one to be read."""
         lines = _part_lines(head)
         parameters = _disposition(lines.get(b"content-disposition"))
-        field = parameters[b"name"]
-        if field not in (b"model", b"stream"):
+        name = parameters[b"name"].decode("utf-8", "replace")
+        text = name if name in READ else field_of(name, self._checked)
+        if text is None:
             return None
-        text = field.decode()
+        check_name(name, text, is_repeated=text in self._seen)
+        self._seen.add(text)
+        if text not in READ:
+            return None
         if any(name.startswith(b"filename") for name in parameters):
             raise _bad(f"`{text}` must be a field, not a file.", text)
         coding, kind = lines.get(b"content-transfer-encoding"), lines.get(b"content-type", b"")
         if (coding and coding.lower() not in _PLAIN_CODINGS) or not _PLAIN_KIND.fullmatch(kind.lower()):
             raise _bad(f"`{text}` must be in the form without an encoding.", text)
-        if text in self._seen:
-            raise _bad(f"The form has two fields `{text}`.", text)
-        self._seen.add(text)
         return text
 
 
@@ -269,16 +276,16 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
     Return None if the text has no parameters, or one is repeated.
     """
     parameters: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(text):
-        parameter = _PARAMETER.match(text, at)
+    position = 0
+    while position < len(text):
+        parameter = _PARAMETER.match(text, position)
         if parameter is None:
-            return None if text[at:].strip(b" \t;") else parameters
+            return None if text[position:].strip(b" \t;") else parameters
         name = parameter[1].lower()
         if name in parameters:
             return None
         parameters[name] = parameter[3] if parameter[2] is None else parameter[2]
-        at = parameter.end()
+        position = parameter.end()
     return parameters
 
 

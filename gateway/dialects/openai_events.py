@@ -29,7 +29,6 @@ from gateway.dialects.usage import (
     Usage,
     finish_reason,
     read_usage,
-    with_tier,
     with_timings,
 )
 
@@ -49,6 +48,7 @@ class Event(msgspec.Struct):
     item: msgspec.Raw | None = None  # of a response
     inside: bool = False  # cannot be the first of a stream
     finish_reason: str | None = None  # of the first choice, in the terms of chat completions
+    service_tier: Any = None  # beside the usage, as the endpoint wrote it
 
 
 _NULL = msgspec.Raw(b"null")
@@ -114,12 +114,12 @@ def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> 
     except msgspec.ValidationError:
         chunk = _error_in_array(data)
     model, error, usage = chunk.model, chunk.error, chunk.usage
-    event = Event(model if isinstance(model, str) else None)
+    event = Event(model if isinstance(model, str) else None, service_tier=chunk.service_tier)
     if isinstance(chunk.x_groq, dict):  # where Groq reports a fault, and usage without a request for it
         error = chunk.x_groq.get("error") if error is None else error
-        event.usage = with_tier(read_usage(chunk.x_groq.get("usage")), chunk.service_tier)
+        event.usage = read_usage(chunk.x_groq.get("usage"))
     if usage is not None and (counts := with_timings(read_usage(usage), chunk.timings)) is not None:
-        event.usage = counts if chunk.service_tier is None else with_tier(counts, chunk.service_tier)
+        event.usage = counts
         event.usage_only = not chunk.choices and error is None
     if error is not None:
         event.error = described(error)
@@ -266,7 +266,7 @@ def read_responses_event(data: Data) -> Event:
     if decoded.response is not None:
         event.model = _text(decoded.response.model)
         event.response_id = _text(decoded.response.id)
-        event.usage = with_tier(read_usage(decoded.response.usage), decoded.response.service_tier)
+        event.usage, event.service_tier = read_usage(decoded.response.usage), decoded.response.service_tier
     if decoded.item != _NULL:
         event.item = decoded.item
     if decoded.type in _RESPONSES_LAST:
@@ -293,6 +293,7 @@ class Dialect:
     read_big: Callable[[Data], Event]  # reads an event that is too large to decode whole
     done: bytes = b""  # ends a response that is sent as one event
     has_comments: bool = True  # a silent stream may get a comment
+    own_reasons: tuple[tuple[str, str], ...] = ()  # a provider's own names of finish reasons, and those of OpenAI
 
     def opening(self, model: str) -> bytes:
         """Return the events that must precede a first event that is `inside`: some servers omit them."""

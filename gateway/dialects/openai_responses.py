@@ -3,149 +3,76 @@ name in.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from json import JSONDecoder
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.dialects.json_text import MAX_FIELD_BYTES, outline_of_response, rename_model, small_value
 from gateway.dialects.usage import (
-    CHAT_REASONS,
     ERROR,
     NOT_REPORTED,
     STOP,
     TOOL_CALLS,
     Usage,
     finish_reason,
-    normal,
     read_usage,
-    with_tier,
+    with_service_tier,
     with_timings,
 )
 from gateway.loop.time_slices import Slices
 
+BIG_BYTES = 2 << 20  # a larger response is read in time slices
 USUAL_BYTES = 256 << 10  # a larger response is decoded field by field
 MAX_OBJECTS = 50_000  # in the choices or the output of a response whose finish reason is read
 PIECE_BYTES = 256 << 10  # of these choices, or of this output, in which objects are counted at once
 MAX_CHOICES_BYTES = 16 << 20  # of these choices, or of this output
+MAX_END_BYTES = 32 << 10  # of a response that is too long to be read
+MAX_USAGE_BYTES = 4 << 10
+MAX_USAGE_NAMES = 8  # in that end
 T = TypeVar("T")
 _NOTHING = msgspec.Raw(b"")
 
 
-class _ResponseBody(msgspec.Struct):
-    """Raw fields, decoded one by one, so that a malformed one does not hide the others."""
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: Any = None
+
+
+class _OutputItem(msgspec.Struct, gc=False):
+    type: Any = None
+
+
+class _WholeResponse(msgspec.Struct):
+    """The fields of a whole response that are read, in any dialect; None: not there, or malformed."""
+
+    model: Any = None
+    usage: Any = None
+    timings: Any = None  # of llama.cpp
+    choices: list[_Choice] | None = None  # of chat completions and completions
+    status: Any = None  # of Responses, as are the next two
+    incomplete_details: Any = None
+    output: list[_OutputItem] | None = None
+    stop_reason: Any = None  # of Anthropic's Messages
+    service_tier: Any = None
+
+
+class _RawResponse(msgspec.Struct):
+    """The same fields as raw JSON, to be decoded one by one, so that a malformed one does not hide the others."""
 
     model: msgspec.Raw = _NOTHING
     usage: msgspec.Raw = _NOTHING
     timings: msgspec.Raw = _NOTHING
-    choices: msgspec.Raw = _NOTHING  # of chat completions and completions
-    status: msgspec.Raw = _NOTHING  # of Responses, as are the next two
+    choices: msgspec.Raw = _NOTHING
+    status: msgspec.Raw = _NOTHING
     incomplete_details: msgspec.Raw = _NOTHING
     output: msgspec.Raw = _NOTHING
-    stop_reason: msgspec.Raw = _NOTHING  # of Anthropic's Messages
+    stop_reason: msgspec.Raw = _NOTHING
     service_tier: msgspec.Raw = _NOTHING
 
 
-_decode_response = msgspec.json.Decoder(_ResponseBody).decode
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-
-
-class _UsualPromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Count | None = None
-    cache_write_tokens: _Count | None = None
-    cache_creation_tokens: None = None
-    cache_write_tokens_details: None = None
-
-
-class _UsualOutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Count | None = None
-
-
-class _UsualUsage(msgspec.Struct, gc=False):
-    """The fields that are always null are those of few servers: with a count the response is not a usual one."""
-
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    total_tokens: _Count | None = None
-    prompt_tokens_details: _UsualPromptDetails | None = None
-    completion_tokens_details: _UsualOutputDetails | None = None
-    prompt_cache_hit_tokens: None = None
-    cached_tokens: None = None
-    cache_read_input_tokens: None = None
-    cache_creation_input_tokens: None = None
-    reasoning_tokens: None = None
-    service_tier: None = None
-
-
-class _Timings(msgspec.Struct, gc=False):
-    """What llama.cpp reports beside the usage."""
-
-    cache_n: _Count | None = None
-
-
-class _UsualChoice(msgspec.Struct, gc=False):
-    finish_reason: str | None = None
-
-
-class _UsualResponse(msgspec.Struct):
-    """The shape of nearly every response. Any other shape is read by `read_any_response`."""
-
-    model: str
-    usage: _UsualUsage
-    choices: list[_UsualChoice]
-    timings: _Timings | None = None
-    service_tier: str | None = None
-
-
-_decode_usual_response = msgspec.json.Decoder(_UsualResponse).decode
-
-
-class _UsualObjectUsage(msgspec.Struct, gc=False):
-    """As above."""
-
-    input_tokens: _Count
-    output_tokens: _Count
-    total_tokens: _Count | None = None
-    input_tokens_details: _UsualPromptDetails | None = None
-    output_tokens_details: _UsualOutputDetails | None = None
-    cached_tokens: None = None
-    cache_read_input_tokens: None = None
-    cache_creation_input_tokens: None = None
-    reasoning_tokens: None = None
-
-
-class _UsualItem(msgspec.Struct, gc=False):
-    type: str
-
-
-class _IncompleteDetails(msgspec.Struct, gc=False):
-    reason: str | None = None
-
-
-class _UsualObject(msgspec.Struct):
-    """The shape of nearly every object of Responses."""
-
-    model: str
-    status: str
-    output: list[_UsualItem]
-    usage: _UsualObjectUsage
-    incomplete_details: _IncompleteDetails | None = None
-    service_tier: str | None = None
-
-
-_decode_usual_object = msgspec.json.Decoder(_UsualObject).decode
-
-
-class _AnyChoice(msgspec.Struct):
-    finish_reason: Any = None
-
-
-class _OutputItem(msgspec.Struct):
-    type: Any = None
-
-
-_decode_choices = msgspec.json.Decoder(list[_AnyChoice]).decode
+_decode_response = msgspec.json.Decoder(_WholeResponse).decode
+_decode_raw_response = msgspec.json.Decoder(_RawResponse).decode
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
 _decode_item = msgspec.json.Decoder(_OutputItem).decode
 _decode_items = msgspec.json.Decoder(list[_OutputItem]).decode
 
@@ -155,88 +82,31 @@ _CALLS = frozenset(
 )
 
 
-def read_response(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
+def reading_response(
+    body: bytes, requested_model: str, usage: Callable[[object], Usage | None] = read_usage
+) -> Slices[tuple[bytes, Usage | None]]:
+    """Do as `read_response` does; for a big body in time slices."""
+    if len(body) <= BIG_BYTES:
+        return read_response(body, requested_model, usage)
+    return (yield from read_large_response(body, requested_model, usage))
+
+
+def read_response(
+    body: bytes, requested_model: str, usage: Callable[[object], Usage | None] = read_usage
+) -> tuple[bytes, Usage | None]:
     """Return the body with the requested model name, and what it reports: token counts and finish reason.
 
-    Other bodies stay unchanged.
+    `usage` reads the counts of the dialect. Other bodies stay unchanged.
     """
-    if len(body) > USUAL_BYTES:
-        return read_any_response(body, requested_model, read_usage)
-    try:
-        usual = _decode_usual_response(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return read_any_response(body, requested_model, read_usage)
-    if usual.model != requested_model:
-        body = rename_model(body, usual.model, requested_model)
-    counts, timings = usual.usage, usual.timings
-    reason = CHAT_REASONS.get(usual.choices[0].finish_reason) if usual.choices else None
-    details, of_output = counts.prompt_tokens_details, counts.completion_tokens_details
-    made, out = counts.prompt_tokens, counts.completion_tokens
-    if details is None and of_output is None and timings is None:
-        usage = Usage(made, out, None, None, None, reason)
-        return body, usage if usual.service_tier is None else usage.with_price_facts(None, usual.service_tier)
-    usage = _usage(made, out, details, of_output, counts.total_tokens, reason)
-    if timings is not None and usage.cached_tokens is None and timings.cache_n is not None:
-        written, reasoning = usage.cache_write_tokens, usage.reasoning_tokens
-        usage = normal(made, usage.output_tokens, timings.cache_n, written, reasoning, None, reason)
-    return body, usage if usual.service_tier is None else usage.with_price_facts(None, usual.service_tier)
-
-
-def read_response_object(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
-    """Do the same for an object of Responses."""
-    if len(body) > USUAL_BYTES:
-        return read_any_response(body, requested_model, read_usage)
-    try:
-        usual = _decode_usual_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return read_any_response(body, requested_model, read_usage)
-    if usual.model != requested_model:
-        body = rename_model(body, usual.model, requested_model)
-    counts, reason = usual.usage, None
-    if usual.status == "completed":
-        reason = STOP if _CALLS.isdisjoint([item.type for item in usual.output]) else TOOL_CALLS
-    elif usual.status == "incomplete" and usual.incomplete_details is not None:
-        reason = CHAT_REASONS.get(usual.incomplete_details.reason)
-    elif usual.status == "failed":
-        reason = ERROR
-    details, of_output = counts.input_tokens_details, counts.output_tokens_details
-    usage = _usage(counts.input_tokens, counts.output_tokens, details, of_output, counts.total_tokens, reason)
-    return body, usage if usual.service_tier is None else usage.with_price_facts(None, usual.service_tier)
-
-
-def _usage(
-    made: int,
-    out: int,
-    details: _UsualPromptDetails | None,
-    of_output: _UsualOutputDetails | None,
-    total: int | None,
-    reason: str | None,
-) -> Usage:
-    cached = written = reasoning = None
-    if details is not None:
-        cached, written = details.cached_tokens, details.cache_write_tokens
-    if of_output is not None:
-        reasoning = of_output.reasoning_tokens
-    if reasoning or (cached or 0) + (written or 0) > made:
-        return normal(made, out, cached, written, reasoning, total, reason)
-    return Usage(made, out, cached, written, reasoning, reason)
-
-
-def read_any_response(
-    body: bytes, requested_model: str, usage: Callable[[object], Usage | None]
-) -> tuple[bytes, Usage | None]:
-    """Do the same for any object with a `model` and token counts that `usage` can read."""
-    try:
-        response = _decode_response(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body, None
-    model = small_value(bytes(response.model))
-    if isinstance(model, str) and model != requested_model:
-        body = rename_model(body, model, requested_model)
-    counts = with_timings(usage(small_value(bytes(response.usage))), small_value(bytes(response.timings)))
-    counts = with_tier(counts, small_value(bytes(response.service_tier)))
-    reason = _reason(response)
-    return body, counts if reason is None else (counts or NOT_REPORTED).ended_by(reason)
+    response = _decoded_at_once(body) if len(body) <= USUAL_BYTES else None
+    if response is None:
+        try:
+            response = _decoded_by_field(_decode_raw_response(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return body, None
+    if _has_other_name(response, requested_model):
+        body = rename_model(body, response.model, requested_model)
+    return body, _reported(response, usage)
 
 
 def read_large_response(
@@ -247,40 +117,70 @@ def read_large_response(
     if top is None:
         return body, None
     yield
-    response, view = _ResponseBody(), memoryview(body)
-    for name in _ResponseBody.__struct_fields__:
+    raw, view = _RawResponse(), memoryview(body)
+    for name in _RawResponse.__struct_fields__:
         start, end = top.values.get(name.encode(), (0, 0))
         if end - start <= (MAX_CHOICES_BYTES if name in ("choices", "output") else MAX_FIELD_BYTES):
-            setattr(response, name, msgspec.Raw(view[start:end]))
-    reason = _reason(response)
+            setattr(raw, name, msgspec.Raw(view[start:end]))
+    response = _decoded_by_field(raw)
     yield
-    model, counts = small_value(bytes(response.model)), usage(small_value(bytes(response.usage)))
-    if isinstance(model, str) and model != requested_model:
+    if _has_other_name(response, requested_model):
         yield  # the copy is made at once: in slices, many responses would be in memory twice at the same time
-        body = rename_model(body, model, requested_model)
-    counts = with_timings(counts, small_value(bytes(response.timings)))
-    return body, counts if reason is None else (counts or NOT_REPORTED).ended_by(reason)
+        body = rename_model(body, response.model, requested_model)
+    return body, _reported(response, usage)
 
 
-def _reason(response: _ResponseBody) -> str | None:
-    """Return the finish reason of a response in any dialect: of a chat completion, that of its first choice."""
-    if response.choices:
-        choices = _decoded(_decode_choices, response.choices)
-        return finish_reason(choices[0].finish_reason) if choices else None
-    if response.stop_reason:
-        return finish_reason(small_value(bytes(response.stop_reason)))
-    return responses_reason(response.status, response.incomplete_details, response.output)
+def _decoded_at_once(body: bytes) -> _WholeResponse | None:
+    """Decode a response; None if it is no object, or a field is malformed."""
+    try:
+        return _decode_response(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _decoded_by_field(raw: _RawResponse) -> _WholeResponse:
+    return _WholeResponse(
+        model=small_value(bytes(raw.model)),
+        usage=small_value(bytes(raw.usage)),
+        timings=small_value(bytes(raw.timings)),
+        choices=_decoded(_decode_choices, raw.choices),
+        status=small_value(bytes(raw.status)),
+        incomplete_details=small_value(bytes(raw.incomplete_details)),
+        output=_decoded(_decode_items, raw.output),
+        stop_reason=small_value(bytes(raw.stop_reason)),
+        service_tier=small_value(bytes(raw.service_tier)),
+    )
+
+
+def _has_other_name(response: _WholeResponse, requested_model: str) -> bool:
+    return isinstance(response.model, str) and response.model != requested_model
+
+
+def _reported(response: _WholeResponse, usage: Callable[[object], Usage | None]) -> Usage | None:
+    """Return what a response reports: counts, service tier and finish reason."""
+    counts = with_service_tier(with_timings(usage(response.usage), response.timings), response.service_tier)
+    if response.choices is not None:
+        reason = finish_reason(response.choices[0].finish_reason) if response.choices else None
+    elif response.stop_reason is not None:
+        reason = finish_reason(response.stop_reason)
+    else:
+        reason = _reason_of_object(response.status, response.incomplete_details, response.output)
+    return counts if reason is None else (counts or NOT_REPORTED).ended_by(reason)
 
 
 def responses_reason(status: msgspec.Raw, incomplete_details: msgspec.Raw, output: msgspec.Raw) -> str | None:
     """Return the finish reason of an object of Responses; None while it is not complete, and if it was cancelled."""
-    match small_value(bytes(status)):
+    return _reason_of_object(
+        small_value(bytes(status)), small_value(bytes(incomplete_details)), _decoded(_decode_items, output)
+    )
+
+
+def _reason_of_object(status: object, incomplete_details: object, output: list[_OutputItem] | None) -> str | None:
+    match status:
         case "completed":
-            items = _decoded(_decode_items, output) or ()
-            return TOOL_CALLS if any(_is_call(item) for item in items) else STOP
+            return TOOL_CALLS if any(_is_call(item) for item in output or ()) else STOP
         case "incomplete":
-            details = small_value(bytes(incomplete_details))
-            return finish_reason(details.get("reason")) if isinstance(details, dict) else None
+            return finish_reason(incomplete_details.get("reason")) if isinstance(incomplete_details, dict) else None
         case "failed":
             return ERROR
     return None
@@ -311,4 +211,30 @@ def _decoded(decode: Callable[[msgspec.Raw], list[T]], raw: msgspec.Raw) -> list
 def _objects(raw: msgspec.Raw) -> int:
     """Count the opening brackets of objects, in pieces: a copy of the whole would take longer."""
     view = memoryview(raw)
-    return sum(bytes(view[at : at + PIECE_BYTES]).count(b"{") for at in range(0, len(view), PIECE_BYTES))
+    return sum(bytes(view[start : start + PIECE_BYTES]).count(b"{") for start in range(0, len(view), PIECE_BYTES))
+
+
+# Responses that are too long to be read
+
+_USAGE_NAME = b'"usage"'
+_RAW = JSONDecoder()
+
+
+def usage_in_end(end: bytes) -> Usage | None:
+    """Return the usage in the last MAX_END_BYTES of a response, where servers write it; None if it is not there.
+
+    Text of the response cannot be taken for it: quotation marks are escaped in strings.
+    """
+    position = len(end)
+    for _ in range(MAX_USAGE_NAMES):
+        position = end.rfind(_USAGE_NAME, 0, position)
+        if position < 0:
+            break
+        rest = end[position + len(_USAGE_NAME) : position + MAX_USAGE_BYTES].decode("utf-8", "replace").lstrip()
+        try:
+            value, _ = _RAW.raw_decode(rest[1:].lstrip())
+        except (ValueError, RecursionError):
+            continue
+        if rest[:1] == ":" and (usage := read_usage(value)) is not None:
+            return usage
+    return None

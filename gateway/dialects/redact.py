@@ -1,6 +1,7 @@
 """Removal of inline media from bodies for the history, and of secrets from the texts of endpoints."""
 
 import re
+from collections.abc import Iterable
 
 from gateway.base.types import Body
 
@@ -21,18 +22,18 @@ def redact(body: Body) -> str:
     Only the part that fits is read, and the media in it.
     """
     text = bytearray()
-    at = 0
+    position = 0
     while len(text) <= MAX_STORED_BYTES:
         space = MAX_STORED_BYTES + 1 - len(text)
-        match = _BEGINNING.search(body, at, at + space + LONGEST_BEGINNING)
+        match = _BEGINNING.search(body, position, position + space + LONGEST_BEGINNING)
         end = -1 if match is None else body.find(b'"', match.end())
         if match is None or end < 0:
-            text += body[at : at + space]
-            at = min(len(body), at + space)
+            text += body[position : position + space]
+            position = min(len(body), position + space)
             break
-        text += body[at : match.start()] + _redacted(match, body, end)
-        at = end + 1
-    if at < len(body) or len(text) > MAX_STORED_BYTES:
+        text += body[position : match.start()] + _redacted(match, body, end)
+        position = end + 1
+    if position < len(body) or len(text) > MAX_STORED_BYTES:
         return text[:MAX_STORED_BYTES].decode("utf-8", "ignore") + "…"
     return text.decode("utf-8", "replace")
 
@@ -57,16 +58,24 @@ REDACTED = b"[redacted]"
 MIN_IN_ERRORS, MIN_IN_RESPONSES = 6, 12  # characters of a key: a shorter one is a word such as EMPTY, and no secret
 MAX_SPELLED_BYTES = 256 << 10  # in a longer text, a key is only found in its plain spelling
 
-_BEARER = re.compile(rb"((?i:bearer)(?:[ \t]|%20|\+|\\t)+)(?=[A-Za-z.~+/%=]*[0-9_-])[A-Za-z0-9._~+/%=-]{8,}")
+# Bearer tokens, by the last letters of the word before them: a search for plain letters is quick. The token is one
+# match even if it is a word, which has no character of the second group, so that no part of a text is read twice.
+_TOKEN = rb"(?:[ \t]|%20|\+|\\t)++)(?=[A-Za-z0-9._~+/%=-]{8})[A-Za-z.~+/%=]*+(?:([0-9_-])[A-Za-z0-9._~+/%=-]*+)?+"
+_LOWER_BEARER = re.compile(rb"(earer(?<=[Bb]earer)" + _TOKEN)
+_UPPER_BEARER = re.compile(rb"(EARER(?<=BEARER)" + _TOKEN)
 _ESCAPES = (b"%", b"\\", b"&#")
 
 
 class Redactor:
-    """Filter that removes an endpoint's API key, and every bearer token, from the endpoint's texts."""
+    """Filter that removes an endpoint's API key, and every bearer token, from the endpoint's texts.
 
-    __slots__ = ("_key", "_secret", "_spelled", "in_responses", "key")
+    `others`: further secrets that the endpoint gets, in its extra headers.
+    """
 
-    def __init__(self, secret: str | None) -> None:
+    __slots__ = ("_key", "_others", "_secret", "_spelled", "in_responses", "key")
+
+    def __init__(self, secret: str | None, others: Iterable[str] = ()) -> None:
+        self._others = [Redactor(other) for other in others]
         self.key = secret  # the whole key, however short
         self._secret = secret if secret is not None and len(secret) >= MIN_IN_ERRORS else None
         self._key = None if self._secret is None else self._secret.encode()
@@ -81,8 +90,12 @@ class Redactor:
                 data = data.replace(self._key, REDACTED)
             if len(data) <= MAX_SPELLED_BYTES and any(mark in data for mark in _ESCAPES):
                 data = self._escaped().sub(REDACTED, data)
-        if b"earer" in data or b"EARER" in data:
-            data = _BEARER.sub(rb"\1" + REDACTED, data)
+        for other in self._others:
+            data = other.clean(data)
+        if b"earer" in data:
+            data = _LOWER_BEARER.sub(_without_token, data)
+        if b"EARER" in data:
+            data = _UPPER_BEARER.sub(_without_token, data)
         return data
 
     def clean_text(self, text: str) -> str:
@@ -94,12 +107,16 @@ class Redactor:
         return self._spelled
 
 
+def _without_token(bearer: re.Match[bytes]) -> bytes:
+    return bearer[1] + REDACTED if bearer.lastindex == 2 else bearer[0]
+
+
 def _spellings(character: str) -> bytes:
     """Return a pattern of all spellings of a character. Each is bounded, so that no text takes long."""
     plain = character.encode()
     percent = b"".join(rb"%%(?:25){0,3}(?i:%02x)" % byte for byte in plain)
     units = character.encode("utf-16-be")
-    json = b"".join(rb"\\{1,8}u(?i:%b)" % units[at : at + 2].hex().encode() for at in range(0, len(units), 2))
+    json = b"".join(rb"\\{1,8}u(?i:%b)" % units[start : start + 2].hex().encode() for start in range(0, len(units), 2))
     html = rb"&#(?:0{0,4}%d|[xX]0{0,4}(?i:%x));" % (ord(character), ord(character))
     slashed = rb"\\{0,8}" + re.escape(plain) if character in '/"\\' else re.escape(plain)
     return b"(?:" + b"|".join((slashed, percent, json, html)) + b")"

@@ -15,12 +15,13 @@ import msgspec
 
 from gateway.base.types import Body, Data
 from gateway.dialects.endpoint_errors import EndpointError
-from gateway.dialects.json_text import rename_model
+from gateway.dialects.json_text import rename_model, replace_value
 from gateway.dialects.openai_events import Dialect, Event
-from gateway.dialects.repeated_event import EventTemplate
-from gateway.dialects.usage import STOP, Usage
+from gateway.dialects.usage import STOP, Usage, with_service_tier
+from gateway.fast.repeated_event import EventTemplate
 
 MAX_EVENT_BYTES = 16 << 20
+MAX_CLEANED_BYTES = 1 << 20  # of an error, a comment, or an event that cannot be read: secrets are searched in it
 MAX_EVENT_VALUES = 100_000  # limit of values, and of texts between commas, in a large event
 MAX_EVENT_LINES = 10_000  # lines of a large event
 BIG_EVENT_BYTES = 64 << 10
@@ -37,7 +38,7 @@ _END = re.compile(rb"\n\r?\n")  # the empty line at the end of an event
 
 
 class EventTooLong(Exception):
-    """An event has more than 16 MiB, or more lines or values than the relay reads."""
+    """An event has more bytes, lines or values than the relay reads."""
 
 
 class _Measure:
@@ -67,6 +68,7 @@ class StreamRelay:
         "redact", "usage",
     )  # fmt: skip
 
+    estimates = True  # without a usage, the deltas are its output
     max_event_bytes = MAX_EVENT_BYTES
     max_events = MAX_EVENTS
     max_bytes = MAX_EVENTS_BYTES
@@ -216,15 +218,21 @@ class StreamRelay:
         self._count_event(event)
         if event.usage_only and self._hide_usage:
             return b""
-        out = raw
-        if event.model is not None and event.model != self._requested_model:
-            out = rename_model(raw, event.model, self._requested_model)
+        out = self._renamed(raw, event)
         if event.last or self.held:
             return self._hold(out)
         if self.mismatches < MAX_MISMATCHES:
             self.mismatches += 1
-            self._template = EventTemplate.of(raw, event, out)
+            self._template = EventTemplate.of(raw, out) if _is_text(event) else None
         return out
+
+    def _renamed(self, raw: bytes, event: Event) -> bytes:
+        """Return an event with the model's name as it was requested, and with OpenAI's finish reasons."""
+        if event.model is not None and event.model != self._requested_model:
+            raw = rename_model(raw, event.model, self._requested_model)
+        if self._dialect.own_reasons and event.choices:
+            raw = with_reasons(raw, self._dialect.own_reasons)
+        return raw
 
     def _amended(self, raw: bytes, event: Event) -> bytes:
         if event.error is not None:
@@ -236,6 +244,8 @@ class StreamRelay:
         return self._hold(raw) if self.held else raw
 
     def _clean(self, raw: bytes) -> bytes:
+        if len(raw) > MAX_CLEANED_BYTES:
+            raise EventTooLong
         return raw if self.redact is None else self.redact(raw)
 
     def _big_data(self, raw: bytes) -> Data:
@@ -262,6 +272,8 @@ class StreamRelay:
         self.deltas += event.deltas
         if event.usage is not None:
             self.usage = event.usage.merged_with(self.usage)
+        if event.service_tier is not None:
+            self.usage = with_service_tier(self.usage, event.service_tier)
         if event.error is not None and self.error is None:
             self.error = event.error
         for index, ends in event.choices:
@@ -283,6 +295,13 @@ class StreamRelay:
         return b""
 
 
+def with_reasons(data: bytes, own_reasons: tuple[tuple[str, str], ...]) -> bytes:
+    """Return an event or a whole response with OpenAI's finish reasons in place of a provider's own."""
+    for own, usual in own_reasons:
+        data = replace_value(data, b'"finish_reason"', own, usual)
+    return data
+
+
 def _event_end(data: bytes, start: int) -> int:
     """Return the position after the empty line that ends the event at `start`; -1 if it has not arrived."""
     match = _END.search(data, start)
@@ -295,3 +314,11 @@ def event_data(raw: bytes) -> bytes:
         return raw[6:].strip()
     lines = [line[5:].strip() for line in raw.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines)
+
+
+def _is_text(event: Event) -> bool:
+    """Return True if an event reports one piece of text, and nothing else such as usage or an end."""
+    ends = any(end for _, end in event.choices)
+    if event.deltas != 1 or ends or event.usage or event.error or event.finished or event.last:
+        return False
+    return not event.inside and event.response_id is None and event.item is None

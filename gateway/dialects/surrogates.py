@@ -56,30 +56,30 @@ def _replaced(body: Data) -> tuple[bytes, int]:
 def replaced_slowly(body: Body) -> Slices[bytes | None]:
     """Do the same for a body of any size, in time slices. Return None if it has no unpaired surrogate, or too many."""
     pieces: list[bytes] = []
-    parts = at = 0
-    while at < len(body):
-        end = _split_position(body, at + SLICE_BYTES)
+    parts = position = 0
+    while position < len(body):
+        end = _split_position(body, position + SLICE_BYTES)
         if end is None:
             return None
-        piece = bytes(body[at:end])
+        piece = bytes(body[position:end])
         if _HALF.search(piece) is not None:
             piece, more = _replaced(piece)
             parts += more
         if parts > MAX_PARTS:
             return None
         pieces.append(piece)
-        at = end
+        position = end
         yield
     return b"".join(pieces) if parts else None
 
 
-def _split_position(body: Body, at: int) -> int | None:
-    """Return a position from `at` on that cuts no escape and no pair; None if there is none nearby."""
-    if at >= len(body):
+def _split_position(body: Body, position: int) -> int | None:
+    """Return a position from `position` on that cuts no escape and no pair; None if there is none nearby."""
+    if position >= len(body):
         return len(body)
-    if b"\\" not in body[max(0, at - PAIR_BYTES) : at]:
-        return at
-    match = _ESCAPE.search(body, at, at + SCAN_BYTES)
+    if b"\\" not in body[max(0, position - PAIR_BYTES) : position]:
+        return position
+    match = _ESCAPE.search(body, position, position + SCAN_BYTES)
     if match is not None:
         return match.start()
-    return None if b"\\" in body[at : at + SCAN_BYTES] else min(at + PAIR_BYTES, len(body))
+    return None if b"\\" in body[position : position + SCAN_BYTES] else min(position + PAIR_BYTES, len(body))

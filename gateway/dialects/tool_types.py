@@ -18,6 +18,7 @@ from gateway.dialects.surrogates import read_body
 MAX_BYTES = 2 << 20  # a larger body is passed on as it is: it would have to be parsed at once
 MAX_ERROR_BYTES = 16 << 10  # of an error, in which a refusal is searched
 MAX_TYPE = 64  # characters
+MAX_TYPES = 64  # of a request; of one with more, no tool is left out
 
 _FUNCTIONS = {MESSAGES: (None, "custom"), COUNT_TOKENS: (None, "custom")}
 _KINDS = frozenset((CHAT, RESPONSES, COMPACTIONS, MESSAGES, COUNT_TOKENS))
@@ -32,6 +33,7 @@ _REFUSALS = re.compile(
     r"|only \W?function\W? tools are supported",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[\w.-]+")
 
 
 class _TypedTool(msgspec.Struct):
@@ -57,7 +59,9 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def types_beside_functions(body: Body, kind: str) -> list[str]:
-    """Return the types of a request's tools that are no functions, once each; none for a body that is unusual."""
+    """Return the types of a request's tools that are no functions, once each; none for a body that is unusual, or has
+    more than MAX_TYPES.
+    """
     if kind not in _KINDS or len(body) > MAX_BYTES:
         return []
     try:
@@ -65,8 +69,8 @@ def types_beside_functions(body: Body, kind: str) -> list[str]:
     except _ERRORS:
         return []
     functions = _FUNCTIONS.get(kind, (None, "function"))
-    found = dict.fromkeys(tool.type for tool in tools if isinstance(tool.type, str) and tool.type not in functions)
-    return [name for name in found if len(name) <= MAX_TYPE]
+    types = dict.fromkeys(tool.type for tool in tools if isinstance(tool.type, str) and tool.type not in functions)
+    return [name for name in types if len(name) <= MAX_TYPE] if len(types) <= MAX_TYPES else []
 
 
 def refused_types(error: bytes, types: Collection[str]) -> list[str]:
@@ -74,8 +78,8 @@ def refused_types(error: bytes, types: Collection[str]) -> list[str]:
     text = error[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     if not types or _REFUSALS.search(text) is None:
         return []
-    named = [name for name in types if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.]*\w)", text)]
-    return named or list(types)
+    words = {word.strip(".-") for word in _WORD.findall(text)}
+    return [name for name in types if name in words] or list(types)
 
 
 def without_tools(body: Body, types: Collection[str]) -> bytes:

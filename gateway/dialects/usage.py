@@ -54,7 +54,7 @@ CHAT_REASONS: dict[str | None, str] = {
 
 
 # Service tiers without a surcharge or a discount, as servers name them
-_DEFAULT_TIERS = frozenset(("", "default", "standard", "auto", "on_demand"))
+_DEFAULT_SERVICE_TIERS = frozenset(("", "default", "standard", "auto", "on_demand"))
 _MAX_TIER = 40  # characters
 
 
@@ -102,14 +102,12 @@ class Usage(msgspec.Struct, frozen=True):
 
     def with_price_facts(self, long_write_tokens: int | None, service_tier: object) -> "Usage":
         """Return the same counts with facts that only their price depends on."""
-        tier = service_tier.strip().lower()[:_MAX_TIER] if isinstance(service_tier, str) else ""
-        if long_write_tokens is None and tier in _DEFAULT_TIERS:
+        tier = _surcharged_service_tier(service_tier)
+        if long_write_tokens is None and tier is None:
             return self
         if long_write_tokens is not None:
             long_write_tokens = min(long_write_tokens, self.cache_write_tokens or 0)
-        return structs.replace(
-            self, long_write_tokens=long_write_tokens, service_tier=None if tier in _DEFAULT_TIERS else tier
-        )
+        return structs.replace(self, long_write_tokens=long_write_tokens, service_tier=tier)
 
     def ended_by(self, reason: str) -> "Usage":
         """Return the same counts with a finish reason."""
@@ -187,16 +185,25 @@ def read_usage(usage: object) -> Usage | None:
         reasoning = read_count(usage, *_REASONING) if reasoning is None else reasoning
     if cached or written or reasoning:
         total = read_count(usage, "total_tokens")
-        found = normal(input_tokens, output_tokens, cached, written, reasoning, total)
+        counts = normal(input_tokens, output_tokens, cached, written, reasoning, total)
     else:
-        found = Usage(input_tokens, output_tokens, cached, written, reasoning)
+        counts = Usage(input_tokens, output_tokens, cached, written, reasoning)
     tier = usage.get("service_tier")  # where Mistral reports it
-    return found if long is None and tier is None else found.with_price_facts(long, tier)
+    return counts if long is None and tier is None else counts.with_price_facts(long, tier)
 
 
-def with_tier(usage: Usage | None, tier: object) -> Usage | None:
-    """Add the service tier that a response reports beside its usage."""
-    return usage if usage is None or tier is None else usage.with_price_facts(usage.long_write_tokens, tier)
+def with_service_tier(usage: Usage | None, tier: object) -> Usage | None:
+    """Add the service tier that a response reports beside its usage, or without any. A later report replaces it."""
+    if not isinstance(tier, str):
+        return usage
+    counts, own = usage or NOT_REPORTED, _surcharged_service_tier(tier)
+    return usage if own == counts.service_tier else structs.replace(counts, service_tier=own)
+
+
+def _surcharged_service_tier(tier: object) -> str | None:
+    """Return a service tier in lower case; None for the default one, and for what is no text."""
+    name = tier.strip().lower()[:_MAX_TIER] if isinstance(tier, str) else ""
+    return None if name in _DEFAULT_SERVICE_TIERS else name
 
 
 def with_timings(usage: Usage | None, timings: object) -> Usage | None:
@@ -309,16 +316,16 @@ def read_messages_usage(usage: object) -> ReportedByMessages | None:
         return None
     details = usage.get("output_tokens_details")
     thinking = read_count(details, "thinking_tokens") if isinstance(details, dict) else None
-    creation, tier = usage.get("cache_creation"), messages_tier(usage.get("service_tier"), usage.get("speed"))
+    creation, tier = usage.get("cache_creation"), messages_service_tier(usage.get("service_tier"), usage.get("speed"))
     long = read_count(creation, "ephemeral_1h_input_tokens") if written and isinstance(creation, dict) else None
     return ReportedByMessages(uncached, output_tokens, cached, written, thinking, long, tier)
 
 
-def messages_tier(tier: object, speed: object) -> str | None:
+def messages_service_tier(tier: object, speed: object) -> str | None:
     """Return the service tier of a message: its speed if that is not the usual one, as it has prices of its own."""
-    if isinstance(speed, str) and speed not in _DEFAULT_TIERS:
+    if isinstance(speed, str) and speed not in _DEFAULT_SERVICE_TIERS:
         return speed
-    return tier if isinstance(tier, str) and tier not in _DEFAULT_TIERS else None
+    return tier if isinstance(tier, str) and tier not in _DEFAULT_SERVICE_TIERS else None
 
 
 class ThinkingDetails(TypedDict):

@@ -10,17 +10,17 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from gateway.base import limits
+from gateway.base import bounds
 from gateway.base.addresses import client_of
-from gateway.http.clients import ConnectionLimit
-from gateway.ipc.limit_hits import Hits
+from gateway.http.clients import ConnectionBound
+from gateway.ipc.bound_hits import Hits
 
 log = logging.getLogger(__name__)
 
 ACCEPTED_AT_ONCE = 32
 HANDSHAKE_SECONDS = 8.0  # for a TLS handshake, and as long to wait for others of its client
 HANDSHAKES_AT_ONCE = 8  # of one client
-MAX_REJECTING = 32  # connections beyond the limit of their client that get a response; others are just closed
+MAX_REJECTING = 32  # connections beyond the bound of their client that get a response; others are just closed
 PAUSE_SECONDS = 0.1  # before the next attempt when file descriptors have run out
 LOG_SECONDS = 60.0  # between two log lines about that
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -48,20 +48,20 @@ class Acceptor:
         self,
         listen: socket.socket,
         create: Callable[[], Connecting],
-        connection_limit: ConnectionLimit,
+        connection_bound: ConnectionBound,
         hits: Hits,
         tls: ssl.SSLContext | None,
     ) -> None:
         """Create an acceptor. `create` creates the protocol of a connection."""
         self._listen = listen
         self._create = create
-        self._connection_limit = connection_limit
+        self._connection_bound = connection_bound
         self._hits = hits
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[None]] = set()
         self._handshakes: dict[str, _Handshakes] = {}  # by client
-        self._rejecting = 0  # connections beyond the limit that get a response now
+        self._rejecting = 0  # connections beyond the bound that get a response now
         self._pause: asyncio.TimerHandle | None = None
         self._logged_at = -LOG_SECONDS
 
@@ -101,7 +101,7 @@ class Acceptor:
 
     def _exhausted(self, error: OSError) -> None:
         """Pause: clients wait in the system's queue until file descriptors are free."""
-        self._hits.hit(limits.DESCRIPTORS)
+        self._hits.hit(bounds.DESCRIPTORS)
         now = self._loop.time()
         if now - self._logged_at >= LOG_SECONDS:
             self._logged_at = now
@@ -114,9 +114,9 @@ class Acceptor:
         self._pause = self._loop.call_later(PAUSE_SECONDS, self.start)
 
     def _take(self, accepted: socket.socket, ip: str | None) -> None:
-        admitted = self._connection_limit.enter(ip)
+        admitted = self._connection_bound.enter(ip)
         if not admitted and (self._tls is not None or self._rejecting >= MAX_REJECTING):
-            self._hits.hit(limits.CONNECTIONS)
+            self._hits.hit(bounds.CONNECTIONS)
             accepted.close()
             return
         self._rejecting += not admitted
@@ -133,13 +133,13 @@ class Acceptor:
             else:
                 await self._shake_hands(protocol, accepted, ip, self._tls)
         except ConnectionAbortedError:  # uvloop raises it for a handshake that takes too long
-            self._hits.hit(limits.HANDSHAKES)
+            self._hits.hit(bounds.HANDSHAKES)
             accepted.close()
         except (OSError, asyncio.CancelledError):  # OSError includes TimeoutError and ssl.SSLError
             accepted.close()
         finally:
             if admitted and protocol.transport is None:  # else it calls `leave` itself
-                self._connection_limit.leave(ip)
+                self._connection_bound.leave(ip)
             if not admitted:
                 self._loop.call_later(1.0, self._end_rejection)
 
@@ -150,7 +150,7 @@ class Acceptor:
         self, protocol: Connecting, accepted: socket.socket, ip: str | None, tls: ssl.SSLContext
     ) -> None:
         """Run a handshake. A client may have a few at a time: each takes a millisecond or more. Raises OSError."""
-        if ip is None or self._connection_limit.is_proxy(ip):
+        if ip is None or self._connection_bound.is_proxy(ip):
             await self._handshake(protocol, accepted, tls)
             return
         client = client_of(ip)
@@ -163,7 +163,7 @@ class Acceptor:
                 waiting.reschedule(None)
                 await self._handshake(protocol, accepted, tls)
         except TimeoutError:
-            self._hits.hit(limits.HANDSHAKES)
+            self._hits.hit(bounds.HANDSHAKES)
             raise
         finally:
             handshakes.number -= 1

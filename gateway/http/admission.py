@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from gateway.base.bounds import FORWARDED_BODY
 from gateway.base.config import Config
 from gateway.base.errors import (
     HOST_NOT_ALLOWED,
@@ -21,7 +22,6 @@ from gateway.base.errors import (
     Refusal,
     error_body,
 )
-from gateway.base.limits import FORWARDED_BODY
 from gateway.base.request_kinds import BY_NAME, BY_PATH, OLLAMA_KINDS, RESPONSES
 from gateway.http.clients import AllowedHosts, TrustedProxies, host_name
 from gateway.http.control_proxy import MAX_FORWARDED_BODY
@@ -84,10 +84,9 @@ class Admission:
         admitted = head.admitted
         if (
             admitted is not None
-            and admitted.keys_version == self._roster.keys_version
             and exchange.line.path == admitted.path
             and exchange.line.method == admitted.method
-            and (admitted.expires_at is None or admitted.expires_at > time.time())
+            and self._is_current(admitted)
         ):
             exchange.cors = self.cors
             exchange.route = admitted.route
@@ -111,10 +110,12 @@ class Admission:
         key, route, admitted = exchange.api_key, exchange.route, exchange.head.admitted
         if key is None or route is None:
             return None
-        unchanged = (
-            admitted is not None and admitted.api_key is key and admitted.keys_version == self._roster.keys_version
-        )
-        return None if unchanged and not _expired(key) else self._admit_key(exchange, route)
+        unchanged = admitted is not None and admitted.api_key is key and self._is_current(admitted)
+        return None if unchanged else self._admit_key(exchange, route)
+
+    def _is_current(self, admitted: AdmittedRequest) -> bool:
+        """Return True if no API key has changed since then, and that of the request has not expired."""
+        return admitted.keys_version == self._roster.keys_version and not _expired(admitted.api_key)
 
     def may_send_large_body(self, exchange: Exchange) -> bool:
         """Return True if a request for a page bears a cookie, which control checks, or a valid API key."""
@@ -136,7 +137,7 @@ class Admission:
             exchange.route = route
         if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
             message = f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB."
-            return Refusal(413, REQUEST_TOO_LARGE, message, limit=FORWARDED_BODY)
+            return Refusal(413, REQUEST_TOO_LARGE, message, bound=FORWARDED_BODY)
         return None
 
     def _admit_api(self, exchange: Exchange) -> Refusal | None:
@@ -160,14 +161,9 @@ class Admission:
             return refusal
         exchange.route = route
         if exchange.line.version != "1.0" and route.handle is not _refuse_websocket:
-            key = exchange.api_key
+            line = exchange.line
             exchange.head.admitted = AdmittedRequest(
-                self._roster.keys_version,
-                exchange.line.method,
-                exchange.line.path,
-                route,
-                key,
-                None if key is None else key.expires_at,
+                self._roster.keys_version, line.method, line.path, route, exchange.api_key
             )
         return None
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from gateway.loop.write_batch import WriteBatch
+from gateway.fast.write_batch import WriteBatch
 
 SPACE_WAIT_SECONDS = 30.0  # a request that waits for room is refused after this time
 MAX_STEPS = 64  # of one client in an iteration of the event loop: reads, header blocks, and bytes of bodies

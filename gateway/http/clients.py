@@ -1,4 +1,4 @@
-"""Client address behind trusted proxies, limit of connections per client, and check of the Host header.
+"""Client address behind trusted proxies, bound of connections per client, and check of the Host header.
 
 No other module reads forwarding headers.
 """
@@ -80,30 +80,30 @@ def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
     return any(address in network for network in networks)
 
 
-class ConnectionLimit:
-    """Counts the connections of each client (a /64 network for IPv6), and limits them. A limit of 0 is none."""
+class ConnectionBound:
+    """Counts the connections of each client (a /64 network for IPv6), and bounds them. A bound of 0 is none."""
 
-    def __init__(self, limit: int, proxies: TrustedProxies) -> None:
-        self._limit = limit
+    def __init__(self, most: int, proxies: TrustedProxies) -> None:
+        self._most = most
         self._proxies = proxies
         self._connections: dict[str, int] = {}
 
     def enter(self, socket_ip: str | None) -> bool:
         """Count one more connection, for which `leave` must be called. Return False if the client has too many; then
-        nothing is counted. A trusted proxy has no limit, because it connects for many clients.
+        nothing is counted. A trusted proxy has no bound, because it connects for many clients.
         """
-        if not self._limit or socket_ip is None:
+        if not self._most or socket_ip is None:
             return True
         client = client_of(socket_ip)
         count = self._connections.get(client, 0)
-        if count >= self._limit and not self._proxies.is_proxy(socket_ip):
+        if count >= self._most and not self._proxies.is_proxy(socket_ip):
             return False
         self._connections[client] = count + 1
         return True
 
     def leave(self, socket_ip: str | None) -> None:
         """Count one connection less."""
-        if not self._limit or socket_ip is None:
+        if not self._most or socket_ip is None:
             return
         client = client_of(socket_ip)
         count = self._connections.pop(client)

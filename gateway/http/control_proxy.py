@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from gateway.base.addresses import client_of
-from gateway.base.limits import FORWARDED_REQUESTS
+from gateway.base.bounds import FORWARDED_REQUESTS, HEADER_LINE
+from gateway.fast import coroutine_runner
+from gateway.fast.coroutine_runner import CoroutineRunner
+from gateway.health_paths import LIVENESS, READINESS
 from gateway.http.clients import Headers
 from gateway.http.exchange import JSON, Exchange, HeaderList
 from gateway.http.ollama.paths import without_key
-from gateway.ipc.limit_hits import Hits
-from gateway.loop import coroutine_runner
-from gateway.loop.coroutine_runner import CoroutineRunner
+from gateway.ipc.bound_hits import Hits
 from gateway.upstream.connection import COMPLETE, Connection
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.pool import Pool, Sweeper
@@ -29,10 +30,13 @@ CLIENT_IP, CLIENT_SCHEME = b"x-routerdash-client", b"x-routerdash-scheme"
 RESPONSE_SECONDS = 60.0  # pages wait while control restarts, which takes a second or two
 HEALTH_SECONDS = 2.0
 MAX_FORWARDED_BODY = 8 << 20  # bytes
+MAX_REFERER_BYTES = 2 << 10  # of a longer one, pages do without
 FORWARDED_AT_ONCE = 64  # requests of one client, besides its streams of events (SSE)
 SMALL_BYTES = 64 << 10  # a smaller response is read whole first: if it is incomplete, an error can be sent
 _SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_HEALTH_PATHS = frozenset((b"/health", b"/ready"))
+_LIVENESS = frozenset(path.encode() for path in LIVENESS)
+_READINESS = frozenset(path.encode() for path in READINESS)
+_HEALTH_PATHS = _LIVENESS | _READINESS
 
 
 class _Turn:
@@ -134,7 +138,8 @@ class ControlProxy:
             # Control may have executed an unsafe request before it failed: it is not sent again.
             safe = exchange.line.method in _SAFE_METHODS
             seconds = HEALTH_SECONDS if exchange.line.path in _HEALTH_PATHS else RESPONSE_SECONDS
-            connection = await self._pool.request(_head(exchange, len(body)), (body,), seconds, repeatable=safe)
+            head = self._head(exchange, len(body))
+            connection = await self._pool.request(head, (body,), seconds, repeatable=safe)
             connection.wait_at_most(None)
             await self._relay(exchange, connection, turn)
         except UpstreamError as error:
@@ -151,7 +156,7 @@ class ControlProxy:
 
     async def query(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:
         """Forward the header block of a request; return control's response. Raises UpstreamError."""
-        connection = await self._pool.request(_head(exchange, 0), (b"",), RESPONSE_SECONDS, repeatable=False)
+        connection = await self._pool.request(self._head(exchange, 0), (b"",), RESPONSE_SECONDS, repeatable=False)
         try:
             return connection.status, end_to_end(connection.headers), await connection.read_all()
         except BaseException:
@@ -194,32 +199,32 @@ class ControlProxy:
         finally:
             self._streams.discard(task)
 
+    def _head(self, exchange: Exchange, length: int) -> bytes:
+        """Return the header block that control receives. `length` of the body in bytes."""
+        lines = [b"%b %b HTTP/1.1\r\n" % (exchange.line.method, exchange.line.target)]
+        # Control needs a Host, HTTP/1.0 does not.
+        lines.append(b"host: %b\r\n" % exchange.head.fields.get(b"host", b"localhost"))
+        for name, value in end_to_end(exchange.head.headers):
+            if name == b"referer" and len(value) > MAX_REFERER_BYTES:
+                self._hits.hit(HEADER_LINE)
+            elif name not in (CLIENT_IP, CLIENT_SCHEME, b"expect", b"host"):
+                lines.append(b"%b: %b\r\n" % (name, without_key(value) if name == b"referer" else value))
+        lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.head.peer.ip or "").encode()))
+        lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.head.peer.scheme.encode()))
+        lines.append(b"content-length: %d\r\n\r\n" % length)
+        return b"".join(lines)
+
     def respond_degraded(self, exchange: Exchange) -> None:
         """Respond in place of control while it is unavailable."""
         reason = "the control process does not respond; requests to /v1 are served and counted"
-        if exchange.line.path == b"/health":
+        if exchange.line.path in _LIVENESS:
             exchange.reply(200, (JSON,), msgspec.json.encode({"status": "degraded", "reasons": [reason]}))
-        elif exchange.line.path == b"/ready":
+        elif exchange.line.path in _READINESS:
             ready = self._ready()
             exchange.reply(200 if ready else 503, (JSON,), msgspec.json.encode({"ready": ready, "reasons": [reason]}))
         else:
             body = msgspec.json.encode({"error": "RouterDash's control process is not answering; try again shortly."})
             exchange.reply(503, (JSON, (b"retry-after", b"2")), body)
-
-
-def _head(exchange: Exchange, length: int) -> bytes:
-    """Return the header block that control receives. `length` of the body in bytes."""
-    lines = [b"%b %b HTTP/1.1\r\n" % (exchange.line.method, exchange.line.target)]
-    lines.append(
-        b"host: %b\r\n" % exchange.head.fields.get(b"host", b"localhost")
-    )  # control needs one, HTTP/1.0 does not
-    for name, value in end_to_end(exchange.head.headers):
-        if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect", b"host"):
-            lines.append(b"%b: %b\r\n" % (name, without_key(value) if name == b"referer" else value))
-    lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.head.peer.ip or "").encode()))
-    lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.head.peer.scheme.encode()))
-    lines.append(b"content-length: %d\r\n\r\n" % length)
-    return b"".join(lines)
 
 
 HOP_BY_HOP = frozenset(

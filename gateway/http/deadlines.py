@@ -3,8 +3,8 @@
 The process checks all connections twice a second, instead of a timer for each.
 """
 
-from gateway.base import limits
-from gateway.base.limits import Limit
+from gateway.base import bounds
+from gateway.base.bounds import Bound
 
 KEEP_ALIVE_SECONDS = 75  # between two requests on a connection
 RECEIVE_SECONDS = 60.0  # for a whole header block, and between two reads of a body
@@ -44,12 +44,12 @@ class Deadlines:
         limit = RECEIVE_SECONDS if receiving else KEEP_ALIVE_SECONDS
         return now - self.quiet_since > (STOPPING_SECONDS if stopping else limit)
 
-    def exceeded_by_header_block(self, now: float) -> Limit | None:
-        """Return the limit that an incomplete header block exceeds, if any."""
-        return limits.SLOW_HEADER if now - self.receiving_since > RECEIVE_SECONDS else None
+    def exceeded_by_header_block(self, now: float) -> Bound | None:
+        """Return the bound that an incomplete header block exceeds, if any."""
+        return bounds.SLOW_HEADER if now - self.receiving_since > RECEIVE_SECONDS else None
 
-    def exceeded_by_body(self, received: int, now: float, *, streams: bool) -> Limit | None:
-        """Return the limit that an incomplete body exceeds, if any. `received` are the bytes of it so far."""
+    def exceeded_by_body(self, received: int, now: float, *, streams: bool) -> Bound | None:
+        """Return the bound that an incomplete body exceeds, if any. `received` are the bytes of it so far."""
         if self._measured_since != self.receiving_since:
             self._measured_since, self._measured_bytes = self.receiving_since, 0
             self._slow_at = self.receiving_since + SLOW_SECONDS
@@ -58,9 +58,9 @@ class Deadlines:
         self._measured_bytes = received
         self._slow_at = min(self._slow_at + extension, now + SLOW_SECONDS)
         if now > self._slow_at:
-            return limits.SLOW_BODY
+            return bounds.SLOW_BODY
         longest = MAX_STREAMED_SECONDS if streams else MAX_BODY_SECONDS
-        return limits.LONG_BODY if now - self.receiving_since > longest else None
+        return bounds.LONG_BODY if now - self.receiving_since > longest else None
 
     def is_stuck(self, unsent: int, now: float) -> bool:
         """Return True if a slow client has, for too long, hardly read anything. `unsent` are the bytes that wait for

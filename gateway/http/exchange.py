@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Protocol
 
 from gateway.base.errors import Refusal
 from gateway.base.types import Body
+from gateway.fast import coroutine_runner
+from gateway.fast.coroutine_runner import CoroutineRunner
+from gateway.fast.write_batch import WriteBatch
 from gateway.http.client_shares import Reservation
 from gateway.http.clients import UNKNOWN, Peer
 from gateway.http.cors import Cors
-from gateway.loop import coroutine_runner
-from gateway.loop.coroutine_runner import CoroutineRunner
 from gateway.loop.flow_control import FlowControl
 from gateway.loop.uvicorn_parts import STATUS_LINE, ServerState
-from gateway.loop.write_batch import WriteBatch
 from gateway.registry.schema import ApiKey
 
 HeaderList = Sequence[tuple[bytes, bytes]]
@@ -49,7 +49,6 @@ class AdmittedRequest:
     path: bytes
     route: HttpRoute
     api_key: ApiKey | None
-    expires_at: float | None  # seconds since 1970
 
 
 class DrainState(Protocol):
@@ -225,6 +224,11 @@ class Exchange:
         """Reserve memory for bytes that are stored after they were read. Raises Refusal (503) if it is full."""
         if self.protocol is not None:
             self.protocol.reserve(self, size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body, or those received so far of one without a Content-Length."""
+        return self.length or self.body_bytes
 
     @property
     def unread(self) -> int:

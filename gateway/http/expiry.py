@@ -1,10 +1,10 @@
 """Check of one client's connection against its deadlines, twice a second."""
 
-from gateway.base import limits
+from gateway.base import bounds
 from gateway.http.deadlines import Deadlines
 from gateway.http.http_connection import HttpConnection, plain_response
 from gateway.http.paced_reading import BUFFER_SPACE, PACE
-from gateway.http.request_limits import SMALL_BODY_BYTES
+from gateway.http.request_bounds import SMALL_BODY_BYTES
 from gateway.http.reservations import NO_SHARE
 
 
@@ -40,7 +40,7 @@ def _check_request(connection: HttpConnection, deadlines: Deadlines, now: float,
     else:
         exceeded = deadlines.exceeded_by_body(running.body_bytes, now, streams=running.reader is not None)
     if exceeded is not None:
-        connection.gateway.limit_hits.hit(exceeded)
+        connection.gateway.bound_hits.hit(exceeded)
     elif not deadlines.is_quiet(now, receiving=True, stopping=stopping):
         return
     if running is None or not running.started:
@@ -55,12 +55,12 @@ def _client_reads(connection: HttpConnection, now: float) -> bool:
     """
     unsent = connection.transport.get_write_buffer_size()
     if connection.deadlines.is_stuck(unsent, now):
-        connection.gateway.limit_hits.hit(limits.SLOW_READER)
+        connection.gateway.bound_hits.hit(bounds.SLOW_READER)
         return False
     if unsent > SMALL_BODY_BYTES or connection.reservations.has_unsent:
         full = connection.reservations.charge_unsent(unsent, connection.running)
         if full is not None:
-            connection.gateway.limit_hits.hit(full)
+            connection.gateway.bound_hits.hit(full)
             return False
     return True
 

@@ -10,6 +10,7 @@ import re
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
 _TARGET = re.compile(rb"/[!\"$-~]*")  # no fragment, nothing that must be escaped
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LINE_ENDS = (b"\r", b"\n")
 _SINGLE = frozenset((b"host", b"content-type", b"transfer-encoding", b"expect"))
 
 
@@ -26,15 +27,17 @@ def check_line(method: bytes, target: bytes, version: str) -> None:
         raise Malformed("the first line of a request")
 
 
-def check_first_line(raw: bytes | bytearray, at: int, method: bytes, target: bytes, version: str) -> int:
-    """Check that the first line has single blanks: the parser accepts several. The line is in `raw`, at `at` or later.
-    Return the offset of its end. Raises Malformed.
+def check_first_line(raw: bytes | bytearray, start: int, method: bytes, target: bytes, version: str) -> int:
+    """Check that the first line has single blanks: the parser accepts several. The line begins in `raw` at
+    `start`, or behind empty lines there, which the parser skips. Return the offset of its end. Raises Malformed.
     """
     line = b"%b %b HTTP/%b\r" % (method, target, version.encode())
-    match = raw.find(line, at)
-    if match < 0:
-        raise Malformed("blanks in the first line of a request")
-    return match + len(line)
+    if not raw.startswith(line, start):
+        while raw[start : start + 1] in _LINE_ENDS:
+            start += 1
+        if not raw.startswith(line, start):
+            raise Malformed("blanks in the first line of a request")
+    return start + len(line)
 
 
 def origin_form(

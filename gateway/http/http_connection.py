@@ -22,16 +22,16 @@ from enum import IntEnum
 from typing import Any, cast
 
 from gateway.base.errors import Refusal
-from gateway.http import request_limits
+from gateway.fast.coroutine_runner import RUNNER, CoroutineRunner
+from gateway.fast.repeated_request import PartialBody
+from gateway.http import request_bounds
 from gateway.http.deadlines import Deadlines
 from gateway.http.exchange import Exchange
 from gateway.http.paced_reading import BUFFER_SPACE, ENDPOINT, PIPELINE, PacedReading
-from gateway.http.repeated_request import PartialBody
-from gateway.http.request_limits import SMALL_BODY_BYTES
+from gateway.http.request_bounds import SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser
 from gateway.http.reservations import Reservations, needed
 from gateway.http.shared import Shared
-from gateway.loop.coroutine_runner import RUNNER, CoroutineRunner
 from gateway.loop.flow_control import FlowControl
 from gateway.loop.uvicorn_parts import ServerState, get_remote_addr
 
@@ -251,9 +251,9 @@ class HttpConnection(asyncio.Protocol):
         if reserved:
             return True
         if self.reservations.waiting is None:
-            self._drop(exchange, request_limits.no_buffer_space(full))
+            self._drop(exchange, request_bounds.no_buffer_space(full))
         elif full is not None:
-            self.gateway.limit_hits.hit(full)
+            self.gateway.bound_hits.hit(full)
             self.reading.pause(BUFFER_SPACE)
         return False
 
@@ -266,7 +266,7 @@ class HttpConnection(asyncio.Protocol):
                 self.send_continue(exchange)
         self.reading.resume(BUFFER_SPACE)
         if not granted:
-            self._drop(exchange, request_limits.no_buffer_space(None))
+            self._drop(exchange, request_bounds.no_buffer_space(None))
 
     def reserve(self, exchange: Exchange, size: int) -> None:
         """Reserve memory for bytes of a streamed body that are stored. Raises Refusal (503) if the memory is full."""
@@ -304,7 +304,7 @@ def charge(connection: HttpConnection) -> None:
         connection.writes.count_iteration()
     full = connection.reservations.charge(size)
     if full is not None and not connection.transport.is_closing():
-        connection.gateway.limit_hits.hit(full)
+        connection.gateway.bound_hits.hit(full)
         if connection.running is None or not connection.running.started:
             text = b"Too much waits to be received from this address.\n"
             connection.writes.write(connection.transport, plain_response(b"503 Service Unavailable", text))

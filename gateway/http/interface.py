@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from gateway.base.config import Config
 from gateway.base.errors import Refusal
+from gateway.fast.write_batch import WriteBatch
 from gateway.http.admission import Admission
 from gateway.http.exchange import Exchange
-from gateway.ipc.limit_hits import Hits
-from gateway.loop.write_batch import WriteBatch
+from gateway.ipc.bound_hits import Hits
 
 
 class Application(Protocol):
@@ -16,7 +16,7 @@ class Application(Protocol):
 
     config: Config
     writes: WriteBatch
-    limit_hits: Hits
+    bound_hits: Hits
     stopping: bool  # the process drains
     admission: Admission
     on_connect: Callable[[], None]  # called at each new connection, before its first byte is read

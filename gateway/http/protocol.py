@@ -8,9 +8,11 @@ import asyncio
 import time
 from typing import Any
 
-from gateway.base import limits
+from gateway.base import bounds
 from gateway.base.errors import REQUEST_TOO_LARGE, Refusal, error_body
-from gateway.http import repeated_request, request_limits
+from gateway.fast import repeated_request
+from gateway.fast.repeated_request import PartialBody, RepeatedRequest
+from gateway.http import request_bounds
 from gateway.http.client_shares import BYTES_PER_STEP, COUNTED_STEPS, MAX_STEPS
 from gateway.http.exchange import BUFFER_BYTES, BodyReader, Exchange, RequestHead, RequestLine
 from gateway.http.grammar import Malformed
@@ -25,12 +27,13 @@ from gateway.http.http_connection import (
     plain_response,
 )
 from gateway.http.paced_reading import ENDPOINT, PIPELINE, PacedReading
-from gateway.http.repeated_request import PartialBody, RepeatedRequest
-from gateway.http.request_limits import MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_PIPELINED, SMALL_BODY_BYTES
+from gateway.http.request_bounds import MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_PIPELINED, SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser, TooManyHeaderLines
 from gateway.http.reservations import NO_SHARE
 from gateway.http.shared import Shared
 from gateway.loop.uvicorn_parts import ServerState
+
+RequestParts = tuple[RequestLine, RequestHead]
 
 REJECTED_SECONDS = 1.0  # in which a client that has too many connections can read that
 SLICE_BYTES = 8 << 10  # are parsed at a time, unless they belong to a body of known length
@@ -45,7 +48,7 @@ class GatewayProtocol(HttpConnection):
     def __init__(self, shared: Shared, *, server_state: ServerState, **_: Any) -> None:
         super().__init__(shared, server_state=server_state)
         self.requests = RequestParser(self)
-        self.repeated: RepeatedRequest | None = None  # the next request may repeat its header block
+        self.repeated: RepeatedRequest[RequestParts] | None = None  # the next request may repeat its header block
 
     # Called by the parser
 
@@ -57,7 +60,7 @@ class GatewayProtocol(HttpConnection):
         self.reservations.share.steps += 1
         self.latest = exchange
         if self.requests.size_since_callback > repeated_request.MAX_HEAD_BYTES:
-            size = request_limits.head_size(exchange)
+            size = request_bounds.head_size(exchange)
             if size > repeated_request.MAX_HEAD_BYTES:
                 self.requests.head = None
                 self.reservations.put(exchange, size)
@@ -77,7 +80,7 @@ class GatewayProtocol(HttpConnection):
         if exchange.body_bytes > SMALL_BODY_BYTES:
             if exchange is not self.running:
                 self.reading.pause(PIPELINE)  # until it is its turn
-            refusal = request_limits.check_body(exchange, exchange.body_bytes, self.gateway.admission)
+            refusal = request_bounds.check_body(exchange, exchange.body_bytes, self.gateway.admission)
             if refusal is not None and exchange.refusal is None:
                 self._drop(exchange, refusal)
             elif exchange.reader and exchange.unread > BUFFER_BYTES and not self.deadlines.paused_since:
@@ -92,7 +95,7 @@ class GatewayProtocol(HttpConnection):
             return
         if self.requests.offers_upgrade:  # it is not accepted; the following bytes may be in another protocol
             exchange.keep_alive = False
-            if request_limits.framing_header(exchange):
+            if request_bounds.framing_header(exchange):
                 return  # the body follows when the parser resumes
         exchange.received = True
         if self.state is DISCARDING:
@@ -109,14 +112,14 @@ class GatewayProtocol(HttpConnection):
         self.gateway.on_connect()
         self.reading = PacedReading(self.flow, transport.is_closing, self.data_received)
         ip = self.client[0] if self.client else None
-        connection_limit = self.shared.connection_limit
-        if not (connection_limit.enter(ip) if self.admitted is None else self.admitted):
+        connection_bound = self.shared.connection_bound
+        if not (connection_bound.enter(ip) if self.admitted is None else self.admitted):
             text = b"Too many connections come from this address.\n"
             self.writes.write(self.transport, plain_response(b"503 Service Unavailable", text))
-            self.gateway.limit_hits.hit(limits.CONNECTIONS)
+            self.gateway.bound_hits.hit(bounds.CONNECTIONS)
             self._linger(IGNORING, REJECTED_SECONDS)
             return
-        is_proxy = ip is None or connection_limit.is_proxy(ip)
+        is_proxy = ip is None or connection_bound.is_proxy(ip)
         self.reservations.enter(ip, self.reading, is_proxy=is_proxy)
 
     def data_received(self, data: bytes) -> None:
@@ -151,18 +154,19 @@ class GatewayProtocol(HttpConnection):
         repeated = self.repeated
         if repeated is None or self.state is not OPEN:
             return False
-        matched = repeated_request.match(repeated, data)
+        matched = repeated.match(data)
         if matched is None:
             return False
         body, length = matched
         missing = length - len(body)
-        exchange = Exchange(self, repeated.line, repeated.head, length)
+        line, head = repeated.parsed
+        exchange = Exchange(self, line, head, length)
         exchange.arrived = self.deadlines.receiving_since = self.deadlines.quiet_since
         admission = self.gateway.admission
         exchange.refusal = admission.admit(exchange, self.client[0] if self.client else None)
         if exchange.refusal is not None if missing else length > SMALL_BODY_BYTES:
             return False  # the parser's path refuses before the body is received, and reserves memory for large ones
-        if length > SMALL_BODY_BYTES and request_limits.check_body(exchange, length, admission) is not None:
+        if length > SMALL_BODY_BYTES and request_bounds.check_body(exchange, length, admission) is not None:
             return False
         self.requests.size_since_callback = 0
         self.running = self.latest = exchange
@@ -201,11 +205,11 @@ class GatewayProtocol(HttpConnection):
         """Parse received bytes in slices: many small requests or chunks cost more than a large body. The rest is
         postponed when the client has used up its steps.
         """
-        at, size = 0, len(data)
-        while at < size and self.state <= DISCARDING and not self.transport.is_closing():
+        offset, size = 0, len(data)
+        while offset < size and self.state <= DISCARDING and not self.transport.is_closing():
             share = self.reservations.share
-            if at and share.steps > MAX_STEPS:
-                self.reading.postpone(data[at:])
+            if offset and share.steps > MAX_STEPS:
+                self.reading.postpone(data[offset:])
                 charge(self)
                 self.shared.pacer.slow_down(share, self.reading)
                 return
@@ -214,13 +218,13 @@ class GatewayProtocol(HttpConnection):
             if exchange is not None and not exchange.received and exchange.length is not None:
                 missing = exchange.length - exchange.body_bytes
             if missing > SLICE_BYTES:
-                share.steps += min(missing, size - at) // BYTES_PER_STEP
-                with memoryview(data) as view, view[at : at + missing] as part:
+                share.steps += min(missing, size - offset) // BYTES_PER_STEP
+                with memoryview(data) as view, view[offset : offset + missing] as part:
                     self._feed(part)
-                at += missing
+                offset += missing
             else:
-                self._feed(data[at : at + SLICE_BYTES])
-                at += SLICE_BYTES
+                self._feed(data[offset : offset + SLICE_BYTES])
+                offset += SLICE_BYTES
             if self.requests.in_head or self.waiting or self.reservations.has_charge:
                 charge(self)
             exchange = self.latest
@@ -244,22 +248,22 @@ class GatewayProtocol(HttpConnection):
         parsed = requests.callbacks - before
         if upgrade_at >= 0 and latest is not None and not latest.received:
             latest.keep_alive = False
-            requests.resume_body(request_limits.framing_header(latest))
+            requests.resume_body(request_bounds.framing_header(latest))
             self.data_received(bytes(data[upgrade_at:]))
         elif parsed:
             # One header block, one part of a body and, if that is complete, its end:
             if first and latest is not None and parsed == 2 + latest.received:
-                self.repeated = repeated_request.remember(bytes(data), latest) or self.repeated
+                self.repeated = _remembered(bytes(data), latest) or self.repeated
             self.reservations.share.steps += parsed // CALLBACKS_PER_STEP
         elif requests.size_since_callback > 2 * MAX_HEAD_BYTES:
-            self.gateway.limit_hits.hit(limits.HEADER_BYTES)
+            self.gateway.bound_hits.hit(bounds.HEADER_BYTES)
             self._reject(Malformed("a header block or trailer without end"))
 
     def _reject(self, error: Malformed | TooManyHeaderLines) -> None:
         """Reject bytes that are no acceptable request, and close the connection."""
         running = self.running
         if isinstance(error, TooManyHeaderLines):
-            self.gateway.limit_hits.hit(limits.HEADER_LINES)
+            self.gateway.bound_hits.hit(bounds.HEADER_LINES)
             if running is None:
                 message = f"The request's header block has more than {MAX_HEADER_LINES} lines."
                 body = error_body(431, REQUEST_TOO_LARGE, message)
@@ -285,7 +289,7 @@ class GatewayProtocol(HttpConnection):
         self.partial = None
         running = self.running
         if self.reservations.share is not NO_SHARE:
-            self.shared.connection_limit.leave(self.client[0] if self.client else None)
+            self.shared.connection_bound.leave(self.client[0] if self.client else None)
             for exchange in (running, self.latest, *self.waiting):
                 if exchange is not None:
                     self.reservations.close(exchange)
@@ -304,14 +308,23 @@ class GatewayProtocol(HttpConnection):
             self.running = None
 
 
+def _remembered(data: bytes, exchange: Exchange) -> RepeatedRequest[RequestParts] | None:
+    """Return the request at the start of `data` if the next one of its connection may repeat its header block."""
+    if exchange.length is None or not exchange.keep_alive or exchange.line.version != "1.1":
+        return None
+    if exchange.reader or exchange.expects_continue:
+        return None
+    return repeated_request.remember(data, exchange.length, (exchange.line, exchange.head))
+
+
 def _admit(connection: GatewayProtocol, exchange: Exchange) -> Refusal | None:
     """Check a request by its header block, and return the refusal of it, if any."""
     if len(connection.waiting) >= MAX_PIPELINED:
         exchange.keep_alive = False
         connection.state = FINISHING
         connection.requests.stop()
-        return request_limits.too_many_waiting()
-    refusal = request_limits.check_head(exchange, large=connection.requests.size_since_callback > MAX_HEAD_BYTES)
+        return request_bounds.too_many_waiting()
+    refusal = request_bounds.check_head(exchange, connection.requests.size_since_callback)
     if refusal is not None:
         exchange.keep_alive = False
         return refusal
@@ -323,4 +336,4 @@ def _admit(connection: GatewayProtocol, exchange: Exchange) -> Refusal | None:
     if refusal is not None:
         return refusal
     exchange.reader = BodyReader() if exchange.route is not None and exchange.route.streams else None
-    return request_limits.check_body(exchange, exchange.length or 0, admission)
+    return request_bounds.check_body(exchange, exchange.length or 0, admission)

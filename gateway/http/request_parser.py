@@ -11,10 +11,11 @@ import httptools
 
 from gateway.http.exchange import RequestHead
 from gateway.http.grammar import Malformed, check_first_line, check_headers, check_line, origin_form
-from gateway.http.request_limits import MAX_HEADER_LINES
+from gateway.http.request_bounds import MAX_HEADER_LINES
 
 log = logging.getLogger(__name__)
 
+_HEAD_END = b"\r\n\r\n"
 HEADER_OBJECT_BYTES = 128  # memory of a header beside its text
 
 
@@ -52,7 +53,7 @@ class RequestParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._raw: bytes | bytearray = b""  # the bytes from the read with the first line on
-        self._raw_at = 0  # where the next first line may begin in them
+        self._raw_at = 0  # where the next first line begins in them, as far as the parser has read
         self._first_line: tuple[bytes, bytes, str] = (b"", b"", "")  # the last one that was accepted
         self._stopped = False
         self._resuming = False
@@ -158,8 +159,9 @@ class RequestParser:
             self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
-            return  # a trailer
+        if not self.in_head:  # a trailer
+            self._raw_at = self._line_end()
+            return
         if len(name) == 14 and name.lower() == b"content-length":
             if self._length is not None:
                 raise Malformed("two Content-Length headers")
@@ -177,7 +179,8 @@ class RequestParser:
         parser, head, headers = self._parser, self.head, self._headers
         self._headers = []
         method, url, version = parser.get_method(), self._url, parser.get_http_version()
-        self._raw_at = check_first_line(self._raw, self._raw_at, method, url, version)
+        line_end = check_first_line(self._raw, self._raw_at, method, url, version)
+        self._raw_at = self._raw.find(_HEAD_END, line_end - 1) + len(_HEAD_END)
         if not url.startswith(b"/"):
             url, headers = origin_form(url, headers, version)
         first_line = method, url, version
@@ -194,8 +197,19 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         self.callbacks += 1
+        self._raw_at += len(body)
         if self._sink is not None:
             self._sink.receive_body(body)
+
+    def on_chunk_header(self) -> None:
+        self._raw_at = self._line_end()
+
+    def on_chunk_complete(self) -> None:
+        self._raw_at = self._line_end()
+
+    def _line_end(self) -> int:
+        """Return the offset behind a line that the parser has read: the size of a chunk, its end, or a trailer."""
+        return self._raw.find(b"\n", self._raw_at) + 1
 
     def on_message_complete(self) -> None:
         self.callbacks += 1

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from gateway.base import limits
+from gateway.base import bounds
 from gateway.base.addresses import client_of
-from gateway.base.limits import Limit
+from gateway.base.bounds import Bound
 from gateway.http.admission import Admission
 from gateway.http.client_shares import (
     SPACE_WAIT_SECONDS,
@@ -16,7 +16,7 @@ from gateway.http.client_shares import (
     WaitingReservation,
 )
 from gateway.http.exchange import BUFFER_BYTES, Exchange
-from gateway.http.request_limits import SMALL_BODY_BYTES, body_limit, no_buffer_space
+from gateway.http.request_bounds import SMALL_BODY_BYTES, body_bound, no_buffer_space
 
 CHUNK_RESERVE_BYTES = 64 << 10  # reserved ahead for a body of unknown length
 STREAM_RESERVE_BYTES = (1 << 20) + 2 * BUFFER_BYTES  # reserved for a streamed body
@@ -78,11 +78,11 @@ class Reservations:
 
     def grow_or_wait(
         self, exchange: Exchange, size: int, granted: Callable[[], None], refused: Callable[[], None]
-    ) -> tuple[bool, Limit | None]:
+    ) -> tuple[bool, Bound | None]:
         """Reserve `size` bytes for a body that is being received. Return (True, None) if they are reserved.
 
-        Otherwise return (False, limit): the request waits for room, and `granted` or `refused` is called later. If the
-        bytes received so far have no room either, the request cannot wait, and `waiting` is None. The limit is None if
+        Otherwise return (False, bound): the request waits for room, and `granted` or `refused` is called later. If the
+        bytes received so far have no room either, the request cannot wait, and `waiting` is None. The bound is None if
         it waits already.
         """
         buffers, reservation = self._buffers, self.open(exchange)
@@ -112,8 +112,8 @@ class Reservations:
 
     # The connection
 
-    def charge(self, size: int) -> Limit | None:
-        """Count `size` bytes of an incomplete header block and of waiting requests. Return the limit that is reached
+    def charge(self, size: int) -> Bound | None:
+        """Count `size` bytes of an incomplete header block and of waiting requests. Return the bound that is reached
         if there is no room.
         """
         buffers, own = self._buffers, self._own
@@ -138,8 +138,8 @@ class Reservations:
     def has_unsent(self) -> bool:
         return self._unsent is not None
 
-    def charge_unsent(self, unsent: int, running: Exchange | None) -> Limit | None:
-        """Count bytes of responses that the client has not yet read. Return the limit that is reached if there is no
+    def charge_unsent(self, unsent: int, running: Exchange | None) -> Bound | None:
+        """Count bytes of responses that the client has not yet read. Return the bound that is reached if there is no
         room. The running request's reservation covers a part of them.
         """
         if running is not None and running.reservation is not None:
@@ -156,10 +156,10 @@ class Reservations:
             self._unsent = None
         return None
 
-    def _full(self, reservation: Reservation, size: int) -> Limit:
-        """Return the limit that keeps the reservation from growing to `size`."""
+    def _full(self, reservation: Reservation, size: int) -> Bound:
+        """Return the bound that keeps the reservation from growing to `size`."""
         full = self._buffers.held + size - reservation.size > self._buffers.limit
-        return limits.BUFFERS if full else limits.CLIENT_BUFFERS
+        return bounds.BUFFERS if full else bounds.CLIENT_BUFFERS
 
 
 def needed(exchange: Exchange, admission: Admission) -> int:
@@ -170,4 +170,4 @@ def needed(exchange: Exchange, admission: Admission) -> int:
     if length is not None:
         return min(length, STREAM_RESERVE_BYTES) if exchange.reader else length
     unknown = STREAM_RESERVE_BYTES if exchange.reader else exchange.body_bytes + CHUNK_RESERVE_BYTES
-    return min(unknown, body_limit(exchange, admission)[0])
+    return min(unknown, body_bound(exchange, admission)[0])

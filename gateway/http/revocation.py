@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from gateway.base import errors
+from gateway.base import causes, errors
 from gateway.base.errors import Refusal
 from gateway.http.exchange import Exchange
 from gateway.registry.schema import ApiKey
@@ -22,9 +22,9 @@ class Ending:
     error: str  # for the record
 
 
-CANCELLED_STATUS = 499  # of a request that an operator cancelled: no client repeats it on its own
-BY_OPERATOR = Ending(
-    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+CANCELLED_STATUS = 499  # of a request that an administrator cancelled: no client repeats it on its own
+BY_ADMINISTRATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An administrator cancelled this request.", causes.CANCELLED
 )
 
 
@@ -37,9 +37,9 @@ class KeyedRequest(Protocol):
 
 R = TypeVar("R", bound=KeyedRequest)
 
-REVOKED = Ending(401, errors.INVALID_API_KEY, "The API key of this request was revoked.", "its API key was revoked")
-DISABLED = Ending(401, errors.KEY_DISABLED, "The API key of this request was disabled.", "its API key was disabled")
-EXPIRED = Ending(401, errors.INVALID_API_KEY, "The API key of this request has expired.", "its API key has expired")
+REVOKED = Ending(401, errors.INVALID_API_KEY, "The API key of this request was revoked.", causes.KEY_REVOKED)
+DISABLED = Ending(401, errors.KEY_DISABLED, "The API key of this request was disabled.", causes.KEY_DISABLED)
+EXPIRED = Ending(401, errors.INVALID_API_KEY, "The API key of this request has expired.", causes.KEY_EXPIRED)
 
 
 class CurrentKeys(Protocol):

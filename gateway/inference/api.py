@@ -1,6 +1,7 @@
 """The default API of a request: OpenAI's, passed through to the endpoint."""
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -9,21 +10,24 @@ from gateway.base import errors
 from gateway.base.errors import error_body
 from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
+from gateway.dialects.anthropic.chat_responses import error_from_message
+from gateway.dialects.deciding_fields import checking
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.media import with_media
 from gateway.dialects.openai_events import CHUNKS, DIALECTS
-from gateway.dialects.openai_requests import Request, decode_small, request_of
-from gateway.dialects.openai_responses import read_large_response, read_response
+from gateway.dialects.openai_requests import Request, reading_request
+from gateway.dialects.openai_responses import BIG_BYTES, reading_response
 from gateway.dialects.prompt_fields import PromptFields
-from gateway.dialects.sse_relay import StreamRelay
+from gateway.dialects.sse_relay import StreamRelay, with_reasons
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import UNREAD
 from gateway.inference.attempt import Attempt
 from gateway.inference.error_responses import sentence_of
+from gateway.inference.inference import serve
+from gateway.inference.limiting.checked_bodies import is_restricted
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import adapted_body, send, send_with_usage
-from gateway.inference.steps.named_models import begin_chain
 from gateway.loop.time_slices import Slices
 from gateway.providers.bodies import provider_body
 from gateway.routing.adaptive import NEGLIGIBLE_READ
@@ -42,17 +46,20 @@ class OpenAiApi:
         self.kind = kind
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
 
-    def parse(self, request: InferenceRequest, body: Body) -> Request:
-        found = decode_small(body)
-        parsed = request_of(found)
+    def parsing(self, request: InferenceRequest, body: Body) -> Slices[Outline | None]:
+        """Return the outline of a big body, too."""
+        parsed, prompt, top = yield from reading_request(body)
+        request.parsed = parsed
         names = request.services.roster.names
         if parsed.models is not None or (names is not None and (names.has_patterns or parsed.model in names.exact)):
-            begin_chain(request, parsed)
-        read_prefix(request, parsed, found, len(body))
-        return parsed
+            request.begin_chain(parsed, None if top is None else top.values)
+        read_prefix(request, parsed, prompt, len(body))
+        if is_restricted(request):
+            yield from checking(body, top)
+        return top
 
-    async def check_big(self, request: InferenceRequest, body: Body, top: Outline | None) -> None:
-        """Check nothing further."""
+    def serve(self, request: InferenceRequest, body: Body) -> Coroutine[Any, Any, None]:
+        return serve(request, body)
 
     def query(self, request: InferenceRequest) -> bytes:
         return targets.query(self.kind.query, request.exchange.line.query)
@@ -85,19 +92,19 @@ class OpenAiApi:
         return True
 
     def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
-        return StreamRelay(self.dialect, request.parsed.model, hide_usage=attempt.usage_added)
+        dialect, provider = self.dialect, attempt.endpoint.provider
+        if provider is not None and provider.finish_reasons:
+            dialect = replace(dialect, own_reasons=provider.finish_reasons)
+        return StreamRelay(dialect, request.parsed.model, hide_usage=attempt.usage_added)
 
-    def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
-        return read_response(body, request.parsed.model)
-
-    def read_slices(
-        self, request: InferenceRequest, attempt: Attempt, body: bytes
-    ) -> Slices[tuple[bytes, Usage | None]]:
-        return read_large_response(body, request.parsed.model)
+    def reading(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> Slices[tuple[bytes, Usage | None]]:
+        if (provider := attempt.endpoint.provider) is not None:
+            body = with_reasons(body, provider.finish_reasons)
+        return reading_response(body, request.parsed.model)
 
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
         if details.is_json:
-            return body
+            return error_from_message(body) or body
         return error_body(status, errors.UPSTREAM_ERROR, sentence_of(details, status))
 
     def error_event(self, request: InferenceRequest, body: bytes) -> bytes:
@@ -118,15 +125,10 @@ class OpenAiApi:
 class MediaApi(OpenAiApi):
     """The API of images and transcripts."""
 
-    def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
-        client_body, usage = super().read(request, attempt, body)
-        return client_body, with_media(usage, self.kind.name, body)
-
-    def read_slices(
-        self, request: InferenceRequest, attempt: Attempt, body: bytes
-    ) -> Slices[tuple[bytes, Usage | None]]:
-        client_body, usage = yield from super().read_slices(request, attempt, body)
-        yield
+    def reading(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> Slices[tuple[bytes, Usage | None]]:
+        client_body, usage = yield from super().reading(request, attempt, body)
+        if len(body) > BIG_BYTES:
+            yield
         return client_body, with_media(usage, self.kind.name, body)
 
 

@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from math import floor
 
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.translation import Translation
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.translation import Translation
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.sse_relay import StreamRelay
 from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD
 from gateway.ipc.record import FAILED, REFUSED, Work
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
-from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
-from gateway.routing.cost_parts import expected_seconds, recent_mean
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.expected_time import Row, recent_mean
 from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.loaded_models import ModelLoad
 from gateway.routing.routes import Route
@@ -21,11 +20,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
 MICROSECONDS = int(1_000_000 / MOMENTS_PER_SECOND)  # of one moment
-_SMALL = (1 << 30) - 1  # differences up to it need no care; Python compares greater numbers by a call
 _BITS = 31  # of a difference; a greater one is below 0: the cells of a process that has ended were cleared
-
-Integrated = tuple[()]
-INTEGRATED: Integrated = ()  # in the place of the work at the start, once the time of the attempt is in the integral
 
 
 class Attempt:
@@ -39,9 +34,7 @@ class Attempt:
 
     reads_stored = False
 
-    def __init__(
-        self, route: Route, decision: Decision, start: Work | None = None, pending: int = 0, *, trial: bool
-    ) -> None:
+    def __init__(self, route: Route, decision: Decision, *, trial: bool) -> None:
         self.route = route
         self.endpoint = route.endpoint
         self.decision = decision
@@ -50,15 +43,15 @@ class Attempt:
         self.started = 0.0  # time.monotonic()
         # The work as it is expected, with the endpoint's counts at the start: prompt tokens sent so far with its own,
         # and the integral of the requests in flight in moments; of both, only differences modulo 2**32 mean something.
-        # None: it reads a stored response, or nothing is learned.
-        self.start: Work | Integrated | None = start
-        self.pending = pending  # prompt tokens, until the response begins
+        # None: it reads a stored response, or nothing is learned; or the attempt has ended.
+        self.start: Work | None = None
+        self.pending = 0  # prompt tokens, until the response begins
         self.kept = 0  # prompt tokens that are expected in the endpoint's prefix cache
         self.load: ModelLoad | None = None  # that it waits for, until the response begins
         # Expected seconds until the first token and until the end, without the load that it caused.
         self.without_load: tuple[float, float] | None = None
         self.connection: Connection | None = None
-        self.connect_us = 0  # for opening it; 0 if it was idle
+        self.connect_us: int | None = 0  # for opening it; 0 if it was idle, None if that was cancelled
         self.translation: Translation | None = None  # the request was sent in another dialect than the client's
         self.dropped: Dropped | None = None  # tools that the endpoint refuses
         self.usage_added = False  # usage is requested that the client did not request
@@ -101,7 +94,6 @@ class Attempt:
 
         The endpoint, which has this row, counts the request as in flight already. `prefix_tokens` of the prompt were
         sent to it before; of these, `kept` are expected in its cache. `output`: expected tokens.
-        `Endpoint.begin_work` is the same for usual requests.
         """
         endpoint = self.endpoint
         unread = prompt - self.kept
@@ -110,30 +102,28 @@ class Attempt:
         if not learned.alone:
             in_flight, pending, read, shared = learned.totals(endpoint)
             others = pending - own if pending > own else 0
-        expected = expected_seconds(row, unread, output, in_flight, others)
+        # Its own delay to others is no part of it.
+        expected = row.parameters.duration(others + unread, output, in_flight)
         if row.replaced:
             memory = endpoint.memory
             memory.recent_prompt = recent_mean(memory.recent_prompt, prompt)
-        if self.load is not None:
-            expected = self._with_load(self.load, row, expected, unread + others)
+        if self.load is None:
+            expected += row.load
+        else:  # the row has what it counts in a choice, which may be more
+            if self.load.has_one:
+                self.without_load = row.parameters.prefill(others + unread), expected
+            expected += self.load.seconds_left
         self.start = Work(
-            prompt,
-            floor(output),
-            prefix_tokens,
-            prefix_age,
-            floor(expected * 1e6),
-            others,
-            read,
-            shared,
-            in_flight == 1,
+            prompt_tokens=prompt,
+            output_tokens=int(output),
+            prefix_tokens=prefix_tokens,
+            prefix_age=prefix_age,
+            expected_us=int(expected * 1e6),
+            pending_tokens=others,
+            read_tokens=read,
+            shared_us=shared,
+            was_idle=in_flight == 1,
         )
-
-    def _with_load(self, load: ModelLoad, row: Row[Endpoint], expected: float, unread: int) -> float:
-        """Return the expected duration with the seconds of a load; the row has its cost, which may be higher."""
-        whole = expected - row.load / row.weight
-        if load.has_one:
-            self.without_load = (row.setup + row.read * unread) / row.weight, whole
-        return whole + load.seconds_left
 
     def _load_us(self, now: float) -> int:
         """Return how long the load took that the attempt has caused and that is over; 0 if there is none."""
@@ -152,22 +142,16 @@ class Attempt:
         Sums and integrals are differences between now and the start, over all processes. None if it has no start, or
         was called before.
         """
-        work = self.start
-        if not work:
+        work, self.start = self.start, None
+        if work is None:
             return None
-        at = floor(now * MOMENTS_PER_SECOND)
-        endpoint = self.endpoint
-        # The next two lines are `Endpoint.work_until`, without a call.
-        endpoint.shared = shared = endpoint.shared + endpoint.in_flight * (at - endpoint.since)
-        endpoint.since, read = at, endpoint.read
-        self.start = INTEGRATED
-        if not learned.alone:
-            read, shared = learned.work_until(endpoint, at)
-        read -= work.read_tokens
-        shared -= work.shared_us
-        if read < 0 or shared < 0 or read > _SMALL or shared > _SMALL:
-            read, shared = _difference(read), _difference(shared)
-        work.read_tokens, work.shared_us = read, shared * MICROSECONDS
+        moment = floor(now * MOMENTS_PER_SECOND)
+        if learned.alone:
+            read, shared = self.endpoint.work_until(moment)
+        else:
+            read, shared = learned.work_until(self.endpoint, moment)
+        work.read_tokens = _difference(read - work.read_tokens)
+        work.shared_us = _difference(shared - work.shared_us) * MICROSECONDS
         if self.load is not None:
             work.is_cold, work.load_us = True, self._load_us(now)
         return work

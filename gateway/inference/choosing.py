@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Mapping
-from math import floor
 
 import msgspec
 
@@ -12,34 +11,23 @@ from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
 from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
+from gateway.http.key_permissions import external_refusal, may_use_external, model_refusal, use_of
 from gateway.inference.attempt import Attempt
 from gateway.inference.limiting.admission import admit
-from gateway.inference.limiting.budgeting import expected_lengths, expected_tokens
-from gateway.inference.request import NO_STAY, InferenceRequest
-from gateway.inference.steps.chains import Chain
-from gateway.inference.steps.named_models import begin_chain
-from gateway.inference.steps.targets import (
-    NO_ROUTES,
-    external_refusal,
-    lacking_reason,
-    lacking_refusal,
-    may_use_external,
-    model_refusal,
-    use_of,
-)
+from gateway.inference.limiting.budgeting import expected_tokens
+from gateway.inference.request import InferenceRequest
+from gateway.model_names.chains import Chain
+from gateway.model_names.targets import NO_ROUTES, lacking_reason, lacking_refusal
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
-from gateway.routing.adaptive import BULK_HARM, HARM, Demand, Row, among_free
-from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
+from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
 from gateway.routing.bulk import counts_for_bulk, is_full, leaves_better, load_for_bulk, slots_for_bulk
-from gateway.routing.endpoint import Endpoint
+from gateway.routing.expected_time import BULK_DELAY_WEIGHTS, Demand
 from gateway.routing.loaded_models import with_reason
-from gateway.routing.pairs import among_two
 from gateway.routing.routes import LearnedRoutes, Route, Routes, has_free
 
 ENDLESS = float("inf")
 NOTHING_KEPT: Mapping[str, float] = {}
-_new = tuple.__new__
 
 
 def find_routes(request: InferenceRequest, body: Body) -> Routes:
@@ -47,38 +35,23 @@ def find_routes(request: InferenceRequest, body: Body) -> Routes:
 
     A request with a model name has none: each step of it has its own.
     """
-    model, kind = request.parsed.model, request.api.kind
+    roster, kind = request.services.roster, request.api.kind
     routes = NO_ROUTES
-    if request.chain is None and not (routes := request.services.roster.routes(model)):
-        begin_chain(request, request.parsed)  # the lookup may have found a new model name
+    if request.chain is None and not (routes := roster.routes(request.parsed.model)):
+        request.begin_chain(request.parsed)  # the lookup may have found a new model name
     use = use_of(request.exchange)
     if use is not None:
         _check_use(request, use)
     if request.chain is not None:
-        if request.chain.plan.has_lacking(request.services.roster):
+        if request.chain.plan.has_lacking(roster):
             request.chain.parsed = _with_needs(request.chain.parsed, kind, body)
         request.chain.start(request.preferred)
         return NO_ROUTES
-    if not routes:
-        message = f"The model {model!r} does not exist; GET /v1/models lists the models."
-        raise Refusal(404, errors.MODEL_NOT_FOUND, message, param="model")
-    capable = routes.capable(kind.capability)
-    if not capable:
-        raise Refusal(
-            400,
-            errors.MODEL_NOT_CAPABLE,
-            f"The model {model!r} cannot be used for {kind.path}, which requires the capability "
-            f"{kind.capability}; GET /v1/models lists the capabilities of each.",
-            param="model",
-        )
-    if capable.has_external or use is not None:
-        capable = _permitted(request, capable, use)
-    if capable.lacking:
+    if routes.lacking:
         request.parsed = _with_needs(request.parsed, kind, body)
-        if not (able := capable.having(request.parsed.needs)):
-            raise lacking_refusal(model, lacking_reason(capable, request.parsed.needs))
-        capable = able
-    return capable if request.preferred is None else _pinned(request.preferred, capable)
+    if not (able := _able_routes(request, routes)):
+        raise _refusal(request, routes)
+    return _pinned(request.preferred, able)
 
 
 def _with_needs(parsed: Request, kind: Kind, body: Body) -> Request:
@@ -86,18 +59,49 @@ def _with_needs(parsed: Request, kind: Kind, body: Body) -> Request:
     return msgspec.structs.replace(parsed, needs=needs) if needs else parsed
 
 
+def _able_routes(request: InferenceRequest, routes: Routes) -> Routes:
+    """Return those routes of the model that can serve the request and that its API key may use, in any state."""
+    return _permitted(request, routes.capable(request.api.kind.capability)).having(request.parsed.needs)
+
+
+def _permitted(request: InferenceRequest, routes: Routes) -> Routes:
+    exchange = request.exchange
+    return routes.permitted(use_of(exchange), external=may_use_external(exchange), through_name=False)
+
+
+def _refusal(request: InferenceRequest, routes: Routes) -> Refusal:
+    """Return the refusal of a request that none of the routes can serve."""
+    model, kind = request.parsed.model, request.api.kind
+    if not routes:
+        message = f"The model {model!r} does not exist; GET /v1/models lists the models."
+        return Refusal(404, errors.MODEL_NOT_FOUND, message, param="model")
+    capable = routes.capable(kind.capability)
+    if not capable:
+        return Refusal(
+            400,
+            errors.MODEL_NOT_CAPABLE,
+            f"The model {model!r} cannot be used for {kind.path}, which requires the capability "
+            f"{kind.capability}; GET /v1/models lists the capabilities of each.",
+            param="model",
+        )
+    permitted = _permitted(request, capable)
+    if not permitted:
+        return _permission_refusal(request, capable)
+    return lacking_refusal(model, lacking_reason(permitted, request.parsed.needs))
+
+
+def _permission_refusal(request: InferenceRequest, capable: Routes) -> Refusal:
+    """Return the refusal of a request whose API key may not use any of the routes."""
+    if may_use_external(request.exchange) or capable.internal:
+        return model_refusal(request.model)
+    return external_refusal(request.exchange, request.model)
+
+
 def current_routes(request: InferenceRequest) -> Routes:
     """Return the routes of the current version, which may be none."""
     if request.chain is not None:
         return NO_ROUTES
-    capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
-    if capable.has_external and not may_use_external(request.exchange):
-        capable = capable.internal
-    if (use := use_of(request.exchange)) is not None:
-        capable = capable.allowed(use, through_name=False)
-    if request.parsed.needs:
-        capable = capable.having(request.parsed.needs)
-    return capable if request.preferred is None else _pinned(request.preferred, capable)
+    return _pinned(request.preferred, _able_routes(request, request.services.roster.routes(request.parsed.model)))
 
 
 def lost_permission(request: InferenceRequest) -> Refusal | None:
@@ -105,21 +109,7 @@ def lost_permission(request: InferenceRequest) -> Refusal | None:
     if request.chain is not None:
         return request.chain.lost_permission()
     capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
-    try:
-        if capable:
-            _permitted(request, capable, use_of(request.exchange))
-    except Refusal as refusal:
-        return refusal
-    return None
-
-
-def _permitted(request: InferenceRequest, routes: Routes, use: AllowedUse | None) -> Routes:
-    """Return the routes that the API key may use. Raises Refusal (403) if there are none."""
-    if routes.has_external and not may_use_external(request.exchange) and not (routes := routes.internal):
-        raise external_refusal(request.exchange, request.model)
-    if use is not None and not (routes := routes.allowed(use, through_name=False)):
-        raise model_refusal(request.model)
-    return routes
+    return _permission_refusal(request, capable) if capable and not _permitted(request, capable) else None
 
 
 def _check_use(request: InferenceRequest, use: AllowedUse) -> None:
@@ -134,8 +124,8 @@ def _check_use(request: InferenceRequest, use: AllowedUse) -> None:
         raise model_refusal(model)
 
 
-def _pinned(preferred: Decision, routes: Routes) -> Routes:
-    if preferred.reason != PINNED:
+def _pinned(preferred: Decision | None, routes: Routes) -> Routes:
+    if preferred is None or preferred.reason != PINNED:
         return routes
     return Routes(route for route in routes if route.endpoint.id == preferred.endpoint_id)
 
@@ -151,17 +141,7 @@ def choose(
     """
     if request.chain is not None:
         return _choose_in_step(request, request.chain, patient=patient)
-    services = request.services
-    unable = services.roster.aside.unable
-    if unable and request.api.kind.name in unable:
-        return _choose_able(request, routes, tried, patient=patient)
-    if not services.is_adaptive:
-        return _choose_least(request, routes, tried)
-    if patient and not tried and request.stay is NO_STAY and request.prefix is None and request.preferred is None:
-        decision = _choose_at_once(request, routes)
-        if decision is not None:
-            return decision
-    return _choose_adaptively(request, routes, tried, patient=patient)
+    return _choose_able(request, routes, tried, patient=patient)
 
 
 def _choose_in_step(request: InferenceRequest, chain: Chain, *, patient: bool) -> Decision | None:
@@ -170,20 +150,18 @@ def _choose_in_step(request: InferenceRequest, chain: Chain, *, patient: bool) -
     A step whose circuit breakers are all open is left, if the request may go on to another one.
     """
     targets = chain.targets()
-    is_usual = targets and targets[0].routes.endpoints[0].rank < OPEN and chain.failed is None
-    if not is_usual and chain.is_unavailable(targets):
+    if chain.is_unavailable(targets):
         return None
-    found: Decision | None = None
+    best: Decision | None = None
     for leaf, routes in targets:
         if leaf is not chain.leaf:  # what is expected of the request is expected of another model
             chain.leaf, request.demand = leaf, None
-            request.prefix = chain.scoped_prefix(leaf.model) if len(routes) > 1 else None
-        tried = () if chain.failed is None else chain.endpoints_tried(routes)
-        decision = _choose_able(request, routes, tried, patient=patient)
+            request.prefix = chain.scoped_prefix(request.services.affinity, leaf.model) if len(routes) > 1 else None
+        decision = _choose_able(request, routes, chain.endpoints_tried(routes), patient=patient)
         if decision is not None and decision is not FULL:
             return decision
-        found = found or decision
-    return found
+        best = best or decision
+    return best
 
 
 def _choose_least(
@@ -195,7 +173,7 @@ def _choose_least(
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
     if decision is None:
-        if request.stay.gives_way:
+        if request.gives_way:
             decision = _pick_for_bulk(request, routes, tried)
         else:
             decision = pick(routes.endpoints, services.roster.load, tried)
@@ -209,13 +187,22 @@ def _choose_able(
 ) -> Decision | None:
     """Choose an endpoint that has the kind of the request; only if there is none, one that has lacked it lately."""
     choose_any = _choose_adaptively if request.services.is_adaptive else _choose_least
-    unable = request.services.roster.aside.unable.get(request.api.kind.name)
-    if unable and not routes.by_id.keys().isdisjoint(unable):
-        decision = choose_any(request, routes, {*tried, *unable}, patient=patient)
+    for avoided in endpoints_avoided(request, routes, tried):
+        decision = choose_any(request, routes, avoided, patient=patient)
         if decision is not None:
             return decision
-        tried = {*tried, *(name for name, by_provider in unable.items() if by_provider)}
-    return choose_any(request, routes, tried, patient=patient)
+    return None
+
+
+def endpoints_avoided(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> list[Collection[str]]:
+    """Return the ids of the endpoints that a request should not go to: in the best case, then if none is left.
+
+    Besides those that were tried, these have lacked the kind of the request lately. Where a provider said so, it stays.
+    """
+    unable = request.services.roster.aside.unable.get(request.api.kind.name)
+    if not unable or routes.by_id.keys().isdisjoint(unable):
+        return [tried]
+    return [{*tried, *unable}, {*tried, *(name for name, by_provider in unable.items() if by_provider)}]
 
 
 def _pick_for_bulk(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
@@ -231,24 +218,22 @@ def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decis
     HELD or OVER: the request may not use one now, because of a limit of its API key, its user or everyone.
     """
     endpoint = route.endpoint
-    if endpoint.slots is None:
-        endpoint.enter()
-    elif not _take(request, endpoint):
+    if not request.services.roster.take(endpoint, slots_for_bulk(endpoint) if request.gives_way else None):
         return FULL
     limited = request.limited
     if limited is not None and (over := admit(request, limited, route)) is not None:
         endpoint.leave()
         return over
-    trial = endpoint.breaker.due is not None
-    request.attempt = Attempt(route, decision, trial=trial)
-    if trial:
-        endpoint.begin_trial()
+    begin_attempt(request, route, decision)
     return decision
 
 
-def _take(request: InferenceRequest, endpoint: Endpoint) -> bool:
-    """Take a slot of an endpoint that has a limit. Return False if none is free for the request."""
-    return request.services.roster.take(endpoint, slots_for_bulk(endpoint) if request.stay.gives_way else None)
+def begin_attempt(request: InferenceRequest, route: Route, decision: Decision) -> None:
+    """Begin an attempt at an endpoint that counts the request already. With an open circuit breaker it is a trial."""
+    trial = route.endpoint.breaker.due is not None
+    request.attempt = Attempt(route, decision, trial=trial)
+    if trial:
+        route.endpoint.begin_trial()
 
 
 def _choose_preferred(
@@ -258,7 +243,7 @@ def _choose_preferred(
     route = routes.by_id.get(preferred.endpoint_id)
     if route is None or route.endpoint.rank >= EXCLUDED or preferred.endpoint_id in tried:
         return None
-    if request.stay.gives_way:
+    if request.gives_way:
         roster = request.services.roster
         if is_full(route.endpoint, roster.load(route.endpoint), request.services.queued.wanted):
             return FULL
@@ -266,61 +251,6 @@ def _choose_preferred(
 
 
 # The adaptive policy
-
-
-def _choose_at_once(request: InferenceRequest, routes: Routes) -> Decision | None:
-    """Choose for a request without prefix, and begin its attempt, if its model has one endpoint or only costs matter.
-
-    Else return None: `_choose_adaptively` decides then. It makes the same choices, but takes more calls for them.
-    """
-    services = request.services
-    learned, kind = services.learned, request.api.kind.name
-    known = routes.learned.get(kind)
-    if known is None or known.version != services.roster.learned_version:
-        known = learned.routes(routes, kind)
-    if not known.at_once:
-        return None
-    exchange, most = request.exchange, request.parsed.max_tokens
-    key = exchange.api_key
-    output, bytes_per_token = known.lengths.get(None if key is None else key.id) or expected_lengths(request, known)
-    if most is not None and most < output:
-        output = most + 0.0
-    prompt = floor((exchange.length or exchange.body_bytes) / bytes_per_token) or 1  # as `expected_tokens`
-    decision = known.only
-    if decision is not None:
-        if not _is_free(request, known.rows[0].candidate):
-            return None
-    elif learned.others or not learned.alone:
-        return None
-    else:
-        pair = known.pair
-        decision = None if pair is None else among_two(pair, prompt, output)
-        if decision is None and (decision := among_free(known.rows, prompt, output, NOTHING_KEPT)) is None:
-            return None
-    chosen = decision.endpoint_id
-    route, row = routes.by_id[chosen], known.by_id[chosen]
-    endpoint = route.endpoint
-    if endpoint.slots is not None or endpoint.breaker.due is not None or not learned.alone:
-        return _begin(request, route, decision, row, prompt, output)
-    limited = request.limited
-    if limited is not None and (over := admit(request, limited, route, prompt, output)) is not None:
-        return over
-    work = endpoint.begin_work(row, prompt, output)
-    request.attempt = Attempt(route, decision, work, prompt, trial=False)
-    return decision
-
-
-def _begin(
-    request: InferenceRequest, route: Route, decision: Decision, row: Row[Endpoint], prompt: int, output: float
-) -> Decision:
-    """Begin an attempt at an endpoint that may be full or need a trial, or that other processes use. The result is that
-    of `_enter`.
-    """
-    decision = _enter(request, route, decision)
-    if decision.endpoint_id:
-        assert request.attempt is not None
-        request.attempt.begin(request.services.learned, row, prompt, output)
-    return decision
 
 
 def _choose_adaptively(
@@ -333,8 +263,6 @@ def _choose_adaptively(
     decision = None
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
-    elif known.only is not None and not tried and _is_free(request, known.rows[0].candidate):
-        decision = known.only
     demand = request.demand
     if demand is None:
         demand = request.demand = demand_of(request, routes, known)
@@ -350,18 +278,11 @@ def _choose_adaptively(
     return decision
 
 
-def _is_free(request: InferenceRequest, only: Endpoint) -> bool:
-    """Return True if the only endpoint of a model can take the request at once, without any comparison."""
-    if request.stay.gives_way or only.rank >= OPEN:
-        return False
-    return only.slots is None or request.services.roster.load(only) < only.slots
-
-
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:
     """Return what the request is expected to need. It stays the same for all attempts."""
     prompt, output, typical = expected_tokens(request)
     kept = NOTHING_KEPT if request.prefix is None else _kept_tokens(request, routes, known, prompt)
-    return _new(Demand, (prompt, output, kept, 0.0, typical, HARM))  # Demand(…) would call a function in between
+    return Demand(prompt, output, kept, typical=typical)
 
 
 def _count_work(
@@ -375,13 +296,12 @@ def _count_work(
         engine, model, seconds = reported
         attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, model, seconds)
     row = known.by_id[endpoint.id]
-    prompt = int(demand[0])
+    prompt = int(demand.prompt)
     if prefix is None or services.affinity is None:
-        attempt.begin(services.learned, row, prompt, demand[1])
+        attempt.begin(services.learned, row, prompt, demand.output)
     else:
-        attempt.kept = min(prompt, int(demand[2].get(endpoint.id, 0.0)))
-        tokens, age = _prefix_at(request, endpoint.id, prompt)  # not `*`, which makes a list
-        attempt.begin(services.learned, row, prompt, demand[1], tokens, age)
+        attempt.kept = min(prompt, int(demand.kept.get(endpoint.id, 0.0)))
+        attempt.begin(services.learned, row, prompt, demand.output, *_prefix_at(request, endpoint.id, prompt))
         services.affinity.store(prefix, endpoint)
 
 
@@ -394,18 +314,20 @@ def _kept_tokens(request: InferenceRequest, routes: Routes, known: LearnedRoutes
     affinity, prefix = request.services.affinity, request.prefix
     if affinity is None or prefix is None:
         return NOTHING_KEPT
-    found = affinity.find(prefix, routes)
-    if not found:
+    prints = affinity.find(prefix, routes)
+    if not prints:
         return NOTHING_KEPT
     by_id = known.kept
     return {
-        name: _tokens(request, it.size, prompt) * by_id[name][it.age] for name, it in found.items() if name in by_id
+        endpoint_id: _tokens(request, kept.size, prompt) * by_id[endpoint_id][kept.age]
+        for endpoint_id, kept in prints.items()
+        if endpoint_id in by_id
     }
 
 
 def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tuple[int, int]:
     """Return the prompt tokens that were sent to an endpoint before, and their age (0 to 3)."""
-    kept = None if request.prefix is None else request.prefix.found.get(endpoint_id)
+    kept = None if request.prefix is None else request.prefix.kept.get(endpoint_id)
     if kept is None:
         return 0, 0
     return int(_tokens(request, kept.size, prompt)), kept.age
@@ -413,7 +335,7 @@ def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tu
 
 def _tokens(request: InferenceRequest, size: int, prompt: float) -> float:
     """Return the tokens of the first `size` bytes of a body, whose whole prompt has `prompt` tokens."""
-    tokens = size * prompt / (request.exchange.length or request.exchange.body_bytes or 1)
+    tokens = size * prompt / (request.exchange.size or 1)
     return tokens if tokens < prompt else prompt
 
 
@@ -422,21 +344,17 @@ def _pick_adaptively(
 ) -> Decision | None:
     services = request.services
     counts = services.learned.counts
-    if request.stay is NO_STAY and patient and not known.engines:  # the usual case
-        waiting = 0 if counts is None and not services.queue.length else services.queued.interactive
-        decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
-        return DECLINED if decision is FULL and has_free(known.rows, counts, tried) else decision
-    if request.stay.gives_way:
+    if request.gives_way:
         counts = counts_for_bulk(counts or services.learned.counts_of_all, services.queued.wanted)
         waiting = services.roster.page.waiting
-        demand = demand._replace(harm=BULK_HARM)
+        demand = demand._replace(delay_weights=BULK_DELAY_WEIGHTS)
     elif not services.queue.length and counts is None:
         waiting = 0
     else:
         waiting = services.queued.interactive
-    since = request.stay.since
+    since = request.queued_since
     if since is not None or not patient:
-        waited = (request.stay.us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
+        waited = (request.queue_us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
         demand = demand._replace(waited=waited if patient else ENDLESS)
         waiting -= since is not None  # it does not wait for itself
     decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
@@ -444,8 +362,8 @@ def _pick_adaptively(
         decision = with_reason(decision, known.by_id)
     if decision is FULL and has_free(known.rows, counts, tried):
         return DECLINED
-    if request.stay.gives_way and decision is not None:
-        endpoints = [it.candidate for it in known.rows]
+    if request.gives_way and decision is not None:
+        endpoints = [row.candidate for row in known.rows]
         if leaves_better(decision, endpoints, services.roster.load, tried):
             return FULL
     return decision

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from gateway.base import errors, limits
+from gateway.base import bounds, causes, errors
 from gateway.base.errors import Refusal, error_body
 from gateway.dialects import endpoint_errors
 from gateway.dialects.endpoint_errors import MAX_SENTENCE, EndpointError
@@ -12,6 +12,7 @@ from gateway.http.exchange import JSON
 from gateway.http.revocation import Ending
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.choosing import current_routes, lost_permission
+from gateway.inference.failures.error_bodies import MAX_ERROR_BYTES
 from gateway.inference.headers import IS_JSON, client_headers
 from gateway.inference.recording import finish
 from gateway.inference.request import InferenceRequest
@@ -24,15 +25,14 @@ from gateway.upstream.errors import TIMEOUT, UpstreamError
 
 # Public reasons of causes, instead of the status and the error's own words.
 REASONS = {
-    ErrorCause.KEY_REFUSED: "it rejects the API key that RouterDash sends",
-    ErrorCause.NOT_PERMITTED: "its account may not do this",
-    ErrorCause.MONEY: "its account has no credit left",
-    ErrorCause.MODEL_UNKNOWN: record.MODEL_UNKNOWN,
-    ErrorCause.PATH_UNKNOWN: "it lacks this kind of request",
+    ErrorCause.KEY_REFUSED: causes.KEY_REJECTED,
+    ErrorCause.NOT_PERMITTED: causes.ACCOUNT_MAY_NOT,
+    ErrorCause.MONEY: causes.ACCOUNT_EMPTY,
+    ErrorCause.MODEL_UNKNOWN: causes.MODEL_UNKNOWN,
+    ErrorCause.PATH_UNKNOWN: causes.PATH_UNKNOWN,
 }
 _NO_RETRY = (b"x-should-retry", b"false")  # SDKs of OpenAI and Anthropic obey it
 OVERLOAD_SECONDS = 5.0  # after which clients may try again, if an overloaded provider does not say it
-MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error; of a longer one, the client receives the beginning
 
 
 def refuse(
@@ -83,7 +83,7 @@ def refuse_without_endpoint(request: InferenceRequest) -> None:
     if paused:
         _refuse_while_paused(request, paused)
         return
-    message = f"No endpoint that has the model {model!r} is available now."
+    message = causes.NO_ENDPOINT.format(model=repr(model))
     finish(request, record.NO_ENDPOINT, 503, error=message)
     if request.chain is not None and request.chain.left:
         message = f"{message[:-1]}: {request.chain.explanation()}."
@@ -92,11 +92,11 @@ def refuse_without_endpoint(request: InferenceRequest) -> None:
 
 def _refuse_while_paused(request: InferenceRequest, paused: list[EndpointMemory]) -> None:
     """Refuse a request whose model only endpoints could serve that get no requests now."""
-    limited = [it for it in paused if it.pause_cause not in OF_THE_ACCOUNT]
+    limited = [memory for memory in paused if memory.pause_cause not in OF_THE_ACCOUNT]
     if not limited:
         refuse_by_account(request, paused[0].pause_cause, REASONS[paused[0].pause_cause], outcome=record.NO_ENDPOINT)
         return
-    seconds = max(1.0, min(it.paused_until for it in limited) - time.time())
+    seconds = max(1.0, min(memory.paused_until for memory in limited) - time.time())
     message = f"The rate limit of every provider of the model {request.parsed.model!r} is reached."
     finish(request, record.NO_ENDPOINT, 429, error=message)
     refuse(request, 429, errors.RATE_LIMIT_EXCEEDED, message, tuple(_retry_after(seconds)))
@@ -109,11 +109,11 @@ def give_up(request: InferenceRequest, failure: Failure) -> None:
     status = failure.status
     if failure.cause in OF_THE_ACCOUNT:
         refuse_by_account(request, failure.cause, failure.reason, failure.body)
-    elif failure.outcome == record.REFUSED or status in (408, 429) or failure.cause is ErrorCause.LIMITED:
+    elif _is_passed_on(attempt, failure):
         details = failure.details or EndpointError("")
-        headers = failure.headers
+        headers, code = failure.headers, errors.UPSTREAM_ERROR
         if attempt.endpoint.provider is not None and failure.cause is ErrorCause.LIMITED:
-            status = 429  # of some it is 402 or 498
+            status, code = 429, errors.RATE_LIMIT_EXCEEDED  # of some the status is 402 or 498
             headers = [*headers, *_retry_after(failure.wait)]
         elif failure.cause is ErrorCause.INPUT_UNKNOWN:
             status = 400  # after a 500, clients would try again
@@ -125,21 +125,29 @@ def give_up(request: InferenceRequest, failure: Failure) -> None:
             details=details.sentence,
             response_body=failure.body,
         )
-        send_endpoint_error(request, status, headers, failure.body, details)
+        send_endpoint_error(request, status, headers, failure.body, details, code)
     elif failure.error is not None and failure.error.kind == TIMEOUT:
-        message = "The endpoint did not respond in time."
+        message = causes.RESPONSE_TIMEOUT
         if attempt.is_loading:
             seconds = response_timeout(request, attempt)
-            message = f"The endpoint did not load the model within {seconds:g} s."
+            message = causes.LOAD_TIMEOUT.format(seconds=f"{seconds:g}")
         finish(request, record.FAILED, 504, error=message, response_body=failure.body)
         refuse(request, 504, errors.UPSTREAM_TIMEOUT, message)
     else:
         status, code, more = _status_of(attempt, failure)
-        finish(
-            request, record.FAILED, status, error=f"The endpoint failed: {failure.reason}.", response_body=failure.body
-        )
+        cause = causes.ENDPOINT_FAILED.format(cause=failure.reason)
+        finish(request, record.FAILED, status, error=cause, response_body=failure.body)
         reason = failure.reason if failure.details is None else failure.details.sentence or failure.reason
-        refuse(request, status, code, f"The endpoint failed: {reason}.", more)
+        refuse(request, status, code, causes.ENDPOINT_FAILED.format(cause=reason), more)
+
+
+def _is_passed_on(attempt: Attempt, failure: Failure) -> bool:
+    """Return True if the client receives the endpoint's own error."""
+    if failure.outcome == record.REFUSED or failure.cause is ErrorCause.LIMITED:
+        return True
+    if failure.cause is ErrorCause.OVERLOADED and attempt.endpoint.provider is not None:
+        return False  # also of a provider that calls it a 429
+    return failure.status in (408, 429)
 
 
 def _status_of(attempt: Attempt, failure: Failure) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]]:
@@ -161,8 +169,8 @@ def refuse_by_account(
         message = "The provider of this model grants RouterDash no more requests, as no credit is left."
     else:
         status, code = 502, errors.UPSTREAM_AUTH
-        message = f"The endpoint failed: {reason}."
-    finish(request, outcome, status, error=f"The endpoint failed: {reason}.", response_body=body)
+        message = causes.ENDPOINT_FAILED.format(cause=reason)
+    finish(request, outcome, status, error=causes.ENDPOINT_FAILED.format(cause=reason), response_body=body)
     refuse(request, status, code, f"{message} An administrator has to settle that.", (_NO_RETRY,))
 
 
@@ -199,7 +207,7 @@ def read_error(
 ) -> tuple[bytes, EndpointError]:
     """Return the body of an endpoint's error, without the endpoint's own API key, and the message in it."""
     if len(body) > MAX_ERROR_BYTES:
-        request.services.limit_hits.hit(limits.ENDPOINT_ERROR)
+        request.services.bound_hits.hit(bounds.ENDPOINT_ERROR)
         body = body[:MAX_SENTENCE]  # which is not JSON any more
     if connection.response.header(b"content-encoding").lower() not in (b"", b"identity"):
         body = b""  # compressed, although the request did not allow it
@@ -214,13 +222,15 @@ def send_endpoint_error(
     headers: list[tuple[bytes, bytes]],
     body: bytes,
     details: EndpointError,
+    code: str = errors.UPSTREAM_ERROR,
 ) -> None:
-    """Send the client the error of an endpoint; as the last event if the response is a stream that has begun."""
+    """Send the client the error of an endpoint; as the last event if the response is a stream that has begun.
+
+    `code`: of that event.
+    """
     exchange = request.exchange
     if exchange.started:
-        exchange.end(
-            request.api.error_event(request, error_body(status, errors.UPSTREAM_ERROR, sentence_of(details, status)))
-        )
+        exchange.end(request.api.error_event(request, error_body(status, code, sentence_of(details, status))))
         return
     passed = headers
     sent = request.api.endpoint_error(status, body, details)

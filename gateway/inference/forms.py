@@ -6,16 +6,17 @@ endpoint may need it.
 
 from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
+from gateway.dialects.deciding_fields import FIELDS
 from gateway.dialects.multipart import Form
 from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
 from gateway.inference.api import MediaApi
 from gateway.inference.attempt import Attempt
 from gateway.inference.inference import serve
+from gateway.inference.limiting.checked_bodies import is_restricted
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import check_loop, request_header, response_timeout
 from gateway.inference.services import Services
-from gateway.inference.steps.named_models import begin_chain
 from gateway.inference.waiting import set_class
 from gateway.upstream.connection import Connection
 
@@ -29,9 +30,11 @@ class FormApi(MediaApi):
         super().__init__(kind)
         self._form: Form
 
-    async def read_fields(self, exchange: Exchange) -> Request:
+    async def read_fields(self, request: InferenceRequest) -> Request:
         """Read a form until its model is known; return its fields. Raises Refusal."""
-        form = self._form = Form(exchange.head.fields.get(b"content-type", b""))
+        exchange = request.exchange
+        checked = FIELDS if is_restricted(request) else ()
+        form = self._form = Form(exchange.head.fields.get(b"content-type", b""), checked)
         while form.model is None:
             data = await exchange.read_body()
             if data:
@@ -80,11 +83,11 @@ async def run(services: Services, kind: Kind, exchange: Exchange) -> None:
     check_loop(request)
     if exchange.line.query:
         request.target += api.query(request)
-    parsed = await api.read_fields(exchange)
+    parsed = await api.read_fields(request)
     refusal = services.admission.check_key(exchange)
     if refusal is not None:
         raise refusal
     request.parsed = parsed
     set_class(request)
-    begin_chain(request, parsed)
+    request.begin_chain(parsed)
     await serve(request, b"")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from gateway.dialects.redact import REDACTED
 from gateway.providers.table import Provider
-from gateway.routing.balancer import Decision, recorded_costs, whole_costs
+from gateway.routing.balancer import Decision, recorded_times
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1000, 64  # names of headers
 IS_JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;.*)?", re.IGNORECASE).fullmatch
@@ -53,32 +53,24 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 def routing_lines(decision: Decision, kept: int) -> bytes:
     """Return the lines of a response that explain an adaptive decision, as structured fields (RFC 9651).
 
-    `kept`: prompt tokens that are expected in the endpoint's prefix cache. Costs are in ms: of the endpoint, and the
-    least of the others.
+    `kept`: prompt tokens that are expected in the endpoint's prefix cache. Expected times are in ms: of the endpoint
+    (as `cost`), and the least of the others.
     """
-    costs, chosen = decision.whole_costs or whole_costs(decision.costs[:2]), decision.endpoint_id
+    times, chosen = recorded_times(decision), decision.endpoint_id
+    own = "".join([f";cost={milliseconds}" for name, milliseconds in times if name == chosen])
+    least = "".join([f";next={milliseconds}" for name, milliseconds in times if name != chosen][:1])
     affinity = f"x-routerdash-affinity: kept={kept}\r\n" if kept else ""
-    if len(costs) > 1:  # the usual case: it is among the cheapest two
-        name, least = costs[0]
-        second, more = costs[1]
-        # A formatted text that is encoded takes half as long as formatted bytes.
-        if name == chosen:
-            return f"x-routerdash-reason: {decision.reason};cost={least};next={more}\r\n{affinity}".encode()
-        if second == chosen:
-            return f"x-routerdash-reason: {decision.reason};cost={more};next={least}\r\n{affinity}".encode()
-    others = _others_costs(recorded_costs(decision), chosen)
-    return f"x-routerdash-reason: {decision.reason}{others}\r\n{affinity}".encode()
-
-
-def _others_costs(costs: Sequence[tuple[str, int]], chosen: str) -> str:
-    """Return the parameters of a decision for an endpoint that is not among the cheapest two, or is the only one."""
-    own = "".join([f";cost={cost}" for name, cost in costs if name == chosen])
-    return own if costs[0][0] == chosen else f"{own};next={costs[0][1]}"
+    return f"x-routerdash-reason: {decision.reason}{own}{least}\r\n{affinity}".encode()
 
 
 def endpoint_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the header lines of a request that its endpoint receives."""
     return header_lines(header for header in headers if _TO_ENDPOINT[header[0]])
+
+
+def without(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that the endpoint's own ones, of these names, do not replace."""
+    return [header for header in headers if header[0] not in names]
 
 
 def provider_lines(

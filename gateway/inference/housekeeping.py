@@ -1,12 +1,14 @@
-"""Periodic work of a gateway process: the registry, queue, keep-alive comments, cancellation, drain and revocation."""
+"""Periodic work of a gateway process: registry store, queue, keep-alive comments, cancellation, drain, revocation."""
 
 import logging
 import time
 
-from gateway.http.revocation import BY_OPERATOR, Revocation
+from gateway.base import causes
+from gateway.http.revocation import BY_ADMINISTRATOR, Revocation
 from gateway.inference.services import NO_EVENTS, RunningRequest, Services
 from gateway.ipc import cancellations, running_requests
 from gateway.ipc.running_requests import Present
+from gateway.ipc.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +18,9 @@ PUBLISH_SECONDS = 0.5  # between two lists of running requests, while a page sho
 class Housekeeping:
     """Work that gateway.main calls many times a second."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, strangers: Strangers) -> None:
         self._services = services
+        self._strangers = strangers
         self._revocation: Revocation[RunningRequest] = Revocation()
         self._cancels = services.roster.page.cancels
         self._seen_events: dict[RunningRequest, int] = {}  # of each stream, at the last check for silence
@@ -33,6 +36,8 @@ class Housekeeping:
         if services.journal is not None:
             services.journal.check()
             roster.publish_unrecorded(services.journal.unrecorded)
+            services.publish_ended()
+            self._strangers.write_if_due()
         self._keep_alive(now)
         if now - self._published_at >= PUBLISH_SECONDS and roster.page.watched_until > time.time():
             self._published_at = now
@@ -53,6 +58,7 @@ class Housekeeping:
             or services.queue.length
             or services.stopping
             or (services.journal is not None and services.journal.unrecorded)
+            or self._strangers.waiting
             or services.roster.page.watched_until > time.time()
         )
 
@@ -98,11 +104,11 @@ class Housekeeping:
         running_requests.save(services.config.data_dir, present)
 
     def _cancel_requests(self) -> None:
-        """Cancel the requests of this worker that operators have cancelled."""
+        """Cancel the requests of this worker that administrators have cancelled."""
         cancelled = {cancel.id for cancel in cancellations.load(self._services.config.data_dir)}
         for request in [request for request in self._services.running if request.id in cancelled]:
-            log.info("an operator cancelled request %s", request.id)
-            request.cancel(BY_OPERATOR)
+            log.info("an administrator cancelled request %s", request.id)
+            request.cancel(BY_ADMINISTRATOR)
 
     def _end_requests(self, now: float) -> None:
         """End requests whose endpoint was drained or whose API key ended. `now`: seconds since 1970."""
@@ -110,7 +116,7 @@ class Housekeeping:
         if drained := services.roster.drained(now):
             for request in list(services.running):
                 if request.endpoint in drained:
-                    request.end_early("the endpoint was drained")
+                    request.end_early(causes.DRAINED)
         if services.config.require_api_key:
             roster = services.roster
             for request, ending in self._revocation.due(roster, services.running, now):

@@ -1,52 +1,54 @@
 """The life of an inference request: choose an endpoint, send, fail over to another one, give up.
 
 A retry uses another endpoint, and takes from the retry budget. Failover is possible until the client has received the
-first byte of a response. A client disconnect cancels the request wherever it waits.
+first byte of a response, except after a timeout of a plain request, one that asks for no stream. A client disconnect
+cancels the request wherever it waits.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from gateway.base import limits, step_reasons
+from gateway.base import bounds, causes
 from gateway.base.errors import Refusal
-from gateway.base.queue_class import CLASS_HEADER
 from gateway.base.request_kinds import CHAT
 from gateway.base.types import Body
-from gateway.dialects.json_outline import Outline
-from gateway.dialects.openai_requests import BIG_BYTES, Fields, parse_large, prompt_of, split_large
+from gateway.dialects.openai_requests import SMALL_BYTES
+from gateway.dialects.openai_responses import BIG_BYTES
 from gateway.http.exchange import Exchange
-from gateway.inference.api import read_prefix
 from gateway.inference.attempt import Attempt, Failure
-from gateway.inference.choosing import choose, current_routes, find_routes
+from gateway.inference.choosing import current_routes, find_routes
 from gateway.inference.error_responses import end_without_response, refuse, send_cancelled
 from gateway.inference.failures import refused_tools
 from gateway.inference.failures.reading import failure_in, failure_of, note_quota
-from gateway.inference.limiting.admission import let_go
-from gateway.inference.limiting.instead import begin_limits
+from gateway.inference.limiting.admission import check_background, find_limits, let_go
+from gateway.inference.limiting.instead import go_instead
 from gateway.inference.recording import fail_attempt, finish, rejected
 from gateway.inference.relaying import relay_binary, relay_stream
 from gateway.inference.request import Api, InferenceRequest
-from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
+from gateway.inference.responding import respond, respond_big
 from gateway.inference.sending import check_loop
 from gateway.inference.services import Services
-from gateway.inference.steps import chains
-from gateway.inference.steps.named_models import adapt, begin_chain
-from gateway.inference.waiting import QueueRefusal, set_class, wait_in_queue
+from gateway.inference.waiting import QueueRefusal, choose_at_once, set_class, wait_in_queue
 from gateway.ipc import record
 from gateway.limits.replies import LimitRefusal
+from gateway.loop.time_slices import Slices, run_unsliced
+from gateway.model_names import chains, step_reasons
+from gateway.model_names.bodies import adapted
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
 from gateway.routing.balancer import FULL, PINNED, Decision
 from gateway.routing.retry_budget import SHARE
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import BROKEN, EndpointWithdrawn, UpstreamError
+from gateway.upstream.errors import BROKEN, TIMEOUT, EndpointWithdrawn, UpstreamError
+
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # each at another endpoint
 MAX_TRIED = 10  # endpoints, with those that lack the model or the kind of the request
 MAX_BROKEN = 2  # attempts with a broken connection: a request that crashes servers is not sent to a third one
-INTERNAL_ERROR = "an internal error of RouterDash; see its log"
 
 
 def run(
@@ -59,38 +61,28 @@ def run(
     if b"via" in exchange.head.fields:
         check_loop(request)
     body = exchange.take_body()
-    if len(body) > BIG_BYTES:
-        return _serve_big(request, body)
-    request.parsed = api.parse(request, body)
-    key = exchange.api_key
-    if request.parsed.is_flex or CLASS_HEADER in exchange.head.fields or (key is not None and key.bulk):
-        set_class(request)
-    if exchange.line.query:
-        request.target += api.query(request)
-    if services.stores_bodies:
-        request.body = body
-    return serve(request, body)
+    parsing = api.parsing(request, body)
+    if len(body) > SMALL_BYTES:
+        return _serve_big(request, body, parsing)
+    run_unsliced(parsing)
+    return _begin(request, body)
 
 
-async def _serve_big(request: InferenceRequest, body: Body) -> None:
+async def _serve_big(request: InferenceRequest, body: Body, parsing: Slices[object]) -> None:
     """Parse a big body in time slices, and serve its request."""
-    await _read_big(request, body)
-    if request.exchange.line.query:
+    await request.services.time_slices.start_now(parsing)
+    await _begin(request, body)
+
+
+def _begin(request: InferenceRequest, body: Body) -> Coroutine[Any, Any, None]:
+    """Return the coroutine that serves a request whose fields are read. Raises Refusal."""
+    set_class(request)
+    exchange = request.exchange
+    if exchange.line.query:
         request.target += request.api.query(request)
     if request.services.stores_bodies:
         request.body = body
-    await serve(request, body)
-
-
-async def _read_big(request: InferenceRequest, body: Body) -> None:
-    """Parse a big body in time slices. What was found ends here: it may hold the buffer of the body."""
-    services, api = request.services, request.api
-    found = await services.time_slices.start_now(split_large(body))
-    request.parsed = parse_large(body, found)
-    set_class(request)
-    begin_chain(request, request.parsed, found.values if isinstance(found, Outline) else None)
-    read_prefix(request, request.parsed, prompt_of(body, found), len(body))
-    await api.check_big(request, body, None if isinstance(found, Fields) else found)
+    return request.api.serve(request, body)
 
 
 async def serve(request: InferenceRequest, body: Body) -> None:
@@ -100,13 +92,14 @@ async def serve(request: InferenceRequest, body: Body) -> None:
     tried: list[str] = []
     failures: list[Failure] = []
     try:
-        version = services.roster.reader.limits_version
-        if version:
-            begin_limits(request, version)
+        find_limits(request)
+        if request.limited is not None:
+            check_background(request, request.limited)
+            go_instead(request, request.limited)
         routes = find_routes(request, body)
         services.retries.balance += SHARE
         while True:
-            decision = FULL if services.queue.length else choose(request, routes, tried)
+            decision = choose_at_once(request, routes, tried)
             if decision is not None and not decision.endpoint_id:
                 decision = await wait_in_queue(request, routes, tried)
             if decision is None or decision is FULL:
@@ -118,9 +111,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
             assert attempt is not None
             tried.append(attempt.endpoint.id)
             try:
-                is_usual = request.chain is None and not attempt.endpoint.memory.refused_tools
-                own = body if is_usual else _own_body(request, attempt, body)
-                failure = await _try(request, attempt, own)
+                failure = await _try(request, attempt, _own_body(request, attempt, body))
             except EndpointWithdrawn:  # nothing was sent: this was no attempt
                 _let_go(request)
                 tried.pop()
@@ -138,13 +129,14 @@ async def serve(request: InferenceRequest, body: Body) -> None:
         end_by_error(request, error)
     finally:
         services.running.discard(request)
+        services.roster.row.counts.served += len(request.attempts) > 0
         _let_go(request)
 
 
 def _let_go(request: InferenceRequest) -> None:
     """Give back the slot and the part of limits that a request still holds."""
     limited = request.limited
-    if limited is not None and (limited.cell is not None or limited.held is not None):
+    if limited is not None and (limited.charge is not None or limited.held is not None):
         let_go(request, limited)
     if request.attempt is not None and request.attempt.active:
         request.leave_endpoint()
@@ -153,16 +145,22 @@ def _let_go(request: InferenceRequest) -> None:
 def _own_body(request: InferenceRequest, attempt: Attempt, body: Body) -> Body:
     """Return the body for an attempt, with what the model name and the endpoint change in it. Raises Refusal (400)."""
     if request.chain is not None:
-        body = adapt(request, request.chain, attempt.route, body)
+        body, request.parsed = adapted(request.chain, attempt.route, body)
     return refused_tools.without_known(request, attempt, body) if attempt.endpoint.memory.refused_tools else body
 
 
 def end_by_error(request: InferenceRequest, error: BaseException) -> None:
     """Record a request that ended without a response of an endpoint.
 
-    Raises `error` again, unless RouterDash cancelled the request, or refused it in the queue or because of a limit. Any
-    other CancelledError is a client disconnect, or the end of the process.
+    Raises `error` again, unless RouterDash cancelled the request, or refused it in the queue, because of a limit, or
+    after an attempt. Any other CancelledError is a client disconnect, or the end of the process.
     """
+    if isinstance(error, Refusal) and request.attempts:  # endpoints have worked for it: it counts as failed
+        request.leave_endpoint()  # the next one has been sent nothing
+        finish(request, record.FAILED, error.status, error=causes.NOT_TRIED_AGAIN.format(code=error.code))
+        error_type = error.error_type if isinstance(error, LimitRefusal) else None
+        refuse(request, error.status, error.code, error.message, error.headers, error_type)
+        return
     if isinstance(error, LimitRefusal):
         request.recorded = True
         request.services.record(rejected(request.exchange, error))
@@ -181,19 +179,26 @@ def end_by_error(request: InferenceRequest, error: BaseException) -> None:
     elif isinstance(error, Exception) and not isinstance(error, Refusal):
         # The application sends the internal error to the client.
         if request.attempt is not None and request.attempt.active:
-            fail_attempt(request, request.attempt, Failure(0, b"", [], None, INTERNAL_ERROR))
-            request.leave_endpoint()
-        finish(request, record.FAILED, 500, error=INTERNAL_ERROR)
+            before = len(request.attempts)
+            try:
+                fail_attempt(request, request.attempt, Failure(0, b"", [], None, causes.INTERNAL_ERROR))
+            except Exception:
+                log.exception("the attempt of request %s is recorded without its details", request.id)
+            if len(request.attempts) > before:  # otherwise `finish` records it
+                request.leave_endpoint()
+        finish(request, record.FAILED, 500, error=causes.INTERNAL_ERROR)
     raise error
 
 
 def _may_fail_over(request: InferenceRequest, attempt: Attempt, failures: list[Failure]) -> bool:
     """Decide after a failed attempt whether another endpoint may be tried; take a retry from the budget."""
     last, chain = failures[-1], request.chain
+    kind = None if last.error is None else last.error.kind
+    if kind == TIMEOUT and not request.parsed.stream:  # the endpoint may still work on it, as another one would
+        return False
     if not request.api.can_resend() or (last.cause in OF_THE_REQUEST and not _may_be_shorter(request, attempt, last)):
         return False
     if chain is not None:
-        kind = None if last.error is None else last.error.kind
         chain.note_failure(attempt.route, kind, too_long=last.cause is ErrorCause.TOO_LONG)
     if last.cause in LACKING:  # this costs no endpoint any work
         return len(failures) < MAX_TRIED
@@ -214,7 +219,7 @@ def _leave_step(request: InferenceRequest, decision: Decision | None) -> bool:
     chain = request.chain
     if chain is None or not chain.leave(step_reasons.FULL if decision is FULL else chain.reason):
         return False
-    request.stay = request.stay._replace(since=None)
+    request.queued_since = None
     return True
 
 
@@ -238,13 +243,12 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
             return await relay_binary(request, attempt, connection)
         whole = connection.whole()
         if whole is None and head.is_huge and _relays_huge(request, attempt):
-            request.services.limit_hits.hit(limits.UPSTREAM_RESPONSE)
+            request.services.bound_hits.hit(bounds.UPSTREAM_RESPONSE)
             return await relay_binary(request, attempt, connection)
         response = await _read_all(request, attempt, connection) if whole is None else whole
-        is_plain = response[:1] == b"{" and attempt.endpoint.provider is None
-        if not is_plain and (failure := failure_in(request, attempt, head, response)) is not None:
+        if (failure := failure_in(request, attempt, head, response)) is not None:
             return fail_attempt(request, attempt, failure)
-        if len(response) > BIG_RESPONSE_BYTES:
+        if len(response) > BIG_BYTES:
             only = [response]
             response, whole = b"", None
             return await respond_big(request, attempt, connection, only)
@@ -298,4 +302,4 @@ async def _read_all(request: InferenceRequest, attempt: Attempt, connection: Con
 
 def _cancel_reason(request: InferenceRequest) -> str:
     """Return the recorded cause of a CancelledError: a client disconnect, or the end of the process."""
-    return "RouterDash was stopped" if request.services.stopping else "the client left"
+    return causes.STOPPED if request.services.stopping else causes.CLIENT_LEFT

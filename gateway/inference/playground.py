@@ -12,7 +12,7 @@ import msgspec
 from gateway.base import errors, request_kinds
 from gateway.base.errors import Refusal
 from gateway.http.exchange import Exchange, RequestLine
-from gateway.inference.anthropic.chat import ChatApi
+from gateway.inference.chat import ChatApi
 from gateway.inference.inference import run
 from gateway.inference.services import Services
 from gateway.registry.schema import ApiKey

@@ -2,10 +2,11 @@
 
 import time
 
-from gateway.base.limits import UPSTREAM_EVENT
-from gateway.dialects.repeated_event import EventTemplate
+from gateway.base import causes
+from gateway.base.bounds import UPSTREAM_EVENT
+from gateway.dialects.openai_responses import MAX_END_BYTES, usage_in_end
 from gateway.dialects.sse_relay import EventTooLong, StreamRelay
-from gateway.http.exchange import ClientConnection
+from gateway.fast.chunk_taker import ChunkTaker
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import end_truncated
 from gateway.inference.failures.reading import failure_of_stream
@@ -32,13 +33,11 @@ async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: 
         failed.__traceback__ = None  # it refers to this frame, which refers to it
     if not attempt.sent and not relay.whole:
         attempt.relay = None
-        reason = "the stream ended before its first event" if failed is None else str(failed)
+        reason = causes.STREAM_EMPTY if failed is None else str(failed)
         return fail_attempt(request, attempt, _no_stream(request, attempt, relay, reason, failed))
     status = connection.status
     if relay.error is None and not relay.finished:
-        end_truncated(
-            request, status, failed or UpstreamError(BROKEN, "the stream ended before its response was complete")
-        )
+        end_truncated(request, status, failed or UpstreamError(BROKEN, causes.STREAM_CUT))
         return None
     if relay.error is None:
         finish(request, record.OK, status)
@@ -51,10 +50,16 @@ async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: 
 
 
 async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure | None:
-    """Relay a response that is neither JSON nor a stream of events, such as audio. Raises UpstreamError."""
-    exchange, status = request.exchange, connection.status
+    """Relay a response that is neither JSON nor a stream of events, such as audio, or too long to be read.
+
+    Raises UpstreamError.
+    """
+    exchange, status, end = request.exchange, connection.status, b""
+    has_usage = request.api.kind.reads_text
     try:
         while data := await connection.read():
+            if has_usage:
+                end = (end + data)[-MAX_END_BYTES:]
             if not exchange.started:
                 attempt.prompt_read()
                 headers = _headers(request, attempt, connection)
@@ -71,8 +76,8 @@ async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: 
         exchange.abort()
         return None
     if not exchange.started:
-        return fail_attempt(request, attempt, Failure(status, b"", [], None, "an empty response"))
-    finish(request, record.OK, status)
+        return fail_attempt(request, attempt, Failure(status, b"", [], None, causes.RESPONSE_EMPTY))
+    finish(request, record.OK, status, usage=usage_in_end(end) if has_usage else None)
     exchange.end()
     return None
 
@@ -113,10 +118,8 @@ class StreamPump:
 
     def wait(self) -> None:
         """Set the deadline of the next event: idle timeout and total timeout, whichever comes first."""
-        deadline, idle = self._end, self._idle
-        if idle is not None and (silent := time.monotonic() + idle) < deadline:  # quicker than `min`
-            deadline = silent
-        self._connection.deadline = deadline
+        silent = NEVER if self._idle is None else time.monotonic() + self._idle
+        self._connection.deadline = min(self._end, silent)
         self._seen = self._relay.events
 
     def extend(self) -> None:
@@ -125,7 +128,7 @@ class StreamPump:
         if relay.events != self._seen and not relay.held:
             self.wait()
 
-    def chunk_taker(self) -> "ChunkTaker | None":
+    def chunk_taker(self) -> ChunkTaker | None:
         """Return the taker of chunks that repeat the last event but for their text, until the next `take`.
 
         None: all must be parsed.
@@ -133,7 +136,8 @@ class StreamPump:
         exchange, template = self._exchange, self._relay.chunk_template
         if template is None or not exchange.chunked or exchange.protocol is None:
             return None
-        return ChunkTaker(template, self._relay, exchange.protocol)
+        client = exchange.protocol
+        return ChunkTaker(template, self._relay, client.transport, client.writes, client.flow)
 
     def take(self, data: bytes) -> bool:
         """Relay a chunk. Return False if the client cannot take more for now, or if an event is too long."""
@@ -163,44 +167,6 @@ class StreamPump:
         return not relay.behind
 
 
-class ChunkTaker:
-    """Passes chunks that repeat an event to a client's connection, without parsing them.
-
-    It has the few objects that such an event needs, because with hundreds of streams most of what an event touches has
-    left the processor's caches since the stream's last one.
-    """
-
-    __slots__ = ("_flow", "_relay", "_template", "_transport", "_writes")
-
-    def __init__(self, template: EventTemplate, relay: StreamRelay, client: ClientConnection) -> None:
-        self._template = template
-        self._relay = relay
-        self._transport = client.transport
-        self._writes = client.writes
-        self._flow = client.flow
-
-    def take(self, data: bytes) -> bool | None:
-        """Relay chunks that match. Return None for others, False if the client cannot take more for now."""
-        relay, template = self._relay, self._template
-        out = template.match_chunk(data)
-        if out is not None:
-            relay.events += 1
-            relay.deltas += 1
-            relay.mismatches = 0
-        else:
-            if (chunks := template.match_chunks(data)) is None:
-                return None
-            out = b"".join(chunks)
-            relay.events += len(chunks)
-            relay.deltas += len(chunks)
-            relay.mismatches = 0
-        if self._writes.holding:
-            self._writes.write(self._transport, out)
-        elif not self._flow.lost:  # no call, unlike `is_closing`; a transport that is being closed ignores more bytes
-            self._transport.write(out)
-        return not self._flow.write_paused
-
-
 async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connection, relay: StreamRelay) -> None:
     """Relay a stream until the endpoint ends it. Raises UpstreamError, or EventTooLong."""
     exchange = request.exchange
@@ -221,8 +187,8 @@ async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connect
 
 
 def _too_long(request: InferenceRequest) -> UpstreamError:
-    request.services.limit_hits.hit(UPSTREAM_EVENT)
-    return UpstreamError(BROKEN, "an event is too long")
+    request.services.bound_hits.hit(UPSTREAM_EVENT)
+    return UpstreamError(BROKEN, causes.LONG_EVENT)
 
 
 def _no_stream(

@@ -2,55 +2,40 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.base.addresses import client_of
 from gateway.base.request_kinds import Kind
 from gateway.base.types import Body
+from gateway.dialects.body_edits import Places
 from gateway.dialects.endpoint_errors import EndpointError
-from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_events import Dialect
 from gateway.dialects.openai_requests import Request
 from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
 from gateway.http.revocation import Ending
-from gateway.inference.attempt import INTEGRATED, Attempt
+from gateway.inference.attempt import Attempt
 from gateway.inference.headers import routing_lines
 from gateway.inference.services import Services
-from gateway.inference.steps.chains import Chain
 from gateway.ipc.record import AttemptRecord, uuid7
 from gateway.ipc.running_requests import Running, Waiting
 from gateway.limits import replies
 from gateway.limits.compiled import LimitedRequest
 from gateway.loop.time_slices import Slices
-from gateway.routing.adaptive import FASTEST, Demand
+from gateway.model_names.chains import Chain, requested_plan
+from gateway.model_names.plan import NamePlan
 from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.expected_time import Demand
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.response_head import EVENT_STREAM
 
 ENDED = "ended"  # kind of an UpstreamError: RouterDash itself ended the attempt
-# Lines of most responses with two endpoints. One format takes fewer instructions than lines that are joined.
-_FASTEST_OF_TWO = b"x-request-id: %%b\r\n%%bx-routerdash-reason: %b;cost=%%d;next=%%d\r\n%b" % (
-    FASTEST.encode(), replies.FIRST_ATTEMPT,
-)  # fmt: skip
 NOT_PARSED = Request("", False, False)
 MAX_ID_BYTES = 128  # of a client's own x-request-id
-
-
-class QueueStay(NamedTuple):
-    """The class of a request, and its stay in the queue."""
-
-    queue_class: str | None = None  # BULK of gateway.base.queue_class; None: interactive
-    gives_way: bool = False  # to interactive requests: it is a bulk request, and has not waited for long
-    since: float | None = None  # time.monotonic(), while it is queued
-    us: int | None = None  # total time in the queue
-
-
-NO_STAY = QueueStay()
 
 
 class Api(Protocol):
@@ -58,16 +43,14 @@ class Api(Protocol):
 
     kind: Kind
     dialect: Dialect  # of streams
-    relays_huge: bool  # a response too long to be read whole is relayed, without counting its tokens
+    relays_huge: bool  # a response too long to be read whole is relayed; its tokens are read in its end
     reads_lines: bool  # a stream may consist of JSON objects, one a line
 
-    def parse(self, request: "InferenceRequest", body: Body) -> Request:
-        """Parse a small body. Raises Refusal."""
+    def parsing(self, request: "InferenceRequest", body: Body) -> Slices[object]:
+        """Read and check the fields of a body; of a big one in time slices. Raises Refusal."""
 
-    def check_big(
-        self, request: "InferenceRequest", body: Body, top: Outline | None
-    ) -> Coroutine[object, object, None]:
-        """Check the fields of a big body that `parse` checks in a small one. Raises Refusal."""
+    def serve(self, request: "InferenceRequest", body: Body) -> Coroutine[object, object, None]:
+        """Return the coroutine that serves a request whose fields are read. Raises Refusal."""
 
     def query(self, request: "InferenceRequest") -> bytes:
         """Return the query that the endpoint receives. Raises Refusal."""
@@ -81,16 +64,11 @@ class Api(Protocol):
     def new_relay(self, request: "InferenceRequest", attempt: Attempt) -> StreamRelay:
         """Create the relay of a streamed response."""
 
-    def read(self, request: "InferenceRequest", attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
+    def reading(self, request: "InferenceRequest", attempt: Attempt, body: bytes) -> Slices[tuple[bytes, Usage | None]]:
         """Return the body that the client receives, with the model name that it sent, and the usage.
 
-        Raises UpstreamError for a body that is no response.
+        A big body is read in time slices. Raises UpstreamError for a body that is no response.
         """
-
-    def read_slices(
-        self, request: "InferenceRequest", attempt: Attempt, body: bytes
-    ) -> Slices[tuple[bytes, Usage | None]]:
-        """Read a big body as `read` does, in time slices."""
 
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
         """Return the JSON body by which the client receives an error of the endpoint."""
@@ -114,8 +92,9 @@ class InferenceRequest:
     """The state of one request, from its arrival to its record."""
 
     __slots__ = (
-        "api", "attempt", "attempts", "body", "cancelled", "chain", "conversation", "demand", "exchange", "id",
-        "limited", "parsed", "preferred", "prefix", "recorded", "request_id", "services", "stay", "target", "via",
+        "api", "attempt", "attempts", "body", "cancelled", "chain", "conversation", "demand", "exchange",
+        "gives_way", "id", "limited", "parsed", "preferred", "prefix", "queue_class", "queue_us", "queued_since",
+        "recorded", "request_id", "services", "target", "via",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
@@ -131,7 +110,10 @@ class InferenceRequest:
         self.preferred: Decision | None = None
         self.chain: Chain | None = None  # if it has a model name, or names several models
         self.via: Sequence[bytes] = ()  # other RouterDash installations that the request has passed
-        self.stay = NO_STAY
+        self.queue_class: str | None = None  # BULK of gateway.base.queue_class; None: interactive
+        self.gives_way = False  # to interactive requests: it is a bulk request, and has not waited for long
+        self.queued_since: float | None = None  # time.monotonic(), while it is queued
+        self.queue_us: int | None = None  # total time in the queue
         self.attempts: list[AttemptRecord] = []  # that have ended
         self.attempt: Attempt | None = None  # the current or the last one
         self.limited: LimitedRequest | None = None  # None: nothing limits it
@@ -139,8 +121,22 @@ class InferenceRequest:
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
         self.prefix: Prefix | None = None  # the beginning of its prompt, if it may decide about the endpoint
         self.conversation: str | None = None  # see RequestRecord
-        self.demand: Demand | None = None  # what it is expected to need, once an endpoint is to be chosen
+        self.demand: Demand | None = None  # its expected need, once an endpoint is to be chosen
         self.body: Body | None = None  # if bodies are stored with records
+
+    def begin_chain(self, parsed: Request, places: Places | None = None) -> None:
+        """Find the steps of the requested model name, or of several models, if the request has one or the other.
+
+        `places`: of the top-level values in a large body.
+        """
+        plan = requested_plan(self.services.roster, parsed)
+        if plan is not None:
+            self.go_by(plan, parsed, places)
+
+    def go_by(self, plan: NamePlan, parsed: Request, places: Places | None) -> None:
+        """Have the request go the way of these steps."""
+        services = self.services
+        self.chain = Chain(services.roster, services.learned, self.exchange, self.api.kind, parsed, plan, places)
 
     @property
     def model(self) -> str:
@@ -164,6 +160,11 @@ class InferenceRequest:
         return self.request_id.decode() if b"x-request-id" in self.exchange.head.fields else None
 
     @property
+    def has_hard_budget(self) -> bool:
+        """True if it may not use more than it has reserved."""
+        return self.limited is not None and self.limited.compiled.has_hard
+
+    @property
     def client(self) -> str:
         """The id of the API key; without one, the client's address (of IPv6 its /64)."""
         key = self.exchange.api_key
@@ -171,44 +172,24 @@ class InferenceRequest:
 
     def header_lines(self) -> bytes:
         """Return header lines of the response: the request's id, endpoint and why, attempts, queue time, and limits."""
-        attempt, limited = self.attempt, self.limited
-        if not self.services.config.route_headers:
-            more = b"" if limited is None else replies.header_lines(limited)
-            more += b"" if attempt is None else _dropped_by(attempt)
-            return b"x-request-id: %b\r\n%b" % (self.request_id, more)
-        label = more = b""
-        # The current attempt of a stream is not in the list yet.
-        attempts = len(self.attempts) + (attempt is not None and attempt.active)
-        is_first = attempts == 1 and self.stay.us is None
+        attempt, has_route = self.attempt, self.services.config.route_headers
+        lines = [b"x-request-id: ", self.request_id, b"\r\n"]
+        if attempt is not None and has_route:
+            lines.append(attempt.endpoint.label)
+        if self.limited is not None:
+            lines.append(replies.header_lines(self.limited))
         if attempt is not None:
-            label = attempt.endpoint.label
-            if attempt.translation is not None or attempt.dropped is not None:
-                more = _dropped_by(attempt)
-            if self.chain is not None:
-                more += self.chain.header_lines(attempt.route)
-            decision = attempt.decision
-            costs = decision.whole_costs
-            if costs and is_first and limited is None and not more and decision.reason == FASTEST:  # the usual case
-                (name, least), (_, more_costly) = costs
-                own, other = (least, more_costly) if name == decision.endpoint_id else (more_costly, least)
-                return _FASTEST_OF_TWO % (self.request_id, label, own, other)
-            if costs or decision.costs:
-                more = routing_lines(decision, attempt.kept) + more
-        if limited is not None:
-            usual, left = limited.compiled.usual_lines, limited.left
-            if is_first and usual is not None and not more and left is not None and not limited.anthropic:
-                lines, at, after = usual
-                return lines % (self.request_id, label, left[at], left[after])
-            more = replies.header_lines(limited) + more
-        if is_first:
-            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", label, more, replies.FIRST_ATTEMPT))
-        return b"x-request-id: %b\r\n%b%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
-            self.request_id,
-            label,
-            more,
-            attempts,
-            (self.stay.us or 0) // 1000,
-        )
+            if has_route and attempt.decision.expected_times:
+                lines.append(routing_lines(attempt.decision, attempt.kept))
+            lines.append(_dropped_by(attempt))
+            if has_route and self.chain is not None:
+                lines.append(self.chain.header_lines(attempt.route))
+        if has_route:
+            # The current attempt of a stream is not in the list yet.
+            attempts = len(self.attempts) + (attempt is not None and attempt.active)
+            queue_ms = (self.queue_us or 0) // 1000
+            lines.append(b"x-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (attempts, queue_ms))
+        return b"".join(lines)
 
     def leave_endpoint(self) -> None:
         """End the current attempt: its endpoint counts one request less, and the queue is served."""
@@ -217,10 +198,7 @@ class InferenceRequest:
             return
         attempt.active = False
         attempt.connection = None
-        if attempt.start is INTEGRATED:
-            attempt.endpoint.leave_integrated(attempt.pending)
-        else:
-            attempt.endpoint.leave(attempt.pending)
+        attempt.endpoint.leave(attempt.pending)
         attempt.pending = 0
         if attempt.load is not None:
             attempt.load.left()
@@ -271,7 +249,7 @@ class InferenceRequest:
 
     def describe_queued(self, epoch: float, position: int) -> Waiting:
         """Describe a queued request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
-        since = epoch + (self.stay.since or self.exchange.arrived)
+        since = epoch + (self.queued_since or self.exchange.arrived)
         kind = self.api.kind.name
         return Waiting(
             self.id,
@@ -281,7 +259,7 @@ class InferenceRequest:
             self.exchange.head.peer.ip,
             since,
             position,
-            self.stay.queue_class,
+            self.queue_class,
         )
 
     def describe_running(self, epoch: float) -> Running:
@@ -300,7 +278,7 @@ class InferenceRequest:
             self.parsed.stream,
             0 if relay is None else relay.deltas,
             None if first_token is None else epoch + first_token,
-            self.stay.queue_class,
+            self.queue_class,
         )
 
     def _accept_id(self, client_id: bytes) -> bytes:
@@ -310,7 +288,7 @@ class InferenceRequest:
 
 
 def _dropped_by(attempt: Attempt) -> bytes:
-    """Return the header line with what the endpoint has not received."""
+    """Return the header line with the fields that the endpoint has not received."""
     if attempt.dropped is not None:
         return attempt.dropped.line()
     return b"" if attempt.translation is None else attempt.translation.dropped

@@ -1,17 +1,21 @@
 """The request to an endpoint: its header block and its body."""
 
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.base import errors
 from gateway.base.errors import Refusal
-from gateway.base.request_kinds import KINDS, STORED, STORED_RESPONSES
+from gateway.base.request_kinds import CHAT, KINDS, STORED, STORED_RESPONSES
 from gateway.base.types import Body, Data
 from gateway.dialects.openai_requests import adapt_request, splice, with_usage
 from gateway.inference.attempt import Attempt
-from gateway.inference.headers import endpoint_lines, provider_lines
+from gateway.inference.failures.error_bodies import read_error_body
+from gateway.inference.headers import endpoint_lines, provider_lines, without
 from gateway.inference.request import InferenceRequest
+from gateway.providers.bodies import provider_body
 from gateway.providers.table import Provider
+from gateway.registry.schema import plain_timeout
 from gateway.routing.balancer import EXCLUDED
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.roster import PSEUDONYM
@@ -39,14 +43,20 @@ def send(
     if endpoint.rank >= EXCLUDED:
         attempt.check_endpoint()
     header_block = request_header(request, endpoint, path, len(body[0]) if len(body) == 1 else sum(map(len, body)))
-    if attempt.load is not None and timeout is None:
+    if timeout is None:
         timeout = response_timeout(request, attempt)
-    return endpoint.pool.request(header_block, body, timeout or endpoint.facts.timeout_secs, holder=attempt)
+    return endpoint.pool.request(header_block, body, timeout, holder=attempt)
 
 
 def response_timeout(request: InferenceRequest, attempt: Attempt) -> float:
-    """Return the seconds within which the response must begin. To load a model takes longer than to read a prompt."""
+    """Return the seconds within which a stream must begin, or any other response must be complete.
+
+    A plain response comes when all of it is generated, so it may take longer than the first event of a stream. To load
+    a model takes longer than to read a prompt.
+    """
     seconds = attempt.endpoint.facts.timeout_secs
+    if not request.parsed.stream:
+        seconds = plain_timeout(seconds, request.services.config.plain_timeout_secs)
     return seconds if attempt.load is None else max(seconds, request.services.config.load_timeout_secs)
 
 
@@ -61,13 +71,14 @@ async def send_with_usage(
     connection = await send(request, attempt, body, path)
     if connection.status not in REFUSED_OPTION:
         return connection
-    refusal = attempt.error_body = await connection.read_all()
+    refusal = await read_error_body(request, attempt, connection)
     if b"stream_options" not in refusal and b"include_usage" not in refusal:
         return connection
     # An older server that does not know the option, or one that quotes a bad request in its error: without the
     # option, only the first one succeeds.
     connection = await send(request, attempt, without_usage(), path)
-    attempt.endpoint.memory.usage_refused = connection.status not in REFUSED_OPTION
+    if 200 <= connection.status < 300:
+        attempt.endpoint.memory.refuse_usage(time.monotonic())
     attempt.usage_added, attempt.error_body = False, None
     return connection
 
@@ -85,19 +96,32 @@ def adapted_body(request: InferenceRequest, route: Route, body: Body, *, include
     return (adapt_request(body, model=model, include_usage=include_usage),)
 
 
+def as_endpoint_takes(attempt: Attempt, translated: bytes, kind: str = CHAT) -> bytes:
+    """Return a request that was translated to OpenAI's API without what the attempt's endpoint refuses."""
+    provider = attempt.endpoint.provider
+    if provider is None:
+        return translated
+    return bytes(provider_body(translated, provider, kind, attempt.route.model.id, has_options=True))
+
+
 def request_header(request: InferenceRequest, endpoint: Endpoint, path: bytes, length: int | None) -> bytes:
     """Return the header block of a request. `length` of the body in bytes; None: it is sent in chunks."""
     exchange = request.exchange
     target = path or request.target
     if endpoint.provider is None:
         passed = exchange.head.onward
-        if passed is None:
+        if endpoint.pool.own_names:
+            passed = endpoint_lines(without(exchange.head.headers, endpoint.pool.own_names))
+        elif passed is None:
             passed = exchange.head.onward = endpoint_lines(exchange.head.headers)
     else:
         target = provider_target(request, endpoint, endpoint.provider, target)
         translation = None if request.attempt is None else request.attempt.translation
         needed = () if translation is None else translation.headers
-        passed = provider_lines(exchange.head.headers, endpoint.provider, needed)
+        headers = exchange.head.headers
+        if endpoint.pool.own_names:
+            headers = without(headers, endpoint.pool.own_names)
+        passed = provider_lines(headers, endpoint.provider, needed)
     # By Via, a router sees that its own request comes back to it (RFC 9110, section 7.6.3).
     via = b"".join([b"1.1 %b, " % router for router in request.via]) if request.via else b""
     return b"".join((

@@ -5,13 +5,14 @@ from functools import partial
 from typing import Protocol
 
 from gateway.base.config import ADAPTIVE, Config
+from gateway.fast.coroutine_runner import PLAIN_TASKS
 from gateway.http.admission import Admission
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import Exchange
 from gateway.http.revocation import Ending
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.journal import Writer
-from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import QueuedRequests
 from gateway.ipc.record import RequestRecord
 from gateway.ipc.response_owners import Owners
@@ -19,7 +20,6 @@ from gateway.ipc.running_requests import Running, Waiting
 from gateway.limits.budgets import Budgets
 from gateway.limits.compiled import KeyLimits
 from gateway.limits.queue_places import QueuePlaces
-from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
 from gateway.prices.published import PublishedPrices
 from gateway.routing.affinity.affinity import open_affinity
@@ -84,7 +84,7 @@ class Services:
         self.control = control
         self.admission = Admission(config, roster, self.refresh)
         self.queued = QueuedRequests(roster.page)
-        self.limit_hits = Hits(roster.page, roster.row.number)
+        self.bound_hits = Hits(roster.page, roster.row.number)
         counters = LimitCounters(roster.page, roster.row)
         prices = PublishedPrices(roster.reader, partial(_kind_of, roster), config.zone)
         self.limits = KeyLimits(roster.reader, counters, Budgets(roster.page.spending, config.zone), prices)
@@ -114,6 +114,11 @@ class Services:
         if self.journal is None:
             return
         size = self.journal.put(record)
+        if record.attempts:
+            if size:
+                self.roster.row.counts.unwritten += 1
+            else:  # it is counted as unrecorded
+                self.roster.row.counts.recorded += 1
         if len(self.running) == 1 and not PLAIN_TASKS:  # no other request can end in this iteration of the event loop
             self.writes.flush()
         else:
@@ -147,6 +152,8 @@ class Services:
         """Write and close the files of this process, at its end."""
         self.roster.close()
         if self.journal is not None:
+            self._write_records()
+            self.publish_ended()
             self.journal.close()
         self.limits.budgets.close()
         self.limits.waker.close()
@@ -168,10 +175,17 @@ class Services:
         journal = self.journal
         if journal is None or not journal.pending:
             return
-        before = journal.unrecorded
+        counts, before = self.roster.row.counts, journal.unrecorded
+        records, counts.unwritten = counts.unwritten, 0
         journal.flush()
+        counts.recorded += records
         if journal.unrecorded != before:
             self.roster.publish_unrecorded(journal.unrecorded)
+
+    def publish_ended(self) -> None:
+        """Store how many requests were served; unless a fault loses one, all have their record. Called regularly."""
+        if self.journal is not None and not self.journal.pending:
+            self.roster.row.counts.store_ended()
 
 
 def _kind_of(roster: Roster, endpoint_id: str) -> str:

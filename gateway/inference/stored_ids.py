@@ -14,14 +14,22 @@ from typing import Any
 import msgspec
 
 from gateway.base import errors
+from gateway.base.bounds import RESPONSE_OBJECTS
 from gateway.base.errors import Refusal
-from gateway.base.limits import RESPONSE_OBJECTS
+from gateway.base.types import Body
+from gateway.dialects.deciding_fields import ITEM_FIELDS, check_outline, field_of
+from gateway.dialects.json_outline import may_have_many_names, outline_by_parser, outline_inside
+from gateway.dialects.json_text import encode, outline_of_response, small_field
+from gateway.dialects.openai_responses import BIG_BYTES
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import InferenceRequest
+from gateway.loop.time_slices import Slices
 from gateway.upstream import targets
 
 MAX_ITEMS = 1000  # of a response, whose ids are stored
 MAX_OBJECTS = 50_000  # in a body that is searched for ids of items
+SLICE_ITEMS = 256  # of some microseconds each
+COMPARED_BYTES = 256 << 10  # of items that are compared with those that a parser has read
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -40,24 +48,36 @@ class ResponseObject(msgspec.Struct):
 
     id: Any = None
     model: Any = None
+    status: Any = None
     output: msgspec.Raw = msgspec.Raw(b"[]")
     data: msgspec.Raw = msgspec.Raw(b"[]")  # of a list of items
 
 
-_ID_NAME = re.compile(rb'"(?:i|\\u0069)(?:d|\\u0064)"')  # as JSON may write it
+_ID_NAME = re.compile(rb'"(?:[iI]|\\u00[46]9)(?:[dD]|\\u00[46]4)"')  # as JSON may write it, in any case
+_BEFORE_ITEM = re.compile(rb"[ \t\n\r]*+[\[,][ \t\n\r]*+")
 _OBJECT = re.compile(rb"\{")
 _decode_response = msgspec.json.Decoder(ResponseObject).decode
 _decode_items = msgspec.json.Decoder(list[Item]).decode
+_decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(Item).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
 
-def decode_response(body: bytes) -> ResponseObject:
-    """Decode a response object; an empty one for any other body."""
-    try:
-        return _decode_response(body)
-    except UNDECODABLE:
+def reading_object(body: bytes) -> Slices[ResponseObject]:
+    """Decode a response object, a big one in time slices; an empty one for any other body."""
+    if len(body) <= BIG_BYTES:
+        try:
+            return _decode_response(body)
+        except UNDECODABLE:
+            return ResponseObject()
+    top = yield from outline_of_response(body)
+    if top is None:
         return ResponseObject()
+    yield
+    view = memoryview(body)
+    items = (msgspec.Raw(view[slice(*top.values.get(name, (0, 0)))]) for name in (b"output", b"data"))
+    return ResponseObject(*(small_field(body, top, name) for name in (b"id", b"model", b"status")), *items)
 
 
 def decode_string(raw: msgspec.Raw | memoryview) -> str | None:
@@ -76,7 +96,7 @@ def decode_items(data: memoryview) -> list[Item] | None:
         return None
     try:
         return _decode_items(data)
-    except UNDECODABLE:  # not all are objects, for example: the endpoint may report it
+    except UNDECODABLE:  # not all are objects, for example
         return []
 
 
@@ -90,21 +110,64 @@ def item_id(raw: msgspec.Raw) -> str | None:
 
 def may_have_ids(items: memoryview) -> bool:
     """Return False if no item of an input can have an id, which is the usual case: then nothing is decoded."""
-    return bytes(items[:1]) == b"[" and _ID_NAME.search(items) is not None
+    return bytes(items[:1]) in (b"[", b"{") and _ID_NAME.search(items) is not None
 
 
-def references(items: memoryview) -> list[str]:
-    """Return the ids of stored items to which an input refers. Raises Refusal."""
-    decoded = decode_items(items)
-    if decoded is None:
+def reading_ids(body: Body, start: int, end: int) -> Slices[list[str]]:
+    """Return the ids of stored items to which an input refers, in time slices. It stands in the body from `start` on.
+
+    Raises Refusal: 400 for an input that is no list of objects, or one of whose items servers may read in different
+    ways.
+    """
+    items = memoryview(body)[start:end]
+    known = decode_items(items)
+    if known is None:
         raise Refusal(
             400,
             errors.INVALID_REQUEST,
             f"`input` has more than {MAX_OBJECTS:,} objects: RouterDash cannot find the stored items in it.",
             param="input",
-            limit=RESPONSE_OBJECTS,
+            bound=RESPONSE_OBJECTS,
         )
-    return [name for item in decoded if _is_reference(item) and (name := decode_string(item.id))]
+    if not known:  # an item that is no object may be one of millions
+        raise _unreadable()
+    if len(items) <= COMPARED_BYTES and _are_plain(items):
+        return [name for item in known if _is_reference(item) and (name := decode_string(item.id))]
+    yield
+    ids: list[str] = []
+    position = start
+    for number, (item, raw) in enumerate(zip(known, _decode_list(items), strict=True), 1):
+        position = _BEFORE_ITEM.match(body, position).end()  # type: ignore[union-attr]  # the parser has found an item there
+        try:
+            many = may_have_many_names(body, position, position + len(raw))
+            top = yield from outline_inside(body, position, raw) if many else outline_by_parser(body, position, raw)
+        except Refusal as refusal:
+            raise refusal if refusal.status != 400 else _unreadable() from None
+        yield from check_outline(body, top, ITEM_FIELDS, "input.")
+        position += len(raw)
+        if _is_reference(item) and (name := decode_string(item.id)):
+            ids.append(name)
+        if number % SLICE_ITEMS == 0:
+            yield
+    return ids
+
+
+def _are_plain(items: memoryview) -> bool:
+    """Return True if no item has a name twice, or one that servers may read in different ways.
+
+    That is seen at once in JSON without blanks, as most clients write it: a parser has read all of it.
+    """
+    try:
+        objects = _decode_objects(items)
+    except UNDECODABLE:  # a name that is no text
+        return False
+    names: set[str] = set().union(*objects)
+    return all(field_of(name, ITEM_FIELDS) in (None, name) for name in names) and encode(objects) == bytes(items)
+
+
+def _unreadable() -> Refusal:
+    message = "`input` must be a text or a list of objects: RouterDash cannot find the stored items in any other."
+    return Refusal(400, errors.INVALID_REQUEST, message, param="input")
 
 
 def _is_reference(item: Item) -> bool:

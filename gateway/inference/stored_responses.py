@@ -6,35 +6,38 @@ every key, the endpoints are queried one after another.
 
 import logging
 import time
+from functools import partial
 
 from gateway.base import errors
 from gateway.base.errors import Refusal
-from gateway.base.request_kinds import STORED_RESPONSES
+from gateway.base.request_kinds import RESPONSES, STORED_RESPONSES
 from gateway.base.types import Body
-from gateway.dialects.json_outline import Outline
-from gateway.dialects.json_text import outline_of_response, small_field
+from gateway.dialects.openai_events import DIALECTS
 from gateway.dialects.openai_requests import Request
+from gateway.dialects.openai_responses import BIG_BYTES, reading_response
 from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
+from gateway.http.key_permissions import may_use_external, use_of
 from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt, LookupAttempt
-from gateway.inference.error_responses import give_up
+from gateway.inference.error_responses import give_up, pass_refusal
+from gateway.inference.failures.error_bodies import read_error_body
 from gateway.inference.inference import end_by_error
 from gateway.inference.limiting.admission import admit, find_limits, refusal_of
 from gateway.inference.relaying import relay_stream
 from gateway.inference.request import InferenceRequest
-from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
-from gateway.inference.responses import value_of
+from gateway.inference.responding import respond, respond_big
 from gateway.inference.sending import check_loop, send
 from gateway.inference.services import Services
-from gateway.inference.steps.targets import may_use_external, use_of
+from gateway.inference.stored import background
+from gateway.inference.stored.relays import CountedOnceRelay
 from gateway.inference.stored_ids import (
     decode_items,
-    decode_response,
     endpoint_of,
     id_writer,
     not_found,
+    reading_object,
     store_items,
 )
 from gateway.loop.time_slices import Slices
@@ -53,7 +56,10 @@ SEARCH_SECONDS = 5.0  # for an endpoint to report whether it has a response
 
 
 class StoredResponsesApi(OpenAiApi):
-    """The API of one request for a stored response. Its tokens were counted when it was created."""
+    """The API of one request for a stored response.
+
+    Its tokens were counted when it was created; those of one in the background, where it is first read complete.
+    """
 
     def __init__(self, target: StoredTarget) -> None:
         super().__init__(STORED_RESPONSES)
@@ -65,26 +71,24 @@ class StoredResponsesApi(OpenAiApi):
         return b""
 
     def new_relay(self, request: InferenceRequest, attempt: Attempt) -> StreamRelay:
-        return StreamRelay(self.dialect, request.parsed.model, hide_usage=False)
+        relay = CountedOnceRelay(DIALECTS[RESPONSES], request.parsed.model, hide_usage=False)
+        relay.claim = partial(background.claim, request, attempt, self._target.response_id)
+        return relay
 
-    def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
-        response = decode_response(body)
+    def reading(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> Slices[tuple[bytes, Usage | None]]:
+        response = yield from reading_object(body)
         _set_model(request, response.model)
         if attempt.decision.reason == CREATOR:  # the items of its input got their ids at the endpoint
             store_items(id_writer(request, attempt), decode_items(memoryview(response.data)) or ())
-        return body, None
-
-    def read_slices(
-        self, request: InferenceRequest, attempt: Attempt, body: bytes
-    ) -> Slices[tuple[bytes, Usage | None]]:
-        top: Outline | None = yield from outline_of_response(body)
-        if top is None:
+        if response.id != self._target.response_id or response.status in background.RUNNING:
             return body, None
-        _set_model(request, small_field(body, top, b"model"))
-        if attempt.decision.reason == CREATOR:
-            yield
-            store_items(id_writer(request, attempt), decode_items(value_of(body, top, b"data")) or ())
-        return body, None
+        _, usage = yield from reading_response(body, request.parsed.model)
+        return body, self._counted(request, attempt, usage)
+
+    def _counted(self, request: InferenceRequest, attempt: Attempt, usage: Usage | None) -> Usage | None:
+        """Return the usage of a complete response if it is not counted yet."""
+        is_counted_here = usage is not None and background.claim(request, attempt, self._target.response_id)
+        return usage if is_counted_here else None
 
 
 def _set_model(request: InferenceRequest, model: object) -> None:
@@ -114,13 +118,13 @@ async def run(services: Services, exchange: Exchange) -> None:
         request.body = body
     services.running.add(request)
     try:
-        if services.roster.reader.limits_version:
-            find_limits(request)
+        find_limits(request)
         await _search(request, target.response_id, body)
     except BaseException as error:  # noqa: BLE001  # raised again there
         end_by_error(request, error)
     finally:
         services.running.discard(request)
+        services.roster.row.counts.served += len(request.attempts) > 0
         request.leave_endpoint()
 
 
@@ -169,13 +173,16 @@ async def _respond_from(request: InferenceRequest, attempt: Attempt, body: Body)
     try:
         connection = await send(request, attempt, (body,), timeout=SEARCH_SECONDS)
         if connection.status in NOT_FOUND_STATUSES:
-            await connection.read_all()
+            await read_error_body(request, attempt, connection)
             return False
         if connection.status < 400 and connection.response.is_stream:
             failure = await relay_stream(request, attempt, connection)
             if failure is not None:
                 request.leave_endpoint()
                 give_up(request, failure)
+            return True
+        if connection.status >= 400:
+            pass_refusal(request, attempt, connection, await read_error_body(request, attempt, connection))
             return True
         response = await connection.read_all(request.exchange.reserve_response())
     except (UpstreamError, EndpointWithdrawn) as error:
@@ -186,7 +193,7 @@ async def _respond_from(request: InferenceRequest, attempt: Attempt, body: Body)
     except BaseException:
         attempt.close_connection()
         raise
-    if len(response) > BIG_RESPONSE_BYTES:
+    if len(response) > BIG_BYTES:
         only = [response]
         response = b""
         await respond_big(request, attempt, connection, only)

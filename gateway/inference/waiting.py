@@ -8,26 +8,25 @@ endpoint, it goes there (gateway.routing.adaptive.pick).
 import time
 from collections.abc import Collection
 
-from gateway.base import errors
+from gateway.base import causes, errors
+from gateway.base.bounds import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Bound
 from gateway.base.errors import Refusal
-from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.base.queue_class import BULK, BULK_SECONDS, INTERACTIVE, read_class
-from gateway.inference.attempt import Attempt
-from gateway.inference.choosing import choose, current_routes
+from gateway.http.key_permissions import permits_of
+from gateway.inference.choosing import begin_attempt, choose, current_routes, endpoints_avoided
 from gateway.inference.limiting.admission import admit, find_limits, must_wait, refusal_of, stop_waiting
 from gateway.inference.limiting.budgeting import reserve
-from gateway.inference.request import InferenceRequest, QueueStay
+from gateway.inference.request import InferenceRequest
 from gateway.inference.services import QueuedRequest
-from gateway.inference.steps.targets import permits_of
 from gateway.ipc.live_page import wanted_bit
 from gateway.routing.balancer import EXCLUDED, FULL, HELD, LEAST, ONLY, OPEN, OVER, TRIAL, Decision
 from gateway.routing.queue import Waiter
-from gateway.routing.routes import Routes
+from gateway.routing.routes import Route, Routes
 
 _FULL = {
-    QUEUE: "Too many requests wait for an endpoint already.",
-    QUEUE_OF_KEY: "Too many requests of this API key wait for an endpoint already.",
-    QUEUE_OF_BULK: "Too many bulk requests wait for an endpoint already.",
+    QUEUE: causes.QUEUE_FULL,
+    QUEUE_OF_KEY: causes.QUEUE_OF_KEY_FULL,
+    QUEUE_OF_BULK: causes.QUEUE_OF_BULK_FULL,
 }
 
 
@@ -49,8 +48,8 @@ class _Queued:
 
     def choose(self, tried: Collection[str], *, gives_way: bool) -> Decision | None:
         request = self.request
-        request.stay = request.stay._replace(gives_way=gives_way)
-        if request.limited is None and request.services.roster.reader.limits_version:
+        request.gives_way = gives_way
+        if request.limited is None:
             try:
                 find_limits(request)  # it may have got them while it waited
             except Refusal:
@@ -66,32 +65,36 @@ def set_class(request: InferenceRequest) -> None:
     key = request.exchange.api_key
     default = BULK if key is not None and key.bulk else INTERACTIVE
     if read_class(request.exchange.head.fields, is_flex=request.parsed.is_flex, default=default) == BULK:
-        request.stay = QueueStay(BULK, gives_way=True)
+        request.queue_class, request.gives_way = BULK, True
+
+
+def choose_at_once(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
+    """Choose an endpoint as `choose` does. FULL, too, if others wait in the line of the request."""
+    queue = request.services.queue
+    if queue.length and queue.waits_for(_line(request), request.client, gives_way=request.gives_way):
+        return FULL
+    return choose(request, routes, tried)
 
 
 async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[str]) -> Decision | None:
-    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal, and LimitRefusal.
+    """Wait for a free slot, as none is free at once. Return None if no endpoint is left to wait for.
 
-    The result is FULL only if the request has waited for as long as the step of its model name allows.
+    The result is FULL only if the request has waited for as long as the step of its model name allows. Raises
+    QueueRefusal, and LimitRefusal.
     """
     if not request.api.kind.needs_slot:
         return choose_without_slot(request, routes, tried)
     services = request.services
-    queue, line = services.queue, _line(request)
-    gives_way, key = request.stay.gives_way, request.key_id or request.exchange.head.peer.ip or ""
-    if not queue.waits_for(line, key, gives_way=gives_way):
-        decision = choose(request, routes, tried)
-        if decision is None or decision.endpoint_id:
-            return decision
+    queue, gives_way, key = services.queue, request.gives_way, request.client
     longest = _longest_wait(request)
     if longest is not None and longest <= 0.0:
         return _choose_at_last(request, tried)
     place = services.queue_places.take(key, gives_way=gives_way)
-    if isinstance(place, Limit):
+    if isinstance(place, Bound):
         decision = _choose_at_last(request, tried) if services.is_adaptive or longest is not None else FULL
         if decision is not FULL or longest is not None:
             return decision
-        services.limit_hits.hit(place)
+        services.bound_hits.hit(place)
         raise QueueRefusal(429, errors.QUEUE_FULL, _FULL[place])
     now, arrived = time.monotonic(), request.exchange.arrived
     # The timeout of a bulk request begins when it need not give way any more.
@@ -99,13 +102,13 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
     waiter = Waiter[QueuedRequest](
         _Queued(request),
         key,
-        line,
+        _line(request),
         tried,
         arrived,
         begins + services.config.queue_timeout_secs if longest is None else now + longest,
         gives_way=gives_way,
     )
-    request.stay = request.stay._replace(since=now)
+    request.queued_since = now
     queue.add(waiter, _wanted(request, routes))
     if services.is_adaptive or queue.has_held or request.limited is not None:
         # What others have declined, or may not use, may be good for this request; or its limit has room meanwhile.
@@ -117,8 +120,8 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
         place.settle()
         if request.limited is not None:
             stop_waiting(request, request.limited)
-        stay = request.stay
-        request.stay = stay._replace(since=None, us=(stay.us or 0) + round((time.monotonic() - now) * 1e6))
+        request.queued_since = None
+        request.queue_us = (request.queue_us or 0) + round((time.monotonic() - now) * 1e6)
     return _decision_after(request, waiter.decision, tried, longest)
 
 
@@ -154,40 +157,42 @@ def _decision_after(
     if decision is FULL and longest is None:
         if limited is not None and must_wait(request, limited):
             raise refusal_of(limited)
-        raise QueueRefusal(503, errors.QUEUE_TIMEOUT, "No endpoint became free in time.")
+        raise QueueRefusal(503, errors.QUEUE_TIMEOUT, causes.QUEUE_TIMEOUT)
     return decision
 
 
 def choose_without_slot(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
     """Choose an endpoint, full or not, and begin an attempt. Return None if none is left to ask."""
     chain = request.chain
-    targets = [(None, routes)] if chain is None else [(it.leaf, it.routes) for it in chain.targets()]
-    for leaf, candidates in targets:
-        failed = tried if chain is None else chain.endpoints_tried(candidates)
-        lacking = request.services.roster.aside.unable.get(request.api.kind.name, {})
-        usable = [it for it in candidates if it.endpoint.rank < EXCLUDED and it.endpoint.id not in failed]
-        usable = [it for it in usable if it.endpoint.id not in lacking] or [
-            it for it in usable if not lacking[it.endpoint.id]
-        ]
-        if not usable:
-            continue
-        load = request.services.roster.load
-        loads = {it.endpoint.id: load(it.endpoint) for it in usable}
-        route = min(usable, key=lambda it: (it.endpoint.rank, loads[it.endpoint.id]))
-        endpoint = route.endpoint
-        trial = endpoint.breaker.due is not None
-        reason = TRIAL if endpoint.rank == OPEN else ONLY if len(usable) == 1 else LEAST
-        decision = Decision(endpoint.id, reason, tuple(loads.items()))
-        if chain is not None:
-            chain.leaf = leaf
-        if request.limited is not None and admit(request, request.limited) is not None:
-            raise refusal_of(request.limited)
-        endpoint.enter()
-        request.attempt = Attempt(route, decision, trial=trial)
-        if trial:
-            endpoint.begin_trial()
-        return decision
+    if chain is None:
+        return _choose_any(request, routes, tried)
+    for target in chain.targets():
+        chain.leaf = target.leaf
+        decision = _choose_any(request, target.routes, chain.endpoints_tried(target.routes))
+        if decision is not None:
+            return decision
     return None
+
+
+def _choose_any(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
+    """Choose the endpoint with the fewest requests, full or not, as `choose_without_slot` does."""
+    usable: list[Route] = []
+    for avoided in endpoints_avoided(request, routes, tried):
+        usable = [each for each in routes if each.endpoint.rank < EXCLUDED and each.endpoint.id not in avoided]
+        if usable:
+            break
+    else:
+        return None
+    load = request.services.roster.load
+    loads = {each.endpoint.id: load(each.endpoint) for each in usable}
+    route = min(usable, key=lambda each: (each.endpoint.rank, loads[each.endpoint.id]))
+    reason = TRIAL if route.endpoint.rank == OPEN else ONLY if len(usable) == 1 else LEAST
+    decision = Decision(route.endpoint.id, reason, tuple(loads.items()))
+    if request.limited is not None and admit(request, request.limited) is not None:
+        raise refusal_of(request.limited)
+    route.endpoint.enter()
+    begin_attempt(request, route, decision)
+    return decision
 
 
 def _wanted(request: InferenceRequest, routes: Routes) -> int:

@@ -1,4 +1,4 @@
-"""Requests that operators have cancelled: one small file in the data directory.
+"""Requests that administrators have cancelled: one small file in the data directory.
 
 Control replaces it, and workers read it when `cancels` of the live page has changed. A worker that does not run a
 request ignores it.
@@ -14,7 +14,7 @@ KEPT_SECONDS = 60.0  # far longer than any worker takes to read the file
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True):
-    """One request, and the time at which the operator cancelled it, in seconds since 1970."""
+    """One request, and the time at which the administrator cancelled it, in seconds since 1970."""
 
     id: str
     at: float

@@ -9,8 +9,7 @@ never inherits it, and a value. Notes stay when a process ends: a provider's quo
 import zlib
 
 _UNTIL_BITS, _TAG_BITS = 32, 12
-_VALUE_BITS = 64 - _UNTIL_BITS - _TAG_BITS
-VALUE_BITS = _VALUE_BITS  # of a value: causes are numbers, kinds of requests are bits
+VALUE_BITS = 64 - _UNTIL_BITS - _TAG_BITS  # of a value: causes are numbers, kinds of requests are bits
 
 
 def words(slots: int) -> int:
@@ -57,8 +56,8 @@ class EndpointNotes:
         """Return when a request last caused a load at this endpoint, and the model's number; zeros without a load."""
         return self._read(self._loads + slot, endpoint_id)
 
-    def set_load(self, slot: int, endpoint_id: str, at: int, model: str) -> None:
-        self._put(self._loads + slot, endpoint_id, at, model_number(model))
+    def set_load(self, slot: int, endpoint_id: str, second: int, model: str) -> None:
+        self._put(self._loads + slot, endpoint_id, second, model_number(model))
         self._count_change(-1)
 
     def clear_pause(self, slot: int) -> None:
@@ -67,32 +66,32 @@ class EndpointNotes:
     def clear_lacking(self, slot: int) -> None:
         self._clear(self._lacking + slot)
 
-    def _read(self, at: int, endpoint_id: str) -> tuple[int, int]:
-        word = self._words[at]
-        if not word or word >> _VALUE_BITS & (1 << _TAG_BITS) - 1 != _tag(endpoint_id):
+    def _read(self, index: int, endpoint_id: str) -> tuple[int, int]:
+        word = self._words[index]
+        if not word or word >> VALUE_BITS & (1 << _TAG_BITS) - 1 != _tag(endpoint_id):
             return 0, 0
-        return word >> _TAG_BITS + _VALUE_BITS, word & (1 << _VALUE_BITS) - 1
+        return word >> _TAG_BITS + VALUE_BITS, word & (1 << VALUE_BITS) - 1
 
-    def _write(self, at: int, endpoint_id: str, until: int, value: int) -> None:
-        self._put(at, endpoint_id, until, value)
+    def _write(self, index: int, endpoint_id: str, until: int, value: int) -> None:
+        self._put(index, endpoint_id, until, value)
         self._count_change()
 
-    def _put(self, at: int, endpoint_id: str, until: int, value: int) -> None:
-        self._words[at] = (until << _TAG_BITS | _tag(endpoint_id)) << _VALUE_BITS | value
+    def _put(self, index: int, endpoint_id: str, until: int, value: int) -> None:
+        self._words[index] = (until << _TAG_BITS | _tag(endpoint_id)) << VALUE_BITS | value
 
-    def _clear(self, at: int) -> None:
-        if self._words[at]:
-            self._words[at] = 0
+    def _clear(self, index: int) -> None:
+        if self._words[index]:
+            self._words[index] = 0
             self._count_change()
 
-    def _count_change(self, at: int = 0) -> None:
+    def _count_change(self, index: int = 0) -> None:
         """Count a change. Of two at the same time one may be lost, but the number changes after both."""
-        self._words[at] = self._words[at] + 1 & (1 << 63) - 1
+        self._words[index] = self._words[index] + 1 & (1 << 63) - 1
 
 
 def model_number(model: str) -> int:
     """Return the number of a model in notes."""
-    return zlib.crc32(model.encode()) & (1 << _VALUE_BITS) - 1
+    return zlib.crc32(model.encode()) & (1 << VALUE_BITS) - 1
 
 
 def _tag(endpoint_id: str) -> int:

@@ -78,23 +78,23 @@ def _head(length: int) -> tuple[bytes, int]:
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Yield the valid frames of `data` as (start, end, payload); damage is skipped. Raises UnknownVersion."""
-    at, size = 0, len(data)
+    position, size = 0, len(data)
     unpack, crc32 = WHOLE_HEAD.unpack_from, zlib.crc32
-    while at != -1 and at + FRAME_BYTES <= size:
-        magic, version, length, crc = unpack(data, at)
-        body = at + FRAME_BYTES
+    while position != -1 and position + FRAME_BYTES <= size:
+        magic, version, length, crc = unpack(data, position)
+        body = position + FRAME_BYTES
         end = body + length
         if magic == MAGIC and length <= MAX_PAYLOAD and end <= size:
             payload = data[body:end]
             # In frames of this version, the length determines the whole header.
-            start = _head(length)[1] if version == VERSION else crc32(data[at : at + HEAD.size])
+            start = _head(length)[1] if version == VERSION else crc32(data[position : position + HEAD.size])
             if crc == crc32(payload, start):
                 if version > VERSION:
                     raise UnknownVersion(f"format {version}")
-                yield at, end, payload
-                at = end
+                yield position, end, payload
+                position = end
                 continue
-        at = data.find(MAGIC, at + 1)
+        position = data.find(MAGIC, position + 1)
 
 
 def segment_path(directory: Path, segment: int) -> Path:
@@ -218,10 +218,10 @@ def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
     Return the number of bytes that the valid frames use, and whether the limit was reached.
     """
     entries = batch.entries
-    found = list(islice(frames(data), max(1, limit - len(entries))))
-    if not found:
+    valid_frames = list(islice(frames(data), max(1, limit - len(entries))))
+    if not valid_frames:
         return 0, len(entries) >= limit
-    starts, ends, payloads = zip(*found, strict=True)
+    starts, ends, payloads = zip(*valid_frames, strict=True)
     try:
         decoded = list(map(decode_packed, payloads))
     except msgspec.DecodeError:
@@ -335,9 +335,14 @@ class Writer:
     def put(self, entry: Entry) -> int:
         """Store an entry for the next `flush`; return its size in bytes, 0 if it is too large.
 
-        A record that is too large is counted as unrecorded.
+        A record that is too large, or has a value that cannot be encoded, is counted as unrecorded.
         """
-        data = frame(entry)
+        try:
+            data = frame(entry)
+        except Exception:
+            log.exception("a record cannot be encoded; its request is counted as unrecorded")
+            self.unrecorded += 1
+            return 0
         size = len(data)
         if size > FRAME_BYTES + MAX_PAYLOAD:
             log.error("a record of %d bytes is too large for the journal; its request is counted as unrecorded", size)

@@ -7,15 +7,16 @@ It holds these cells:
   those that wait in its queue, the bulk requests among these, the endpoints that the others wait for, and the changes
   of its circuit breakers
 - the time until which workers report their running requests
-- the number of requests that operators have cancelled, and the circuit breakers that they have reset
+- the number of requests that administrators have cancelled, and the circuit breakers that they have reset
 - for each endpoint slot the prompt tokens that processes which have ended had sent there
 - for each endpoint slot its pause and the kinds of requests that it lacks (gateway.ipc.endpoint_notes)
-- for each process and limit (gateway.base.limits): its hits, and the time of the last one
+- for each process and bound (gateway.base.bounds): its hits, and the time of the last one
 - for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
   circuit breaker, and the work that adaptive routing counts
 
-The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners. The amounts
-of budgets are in another file, whose rows outlive their processes (gateway.ipc.counters.spending).
+The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners; so are counts
+of requests (gateway.ipc.request_counts). The amounts of budgets are in another file, whose rows outlive their processes
+(gateway.ipc.counters.spending).
 
 A row belongs to one life of one process, which holds a lock on a file until it ends (`claim_row`). So a gateway that
 drains after its supervisor was killed, and one of the next supervisor, never write the same cells. A process writes
@@ -33,11 +34,12 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from gateway.base.limits import MAX_LIMITS
+from gateway.base.bounds import MAX_BOUNDS
 from gateway.ipc.counters.counter_file import CounterFile
 from gateway.ipc.counters.spending_file import SpendingFile, path_beside
 from gateway.ipc.endpoint_notes import EndpointNotes, words
 from gateway.ipc.locks import exclusive, try_lock
+from gateway.ipc.request_counts import RequestCounts, path_of_counts
 
 MAX_WORKERS = 32
 MAX_ROWS = 2 * MAX_WORKERS  # workers, and as many of an earlier supervisor that still drain
@@ -55,11 +57,11 @@ _BREAKER_CHANGES = _WANTED + MAX_ROWS
 _LAST_RESETS = _BREAKER_CHANGES + MAX_ROWS
 _PAST_READ = _LAST_RESETS + MAX_ENDPOINTS
 _NOTES = _PAST_READ + MAX_ENDPOINTS
-_LIMITS = _NOTES + words(MAX_ENDPOINTS)
-_LIMIT_WORDS = 3  # for each process and limit: hits, first and last second of the current series
-_LIMIT_ROW = _LIMIT_WORDS * MAX_LIMITS
-_LIMIT_ROWS = MAX_ROWS + 1  # the last is control's
-_HEADER_BYTES = 8 * (_LIMITS + _LIMIT_ROWS * _LIMIT_ROW)
+_BOUNDS = _NOTES + words(MAX_ENDPOINTS)
+_BOUND_WORDS = 3  # for each process and bound: hits, first and last second of the current series
+_BOUND_ROW = _BOUND_WORDS * MAX_BOUNDS
+_BOUND_ROWS = MAX_ROWS + 1  # the last is control's
+_HEADER_BYTES = 8 * (_BOUNDS + _BOUND_ROWS * _BOUND_ROW)
 # Cells for each row and endpoint. PENDING: prompt tokens sent whose responses have not begun. READ: prompt tokens sent
 # so far. SHARED: integral of the requests in flight until MOMENT. The last three count modulo 2**32.
 IN_FLIGHT, _LAST_BYTE, _TRIAL_DUE, _CLOSED_AT, PENDING, READ, SHARED, MOMENT = range(8)
@@ -121,10 +123,11 @@ class LivePage:
             self._map = _open_map(path)
             self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
             self.spending = SpendingFile(path_beside(path))
+            self.requests = RequestCounts(path_of_counts(path), MAX_ROWS)
         view = memoryview(self._map)
         self._header = view[:_HEADER_BYTES].cast("Q")
         self._words = view[_HEADER_BYTES:].cast("I")
-        self.notes = EndpointNotes(self._header[_NOTES:_LIMITS], MAX_ENDPOINTS)
+        self.notes = EndpointNotes(self._header[_NOTES:_BOUNDS], MAX_ENDPOINTS)
         self.breakers = BreakerCells(self)
 
     @property
@@ -194,12 +197,17 @@ class LivePage:
 
     @property
     def cancels(self) -> int:
-        """Number of requests that operators have cancelled, see gateway.ipc.cancellations. Control writes it."""
+        """Number of requests that administrators have cancelled, see gateway.ipc.cancellations. Control writes it."""
         return self._header[_CANCELS]
 
     @cancels.setter
     def cancels(self, value: int) -> None:
         self._header[_CANCELS] = value
+
+    @property
+    def alone(self) -> bool:
+        """True while one process has all requests: what it counts itself are the sums over all."""
+        return self.rows <= 1
 
     def in_flight(self, slot: int) -> int:
         """Return the number of requests in flight at this endpoint, over all rows."""
@@ -209,28 +217,28 @@ class LivePage:
         """Return the second (since 1970) at which any process last received a byte of this endpoint; 0 for never."""
         return _greatest(self._header, self._words, slot, _LAST_BYTE)
 
-    # Limits
+    # Bounds
 
-    def count_hit(self, writer: int, limit: int, now: int, apart: int) -> None:
-        """Count a hit of a limit. `now` in seconds since 1970; hits more than `apart` seconds apart are two series.
+    def count_hit(self, writer: int, bound: int, now: int, apart: int) -> None:
+        """Count a hit of a bound. `now` in seconds since 1970; hits more than `apart` seconds apart are two series.
 
         These counts stay when a row is cleared: they are statistics, not the state of a process.
         """
-        at = _LIMITS + writer * _LIMIT_ROW + _LIMIT_WORDS * limit
+        index = _BOUNDS + writer * _BOUND_ROW + _BOUND_WORDS * bound
         header = self._header
-        header[at] += 1
-        if now - header[at + 2] > apart:
-            header[at + 1] = now
-        header[at + 2] = now
+        header[index] += 1
+        if now - header[index + 2] > apart:
+            header[index + 1] = now
+        header[index + 2] = now
 
-    def hits(self, limit: int) -> int:
-        """Return how often a limit was hit, over all processes."""
-        return sum(self._header[_LIMITS + _LIMIT_WORDS * limit :: _LIMIT_ROW])
+    def hits(self, bound: int) -> int:
+        """Return how often a bound was hit, over all processes."""
+        return sum(self._header[_BOUNDS + _BOUND_WORDS * bound :: _BOUND_ROW])
 
-    def hit_between(self, limit: int, since: int) -> tuple[int, int]:
-        """Return the first and last second (since 1970) of a limit's hits if the last is after `since`, else zeros."""
-        start = _LIMITS + _LIMIT_WORDS * limit
-        first_hits, last_hits = self._header[start + 1 :: _LIMIT_ROW], self._header[start + 2 :: _LIMIT_ROW]
+    def hit_between(self, bound: int, since: int) -> tuple[int, int]:
+        """Return the first and last second (since 1970) of a bound's hits if the last is after `since`, else zeros."""
+        start = _BOUNDS + _BOUND_WORDS * bound
+        first_hits, last_hits = self._header[start + 1 :: _BOUND_ROW], self._header[start + 2 :: _BOUND_ROW]
         running = [(first, last) for first, last in zip(first_hits, last_hits, strict=True) if last > since]
         return (min(first for first, _ in running), max(last for _, last in running)) if running else (0, 0)
 
@@ -303,7 +311,7 @@ def _keep_read(header: memoryview, words: memoryview, number: int) -> None:
 
 
 class BreakerCells:
-    """Circuit breakers of all processes, and their resets by operators."""
+    """Circuit breakers of all processes, and their resets by administrators."""
 
     __slots__ = ("_header", "_notes", "_words")
 
@@ -314,7 +322,7 @@ class BreakerCells:
 
     @property
     def resets(self) -> int:
-        """Number of resets of circuit breakers by operators. The same endpoint counts again each time."""
+        """Number of resets of circuit breakers by administrators. The same endpoint counts again each time."""
         return self._header[_RESETS]
 
     def last_reset(self, slot: int) -> int:
@@ -392,42 +400,34 @@ class EndpointWork:
 
     def read_tokens(self, slot: int) -> int:
         """Return the prompt tokens ever sent to this endpoint, modulo 2**32. Restarts do not change it."""
-        header, at = self._header, _CELLS * slot + READ
+        header, index = self._header, _CELLS * slot + READ
         end = header[_ROWS] * _ROW_WORDS
         # With one process, the sum of a slice would take most of the time.
-        sent = self._words[at] if end == _ROW_WORDS else sum(self._words[at:end:_ROW_WORDS])
+        sent = self._words[index] if end == _ROW_WORDS else sum(self._words[index:end:_ROW_WORDS])
         return sent + header[_PAST_READ + slot] & WORD
 
-    def shared(self, slot: int, now: int) -> int:
-        """Return the integral of the requests in flight at this endpoint until `now`, modulo 2**32.
-
-        `now` is a moment (see `moment`), and the unit is one request for the time between two moments.
-        """
-        words, total = self._words, 0
-        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
-            if count := words[at]:
-                total += count * (now - words[at + MOMENT] & WORD)
-            total += words[at + SHARED]
-        return total & WORD
-
     def totals(self, slot: int, now: int) -> tuple[int, int, int, int]:
-        """Return the requests in flight, `pending`, `read_tokens` and `shared` in one pass."""
+        """Return the requests in flight, `pending`, the prompt tokens that the running processes have sent, and the
+        integral of the requests in flight until `now`; of the last two, only differences modulo 2**32 mean something.
+
+        `now` is a moment (see `moment`), and the unit of the integral is one request for the time between two moments.
+        """
         words = self._words
         in_flight = pending = read = shared = 0
-        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
-            if count := words[at]:
+        for index in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
+            if count := words[index]:
                 in_flight += count
-                shared += count * (now - words[at + MOMENT] & WORD)
-            pending += words[at + PENDING]
-            read += words[at + READ]
-            shared += words[at + SHARED]
+                shared += count * (now - words[index + MOMENT] & WORD)
+            pending += words[index + PENDING]
+            read += words[index + READ]
+            shared += words[index + SHARED]
         return in_flight, pending, read & WORD, shared & WORD
 
 
 class Row:
     """The cells of one process."""
 
-    __slots__ = ("_header", "_lock", "_page", "_start", "_words", "number", "wake_path")
+    __slots__ = ("_header", "_lock", "_page", "_start", "_words", "counts", "number", "wake_path")
 
     def __init__(self, page: LivePage, number: int, lock: int) -> None:
         """`lock`: the descriptor of the row's locked file."""
@@ -438,6 +438,7 @@ class Row:
         self._lock: int | None = lock
         self.number = number
         self.wake_path = page.wake_path(number)
+        self.counts = page.requests.row(number)
 
     def release(self) -> None:
         """Clear the row and give it back, at the end of the process."""
@@ -462,16 +463,18 @@ class Row:
 
     def cells(self, slot: int) -> memoryview:
         """Return the writable cells of this process for an endpoint: IN_FLIGHT, PENDING, READ, SHARED and MOMENT."""
-        at = self._start + _CELLS * slot
-        return self._words[at : at + _CELLS]
+        start = self._start + _CELLS * slot
+        return self._words[start : start + _CELLS]
 
     def set_last_byte(self, slot: int, second: int) -> None:
         self._words[self._start + _CELLS * slot + _LAST_BYTE] = second
 
     def set_trial_due(self, slot: int, second: int) -> None:
-        self._words[self._start + _CELLS * slot + _TRIAL_DUE] = second
-        self._header[_BREAKER_CHANGES + self.number] += 1
+        self._set_breaker(slot, _TRIAL_DUE, second)
 
     def set_closed_at(self, slot: int, second: int) -> None:
-        self._words[self._start + _CELLS * slot + _CLOSED_AT] = second
+        self._set_breaker(slot, _CLOSED_AT, second)
+
+    def _set_breaker(self, slot: int, word: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + word] = second
         self._header[_BREAKER_CHANGES + self.number] += 1

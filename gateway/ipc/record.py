@@ -10,6 +10,8 @@ from random import Random
 
 import msgspec
 
+from gateway.base import causes
+
 # How a request or an attempt ended. docs/concepts/counting.md defines where each is counted.
 OK = "ok"  # a whole 2xx response
 REFUSED = "refused"  # the upstream's own 4xx or 501, passed on: the client's fault; the endpoint is healthy
@@ -20,8 +22,8 @@ NO_ENDPOINT = "no_endpoint"  # endpoints have the model, but none of them is ava
 QUEUE = "queue"  # the queue was full, or the request reached the queue timeout
 REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 508: never reached an endpoint
 
-CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control check the endpoint at once
-MODEL_UNKNOWN = "it does not know the model"  # an attempt's error; has control read the endpoint's models again
+CONNECTION_REFUSED = causes.CONNECTION_REFUSED  # an attempt's error; has control check the endpoint at once
+MODEL_UNKNOWN = causes.MODEL_UNKNOWN  # an attempt's error; has control read the endpoint's models again
 
 
 class Work(msgspec.Struct, array_like=True, gc=False):
@@ -80,7 +82,9 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     attempts: tuple[AttemptRecord, ...] = ()  # the last one produced the response
     input_tokens: int | None = None
     output_tokens: int | None = None
-    estimated: bool = False  # tokens were counted from deltas, as the upstream reported no usage
+    # The upstream reported no usage, or not all: output is counted from deltas, input as it was expected (None in
+    # older records).
+    estimated: bool = False
     streamed: bool = False
     api_key_id: str | None = None
     client_ip: str | None = None
@@ -107,6 +111,7 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     epoch: int | None = None  # of the gateway's row, when the request was settled
     row: int | None = None  # number of the gateway's row in the spending file (gateway.ipc.counters.spending)
     budgets: int | None = None  # that counted it there: bits of gateway.limits.budget_bits
+    count: int = 1  # of the refusals that this record stands for (REJECTED without an API key)
 
     @property
     def endpoint_id(self) -> str | None:
@@ -169,10 +174,9 @@ class _Series:
         The random bits are drawn again, so that a millisecond may begin any number of times.
         """
         self.millisecond = millisecond
-        # Bytes in hexadecimal: formats of numbers take three times as many instructions.
-        time = ((millisecond & 0xFFFF_FFFF_FFFF) << 16).to_bytes(8, "big").hex()
-        random = (self.random.getrandbits(60) | 8 << 60).to_bytes(8, "big").hex()
-        self.start = f"{time[:8]}-{time[8:12]}-7"
+        time = f"{millisecond & 0xFFFF_FFFF_FFFF:012x}"
+        random = f"{self.random.getrandbits(60) | 8 << 60:016x}"
+        self.start = f"{time[:8]}-{time[8:]}-7"
         self.end = f"-{random[:4]}-{random[4:]}"
         self.numbers = iter(_NUMBERS)
         return next(self.numbers)

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.base import files
+from gateway.ipc.background_responses import BackgroundResponses
+
 log = logging.getLogger(__name__)
 
 MAX_AGE_DAYS = 30  # as long as OpenAI stores a response
@@ -66,6 +69,7 @@ class Owners:
         """Prepare; no file is opened or created before the first use. `wake(bytes)` is called when rows wait to be
         flushed.
         """
+        self.background = BackgroundResponses(directory / "background")
         self._directory = directory
         self._path = directory / f"{worker}.sqlite3"
         self._wake = wake
@@ -175,9 +179,10 @@ class Owners:
 
     def _open(self) -> sqlite3.Connection:
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        files.create_empty(self._path)
         database = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
-            self._path.chmod(0o600)
+            self._path.chmod(0o600)  # of an earlier release
             database.executescript(_SCHEMA)
         except BaseException:
             database.close()

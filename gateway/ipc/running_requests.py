@@ -72,8 +72,8 @@ def save(data_dir: Path, present: Present) -> None:
 def load_all(data_dir: Path) -> list[Present]:
     """Return the last requests of every worker that ever wrote its file, in order of the workers."""
     files = data_dir.glob("live-*.json")
-    found = [load(data_dir, int(file.stem[5:])) for file in files if file.stem[5:].isdecimal()]
-    return sorted((present for present in found if present is not None), key=lambda present: present.worker)
+    loaded = [load(data_dir, int(file.stem[5:])) for file in files if file.stem[5:].isdecimal()]
+    return sorted((present for present in loaded if present is not None), key=lambda present: present.worker)
 
 
 def load(data_dir: Path, worker: int) -> Present | None:

@@ -44,7 +44,7 @@ def _excess(exceeded: BudgetExceeded, name: str, now: float | None) -> tuple[str
     """Return why a budget forbids a request, and the seconds after which a retry may help; None: never."""
     budget, requested, reserved = exceeded.budget, exceeded.requested, exceeded.reserved
     rest = budget.amount - exceeded.used
-    limit, used, wanted = (_text(budget.unit, it) for it in (budget.amount, exceeded.used, requested))
+    limit, used, wanted = (_text(budget.unit, amount) for amount in (budget.amount, exceeded.used, requested))
     facts = f"Limit {limit}, Used {used}, Requested {wanted}"
     if _may_fit_soon(exceeded):
         held = _text(budget.unit, reserved)
@@ -63,9 +63,9 @@ def _excess(exceeded: BudgetExceeded, name: str, now: float | None) -> tuple[str
         return f"{message} It is larger than the whole budget, so that no retry helps.", None
     if exceeded.resets_at is None:
         return message, None
-    at = datetime.fromtimestamp(exceeded.resets_at, UTC)
+    moment = datetime.fromtimestamp(exceeded.resets_at, UTC)
     seconds = max(1, math.ceil(exceeded.resets_at - (time.time() if now is None else now)))
-    return f"{message} The budget begins anew at {at:%Y-%m-%dT%H:%M:%SZ}.", seconds
+    return f"{message} The budget begins anew at {moment:%Y-%m-%dT%H:%M:%SZ}.", seconds
 
 
 def _text(unit: str, amount: int) -> str:

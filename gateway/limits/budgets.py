@@ -19,6 +19,7 @@ from gateway.registry.limits import TOKENS, Budget
 CLAIM_SECONDS = 1.0  # between two attempts to get a row
 ATTEMPTS = 3  # to take the last of a budget, while other processes try the same
 MAX_VIEWS = 40_000  # tags that a process remembers
+MAX_RESERVED = 1 << 50  # of a request, tokens or money: as much as a body may ask for without a bound
 
 Demand = tuple[str, str, Budget]  # level, id of the subject, budget
 
@@ -142,6 +143,7 @@ class Budgets:
             for level, subject_id, budget in demands:
                 amounts = tokens if budget.unit == TOKENS else cost
                 amount = 0 if amounts is None else amounts.most if budget.hard else amounts.expected
+                amount = min(amount, MAX_RESERVED)
                 view = self._view(level, subject_id, budget, day)
                 places.append((row.hold(view.tag, amount), amount))
                 views.append(view)

@@ -10,7 +10,7 @@ from gateway.base.queue_class import part_for_bulk
 from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.other_waits import OtherWaits
 from gateway.ipc.counters.places import NoPlace
-from gateway.ipc.counters.plan import Allowance, Excess
+from gateway.ipc.counters.plan import Allowance, Charge, Excess
 from gateway.ipc.counters.subject import Subject
 from gateway.limits.budgets import BudgetExceeded, Budgets, Demand, Held, Reserve
 from gateway.prices.published import PublishedPrices
@@ -61,8 +61,8 @@ class CompiledLimits:
 
     __slots__ = (
         "_counters", "_for_bulk", "budgets", "cheap", "gives_way", "has_hard", "has_money", "has_tokens",
-        "has_two_lines", "has_user", "is_simple", "levels", "minutes", "other_waits", "owner_id",
-        "plan", "reserved_budgets", "usual_lines", "version", "with_instead",
+        "has_user", "levels", "minutes", "other_waits", "owner_id", "plan", "reserved_budgets", "version",
+        "with_instead",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +84,8 @@ class CompiledLimits:
         self.budgets = budgets
         # A budget with another model refuses nothing: it counts, and sends requests there once it is spent.
         self.reserved_budgets = [
-            (level, it, budget if budget.instead is None else _endless(budget)) for level, it, budget in budgets
+            (level, subject_id, budget if budget.instead is None else _endless(budget))
+            for level, subject_id, budget in budgets
         ]
         self.with_instead = [demand for demand in budgets if demand[2].instead is not None]
         self.has_hard = any(budget.hard for _, _, budget in budgets)
@@ -92,31 +93,30 @@ class CompiledLimits:
         self.owner_id = owner_id
         self.version = version
         self.levels = levels
-        self.is_simple = bool(levels) and not budgets
-        self.has_tokens = bool(budgets) or any(it.facts.tokens is not None for it in levels)
-        self.has_user = any(it.level == USER_LEVEL for it in levels) or any(it[0] == USER_LEVEL for it in budgets)
-        self.plan = counters.plan(*[(it.subject, _allowance(it)) for it in levels])
+        self.has_tokens = bool(budgets) or any(level.facts.tokens is not None for level in levels)
+        self.has_user = any(level.level == USER_LEVEL for level in levels) or any(
+            demand[0] == USER_LEVEL for demand in budgets
+        )
+        self.plan = counters.plan(*[(level.subject, _allowance(level)) for level in levels])
         # What bulk requests give back may be of use to others only, so they pass it on as those do.
         self.other_waits = OtherWaits(self.plan, counters.waker) if other_waits is None else other_waits
         # For requests that need no slot: they are counted, and neither wait nor have tokens.
         of_requests = [
-            (it.subject, Allowance(requests=amount)) for it in levels if (amount := it.facts.requests) is not None
+            (level.subject, Allowance(requests=amount))
+            for level in levels
+            if (amount := level.facts.requests) is not None
         ]
         self.cheap = counters.plan(*of_requests) if of_requests else None
         # Of the limits a minute: the name, and for each level that has it, its place in `Charge.left` and its amount.
         self.minutes: list[tuple[str, list[tuple[int, int]]]] = []
         for limit, offset in OF_A_MINUTE:
-            found = [
+            places = [
                 (3 * number + offset, amount)
-                for number, it in enumerate(levels)
-                if (amount := it.amount(limit)) is not None
+                for number, level in enumerate(levels)
+                if (amount := level.amount(limit)) is not None
             ]
-            if found:
-                self.minutes.append((limit, found))
-        # If both are limited by one level each, and once they were needed: a format of header lines, and the places of
-        # both in `left` (gateway.limits.replies).
-        self.usual_lines: tuple[bytes, int, int] | None = None
-        self.has_two_lines = [len(found) for _, found in self.minutes] == [1, 1]
+            if places:
+                self.minutes.append((limit, places))
 
     def is_equal(self, owner_id: str, levels: list[LevelLimits], budgets: list[Demand]) -> bool:
         """Return True if these are its limits and budgets."""
@@ -131,31 +131,38 @@ class CompiledLimits:
         if self.gives_way or not self.levels:
             return self
         if self._for_bulk is None or self._for_bulk[0] != has_bulk_only:
-            levels = [it if has_bulk_only and it.level == KEY_LEVEL else _part_for_bulk(it) for it in self.levels]
+            levels = [
+                level if has_bulk_only and level.level == KEY_LEVEL else _part_for_bulk(level) for level in self.levels
+            ]
             made = CompiledLimits(self.owner_id, self.version, levels, self._counters, self.budgets, self.other_waits)
             self._for_bulk = has_bulk_only, made
         made = self._for_bulk[1]
         made.version = self.version
         return made
 
+    @property
+    def needs_end(self) -> bool:
+        """True if the end and the use of a request matter."""
+        return self.has_tokens or any(level.facts.concurrency is not None for level in self.levels)
+
     def level_of(self, excess: Excess) -> LevelLimits:
         """Return the level whose limit a request would exceed."""
-        return next(it for it in self.levels if it.subject is excess.subject)
+        return next(level for level in self.levels if level.subject is excess.subject)
 
     def least(self, left: list[int]) -> list[tuple[str, int, int]]:
         """Return the name, the amount and the rest of each limit a minute: of the level that has least left.
 
         `left` is that of a Charge of `plan`.
         """
-        found = []
+        rests = []
         for limit, places in self.minutes:
-            at, amount = places[0]
-            least = left[at]
+            place, amount = places[0]
+            least = left[place]
             for other, of_other in places[1:]:
                 if left[other] < least:
                     least, amount = left[other], of_other
-            found.append((limit, amount, least))
-        return found
+            rests.append((limit, amount, least))
+        return rests
 
 
 class KeyLimits:
@@ -170,18 +177,20 @@ class KeyLimits:
         self.waker = counters.waker
         self._reader = reader
         self._counters = counters
-        self.compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)  # may be of an earlier version
+        self._compiled: BoundedCache[str, CompiledLimits] = BoundedCache(CACHED)  # may be of an earlier version
         self._subjects: BoundedCache[tuple[str, str], Subject] = BoundedCache(CACHED_SUBJECTS)
 
     def of(self, key: ApiKey | None) -> CompiledLimits | None:
         """Return the limits of a request with this API key; None: it has none. Raises StoreUnreadable."""
+        if not self._reader.limits_version:
+            return None
         key_id = owner_id = ""
         if key is not None:
             key_id, owner_id = key.id, key.owner_id
-        found = self.compiled.get(key_id)
-        if found is None or found.version != self._reader.limits_version or found.owner_id != owner_id:
-            found = self._compile(key_id, owner_id, found)
-        return found if found.is_simple or found.budgets else None
+        compiled = self._compiled.get(key_id)
+        if compiled is None or compiled.version != self._reader.limits_version or compiled.owner_id != owner_id:
+            compiled = self._compile(key_id, owner_id, compiled)
+        return compiled if compiled.levels or compiled.budgets else None
 
     def _compile(self, key_id: str, owner_id: str, before: CompiledLimits | None) -> CompiledLimits:
         version = self._reader.limits_version
@@ -200,16 +209,16 @@ class KeyLimits:
             before.version = version  # only limits of others have changed
             return before
         compiled = CompiledLimits(owner_id, version, levels, self._counters, tuple(budgets))
-        self.compiled.put(key_id, compiled)
+        self._compiled.put(key_id, compiled)
         return compiled
 
     def _subject(self, level: str, subject_id: str) -> Subject:
         """Return the subject, which all API keys share that it counts for."""
-        found = self._subjects.get((level, subject_id))
-        if found is None:
-            found = self._counters.subject(level, subject_id)
-            self._subjects.put((level, subject_id), found)
-        return found
+        subject = self._subjects.get((level, subject_id))
+        if subject is None:
+            subject = self._counters.subject(level, subject_id)
+            self._subjects.put((level, subject_id), subject)
+        return subject
 
 
 def _endless(budget: Budget) -> Budget:
@@ -217,12 +226,12 @@ def _endless(budget: Budget) -> Budget:
 
 
 def _facts(levels: list[LevelLimits]) -> list[tuple[str, LimitFacts]]:
-    return [(it.level, it.facts) for it in levels]
+    return [(level.level, level.facts) for level in levels]
 
 
 def _part_for_bulk(level: LevelLimits) -> LevelLimits:
     whole = level.facts
-    concurrency, requests, tokens = (None if it is None else part_for_bulk(it) for it in _amounts(whole))
+    concurrency, requests, tokens = (None if amount is None else part_for_bulk(amount) for amount in _amounts(whole))
     facts = structs.replace(whole, concurrency=concurrency, requests=requests, tokens=tokens)
     return LevelLimits(level.level, facts, level.subject, whole)
 
@@ -232,7 +241,9 @@ def _allowance(level: LevelLimits) -> Allowance:
     kept = (0, 0, 0)
     # Bulk requests may use the whole of a key's limits if it has no others: this is not known here.
     if level.level != KEY_LEVEL and not level.is_part:
-        of_concurrency, of_requests, of_tokens = (0 if it is None else it - part_for_bulk(it) for it in amounts)
+        of_concurrency, of_requests, of_tokens = (
+            0 if amount is None else amount - part_for_bulk(amount) for amount in amounts
+        )
         kept = of_concurrency, of_requests, of_tokens
     return Allowance(concurrency=concurrency, requests=requests, tokens=tokens, kept=kept)
 
@@ -242,13 +253,10 @@ def _amounts(facts: LimitFacts) -> tuple[int | None, int | None, int | None]:
 
 
 class LimitedRequest:
-    """One request with limits, and the part of them that it has taken.
-
-    It is no msgspec Struct, because setting a field of those takes five times as long.
-    """
+    """One request with limits, and the part of them that it has taken."""
 
     __slots__ = (
-        "anthropic", "budgets", "cell", "compiled", "cost", "exceeded", "excess", "held", "left", "most", "prompt",
+        "anthropic", "budgets", "charge", "compiled", "cost", "exceeded", "excess", "held", "left", "most", "prompt",
         "reserved", "waited_for", "yields",
     )  # fmt: skip
 
@@ -259,8 +267,8 @@ class LimitedRequest:
         self.compiled = compiled
         self.budgets = budgets
         self.anthropic = anthropic
-        self.cell: int | None = None  # number of the cell in which its limits count it, until it ends
-        self.left: list[int] | None = None  # of each limit (Plan.enter), once it was taken from them
+        self.charge: Charge | None = None  # from its limits, until it ends
+        self.left: list[int] | None = None  # of each limit (Charge.left), once it was taken from them
         self.prompt = 0  # tokens that were expected of its prompt; 0: nothing limits tokens
         self.reserved = reserved  # tokens; None: nothing limits them
         self.excess: Excess | None = None  # the limit that it exceeded when it last tried
@@ -279,25 +287,23 @@ class LimitedRequest:
         compiled, plan = self.compiled, self.compiled.plan
         if compiled.gives_way and self.yields and self._lets_own_go_first():
             return False
-        if plan.elsewhere:
-            older = plan.older_wait(arrived, gives_way=compiled.gives_way)
-            if older is not None and self.yields and self._lets_go_first(arrived):
-                return False
+        if self.yields and compiled.other_waits.exist() and self._lets_go_first(arrived):
+            return False
         if compiled.budgets and not self._hold():
             return False
         if not compiled.levels:
             self.left = []
             return True
         try:
-            left = plan.enter(self.reserved or 0)
+            taken = plan.take(self.reserved or 0)
         except NoPlace:
             self.give_back()
             raise
-        if isinstance(left, Excess):
-            self.excess = left
+        if isinstance(taken, Excess):
+            self.excess = taken
             self.give_back()
             return False
-        self.cell, self.left, self.excess = plan.number, left, None
+        self.charge, self.left, self.excess = taken, taken.left, None
         if self.waited_for is not None:
             self.wait_no_more(arrived)
             compiled.other_waits.pass_on()
@@ -314,17 +320,17 @@ class LimitedRequest:
             self.excess = excess
             return False
         self.excess = self.exceeded = None
-        found = self.budgets.hold(
+        reservation = self.budgets.hold(
             self.compiled.reserved_budgets, Reserve(reserved, max(self.most, reserved)), self.cost
         )
-        if isinstance(found, Held):
-            self.held = found
+        if isinstance(reservation, Held):
+            self.held = reservation
             return True
-        self.exceeded = found
+        self.exceeded = reservation
         return False
 
     def give_back(self) -> None:
-        """Give back what was reserved from budgets."""
+        """Give back the reservation from budgets."""
         if self.held is not None:
             self.held.cancel()
             self.held = None
@@ -351,7 +357,7 @@ class LimitedRequest:
         subject = compiled.other_waits.first_before(arrived, gives_way=compiled.gives_way)
         if subject is None:
             return False
-        waiting = next(it.facts.waiting for it in compiled.levels if it.subject is subject)
+        waiting = next(level.facts.waiting for level in compiled.levels if level.subject is subject)
         if not waiting:
             return False
         self.excess = Excess(subject, waiting[0])
@@ -374,14 +380,13 @@ class LimitedRequest:
 
     def settle(self, tokens: int) -> None:
         """End the request, which has used so many tokens."""
-        cell = self.cell
-        if cell is not None:
-            self.cell = None
-            self.compiled.plan.leave(cell, 0, (self.reserved or 0) - tokens)
+        if self.charge is not None:
+            self.charge.settle(tokens)
+            self.charge = None
 
     def cancel(self) -> None:
         """Undo the request, which has reached no endpoint. It may be taken again."""
         self.give_back()
-        if self.cell is not None:
-            self.compiled.plan.leave(self.cell, 1, self.reserved or 0)
-        self.cell = self.left = None
+        if self.charge is not None:
+            self.charge.cancel()
+        self.charge = self.left = None

@@ -1,7 +1,7 @@
-"""Places in the queue, which are limited over all gateways: in all, for each API key, and for bulk requests."""
+"""Places in the queue, which are bounded over all gateways: in all, for each API key, and for bulk requests."""
 
+from gateway.base.bounds import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Bound
 from gateway.base.config import Config
-from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.counters.plan import Allowance, Charge
@@ -17,8 +17,8 @@ class QueuePlaces:
         self._counters = counters
         self._all = counters.subject("queue", "")
 
-    def take(self, key: str, *, gives_way: bool = False) -> Charge | Limit:
-        """Take a place in the queue for a request of an API key, or of an address. Return the limit that forbids it.
+    def take(self, key: str, *, gives_way: bool = False) -> Charge | Bound:
+        """Take a place in the queue for a request of an API key, or of an address. Return the bound that forbids it.
 
         A key may take a share of the places of all workers and one more, unless it is the only key. Bulk requests have
         half of the places, so that they leave the others to interactive ones; and a key as much of

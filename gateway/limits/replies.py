@@ -24,7 +24,6 @@ _OPENAI_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-reset-%b: %b\r\nx-rate
 _ANTHROPIC_LINES = (
     b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-reset: %b\r\nanthropic-ratelimit-%b-remaining: "
 )
-FIRST_ATTEMPT = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 
 
 class LimitRefusal(Refusal):
@@ -119,8 +118,8 @@ def _headers_now(compiled: CompiledLimits, now: float, *, anthropic: bool) -> li
     """Return the headers with the limits a minute as of now."""
     lines = b""
     for limit, amount, left in compiled.least(compiled.plan.left()):
-        levels = [it for it in compiled.levels if it.amount(limit) == amount]
-        seconds = max(_use(it, limit, 0, now)[1] for it in levels) if left < amount else 0.0
+        levels = [level for level in compiled.levels if level.amount(limit) == amount]
+        seconds = max(_use(level, limit, 0, now)[1] for level in levels) if left < amount else 0.0
         lines += _first_lines(limit, amount, _reset(seconds, anthropic=anthropic), anthropic) + b"%d\r\n" % left
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
 
@@ -130,27 +129,14 @@ def header_lines(limited: LimitedRequest) -> bytes:
 
     Its own part of them leaves them last, after a whole window.
     """
-    left, compiled, anthropic = limited.left, limited.compiled, limited.anthropic
+    left, anthropic = limited.left, limited.anthropic
     if left is None:
         return b""
-    if compiled.has_two_lines and compiled.usual_lines is None:
-        compiled.usual_lines = _usual_lines(compiled)
     reset = _reset(WINDOW_SECONDS, anthropic=True) if anthropic else _FULL_WINDOW
     return b"".join(
         b"%b%d\r\n" % (_first_lines(limit, amount, reset, anthropic), rest)
         for limit, amount, rest in limited.compiled.least(left)
     )
-
-
-def _usual_lines(compiled: CompiledLimits) -> tuple[bytes, int, int]:
-    """Return a format of all lines that RouterDash adds to most responses of OpenAI's API, with both limits.
-
-    It is for the request's id, the line of the endpoint, and what is left of each limit. The numbers are the places of
-    the latter in `left`.
-    """
-    (one, ((at, amount),)), (other, ((after, of_other),)) = compiled.minutes
-    first, second = (_first_lines(*it, _FULL_WINDOW, False) for it in ((one, amount), (other, of_other)))
-    return b"x-request-id: %%b\r\n%%b%b%%d\r\n%b%%d\r\n%b" % (first, second, FIRST_ATTEMPT), at, after
 
 
 @lru_cache(1000)

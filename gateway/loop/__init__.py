@@ -1,1 +1,1 @@
-"""Work on the event loop: coroutines without Tasks, batched writes, time slices."""
+"""Work on the event loop: time slices, flow control, and a server that uses no CPU time while it is idle."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from gateway.loop import coroutine_runner
+from gateway.fast import coroutine_runner
 
 T = TypeVar("T")
 Slices = Generator[None, None, T]  # yields after each slice of a few milliseconds; returns the result

@@ -1,7 +1,7 @@
 """Catalogue of prices: the list prices of clouds that come with a release, in files made by benchmarks.price_catalogue.
 
 Its rows are never in the database. They have negative ids, and each keeps its id in later releases, so that the price
-of an old request can still be shown. Rows that staff enters win over all of them.
+of an old request can still be shown. Rows that administrators enter win over all of them.
 """
 
 from collections.abc import Mapping, Sequence

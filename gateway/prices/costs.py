@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
-from gateway.prices.book import PriceBook, PricedUsage, cost
-from gateway.prices.counts import part_of, plausible
+from gateway.prices.book import PriceBook
+from gateway.prices.evaluation import ReportedCounts, cost, usage_of
 from gateway.registry.prices import Price
 
 # Id of the row of the price book, currency, and the cost of one request in 10⁻⁹ of it. Plain tuples take a third of the
@@ -34,51 +34,42 @@ class Pricing:
             provider=self.provider(endpoint_id),
         )
 
-    def price_of(self, entry: RequestRecord) -> Price | None:
-        """Return the price of a request with attempts; None if it has none."""
+    def cost(self, entry: RequestRecord) -> RequestCost | None:
+        """Return the cost of a request; None if it has no price, or nothing of it was counted."""
+        if not entry.attempts or entry.outcome == record.QUEUE:
+            return None
+        usage = usage_of(
+            ReportedCounts(
+                input_tokens=entry.input_tokens,
+                output_tokens=entry.output_tokens,
+                cached_tokens=entry.cached_tokens,
+                cache_write_tokens=entry.cache_write_tokens,
+                long_write_tokens=entry.long_write_tokens,
+                reasoning_tokens=entry.reasoning_tokens,
+                images=entry.images,
+                audio_ms=entry.audio_ms,
+            )
+        )
+        has_tokens = usage.input is not None or usage.output is not None
+        has_media = usage.images is not None or usage.audio_ms is not None
+        if not (has_tokens or has_media or entry.outcome == record.OK):
+            return None
         last = entry.attempts[-1]
-        return self.book.price(
+        price = self.book.price(
             served=entry.model if last.served is None else last.served,
             canonical=last.canonical or "",
             endpoint_id=last.endpoint_id,
             provider=self.provider(last.endpoint_id),
             completed_at=entry.completed_us / 1e6,
-            prompt=plausible(entry.input_tokens) or 0,
+            prompt=usage.input or 0,
             tier=entry.service_tier or "",
         )
-
-    def cost(self, entry: RequestRecord) -> RequestCost | None:
-        """Return the cost of a request; None if it has no price, or nothing of it was counted."""
-        attempts, tokens_in, tokens_out = entry.attempts, plausible(entry.input_tokens), plausible(entry.output_tokens)
-        images, audio_ms = plausible(entry.images), plausible(entry.audio_ms)
-        is_counted = tokens_in is not None or tokens_out is not None
-        has_media = images is not None or audio_ms is not None
-        if not attempts or entry.outcome == record.QUEUE or not (is_counted or has_media or entry.outcome == record.OK):
-            return None
-        price = self.price_of(entry)
         if price is None:
             return None
-        is_counted = is_counted or price.request is not None
-        is_counted = is_counted or (images is not None and price.image is not None)
-        is_counted = is_counted or (audio_ms is not None and price.minute is not None)
-        if not is_counted:
-            return None
-        return price.id, price.currency, cost_at(price, entry)
-
-
-def cost_at(price: Price, entry: RequestRecord) -> int:
-    """Return the cost of a request at this price, in 10⁻⁹ of its currency."""
-    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
-    written = part_of(entry.cache_write_tokens, tokens_in)
-    long = part_of(entry.long_write_tokens, written) or 0
-    usage = PricedUsage(
-        input=tokens_in,
-        cached=part_of(entry.cached_tokens, tokens_in),
-        write_short=None if written is None else written - long,
-        write_long=long,
-        output=tokens_out,
-        reasoning=part_of(entry.reasoning_tokens, tokens_out),
-        images=plausible(entry.images),
-        audio_ms=plausible(entry.audio_ms),
-    )
-    return cost(price, usage)
+        is_counted = (
+            has_tokens
+            or price.request is not None
+            or (usage.images is not None and price.image is not None)
+            or (usage.audio_ms is not None and price.minute is not None)
+        )
+        return (price.id, price.currency, cost(price, usage)) if is_counted else None

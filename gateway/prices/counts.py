@@ -1,7 +1,6 @@
 """Counts of tokens as they are counted and priced: what no response can have is not counted."""
 
 MAX_TOKENS = 1 << 40
-USUAL_TOKENS = 1 << 29  # Python compares integers up to this faster
 
 
 def plausible(tokens: int | None) -> int | None:

@@ -5,15 +5,15 @@ a gateway by half of 10⁻⁹ for each request whose price is in another currenc
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from gateway.ipc.record import RequestRecord
 from gateway.prices import catalogue
-from gateway.prices.book import PriceBook, PricedUsage, cost, first
+from gateway.prices.book import PriceBook, first
 from gateway.prices.costs import Pricing
+from gateway.prices.evaluation import PricedUsage, cost
 from gateway.prices.most import most_at
-from gateway.prices.rates import Rates, moment_of
+from gateway.prices.rates import Rates, day_of
 from gateway.registry.prices import Price
 from gateway.registry.reader import RegistryReader
 from gateway.registry.schema import RATES, price_key
@@ -32,17 +32,16 @@ class PublishedPrices:
         self._version = -1  # of the prices in memory
         self._pricing = Pricing(PriceBook(()), provider)
         self._rates = Rates("", ())
-        self._days: dict[str, float] = {}  # see _moment_of
 
     def cost_of(self, entry: RequestRecord) -> int | None:
         """Return the cost of a finished request in 10⁻⁹ of the reporting currency.
 
         None: it has no price, nothing of it was counted, or its currency has no rate.
         """
-        found = self._follow().cost(entry)
-        if found is None:
+        request_cost = self._follow().cost(entry)
+        if request_cost is None:
             return None
-        _, currency, cost = found
+        _, currency, cost = request_cost
         return self._converted(cost, currency, entry.completed_us / 1e6)
 
     def expected_cost(
@@ -83,10 +82,10 @@ class PublishedPrices:
         most: int | None = None
         until = moment + DAY_SECONDS
         for currency, amount in most_at(rows, moment, until, tokens_in, tokens_out, images, audio_ms).items():
-            for at in (moment, until):  # a rate counts for a whole day
-                found = self._converted(amount, currency, at)
-                if found is not None and (most is None or found > most):
-                    most = found
+            for completed_at in (moment, until):  # a rate counts for a whole day
+                converted = self._converted(amount, currency, completed_at)
+                if converted is not None and (most is None or converted > most):
+                    most = converted
         return most
 
     def rows_for(self, served: str, canonical: str | None, endpoint_id: str) -> Sequence[Price]:
@@ -109,15 +108,4 @@ class PublishedPrices:
 
     def _converted(self, amount: int, currency: str, moment: float) -> int | None:
         self._follow()
-        rates = self._rates
-        return amount if currency == rates.reporting else rates.converted(amount, currency, self._moment_of(moment))
-
-    def _moment_of(self, moment: float) -> float:
-        """Return the moment whose rate counts for the local day of another one."""
-        day = datetime.fromtimestamp(moment, self._zone).date().isoformat()
-        found = self._days.get(day)
-        if found is None:
-            if len(self._days) > 4:
-                self._days.clear()
-            found = self._days[day] = moment_of(day, self._zone)
-        return found
+        return self._rates.converted_on(day_of(moment, self._zone), amount, currency, self._zone)

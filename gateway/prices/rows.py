@@ -14,23 +14,23 @@ def rows_of(prices: Iterable[Price], reporting: str, rates: Iterable[DatedRate],
     for price in prices:
         if price.valid_until is None or price.valid_until > now - KEPT_SECONDS:
             by_pattern.setdefault(price.pattern.casefold(), []).append(price)
-    found = {
+    rows = {
         price_key(pattern): PriceFacts(tuple(sorted(of_pattern, key=lambda price: price.id)))
         for pattern, of_pattern in by_pattern.items()
     }
-    found[RATES] = PriceFacts(reporting=reporting, rates=tuple(_recent(rates, reporting, now - KEPT_SECONDS)))
-    return found
+    rows[RATES] = PriceFacts(reporting=reporting, rates=tuple(_recent(rates, reporting, now - KEPT_SECONDS)))
+    return rows
 
 
 def _recent(rates: Iterable[DatedRate], reporting: str, since: float) -> list[DatedRate]:
     """Return the rates that begin after a moment, and of each currency the one that counts then, in a fixed order."""
     latest: dict[str, DatedRate] = {}
-    found: list[DatedRate] = []
+    later_rates: list[DatedRate] = []
     for rate in rates:
         if rate.reporting != reporting:
             continue
         if rate.valid_from > since:
-            found.append(rate)
+            later_rates.append(rate)
         elif rate.currency not in latest or latest[rate.currency].valid_from < rate.valid_from:
             latest[rate.currency] = rate
-    return sorted([*latest.values(), *found], key=lambda rate: (rate.currency, rate.valid_from))
+    return sorted([*latest.values(), *later_rates], key=lambda rate: (rate.currency, rate.valid_from))

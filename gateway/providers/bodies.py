@@ -20,8 +20,8 @@ def provider_body(body: Body, provider: Provider, kind: str, model: str, *, has_
     changes.
     """
     drops_options = has_options and not provider.takes_usage_option
-    renames = [it for it in provider.renames if it.kind == kind and it.models.match(model)]
-    if not (drops_options or any(b'"%b"' % it.old.encode() in body for it in renames)) or len(body) > MAX_BYTES:
+    renames = [rename for rename in provider.renames if rename.kind == kind and rename.models.search(model)]
+    if not (drops_options or any(b'"%b"' % rename.old.encode() in body for rename in renames)) or len(body) > MAX_BYTES:
         return body
     try:
         fields = _fields(body)
@@ -31,7 +31,7 @@ def provider_body(body: Body, provider: Provider, kind: str, model: str, *, has_
     for name, value in fields.items():
         if drops_options and name == _OPTIONS:
             continue
-        new = next((it.new for it in renames if it.old == name and it.new not in fields), name)
+        new = next((rename.new for rename in renames if rename.old == name and rename.new not in fields), name)
         changed[new] = value
     return body if changed == fields else encode(changed)
 

@@ -42,6 +42,7 @@ LACKING = frozenset((ErrorCause.MODEL_UNKNOWN, ErrorCause.PATH_UNKNOWN, ErrorCau
 # RouterDash's account with the provider needs somebody's attention.
 OF_THE_ACCOUNT = frozenset((ErrorCause.KEY_REFUSED, ErrorCause.NOT_PERMITTED, ErrorCause.MONEY))
 
+MAX_MESSAGE = 4096  # characters of an error's message that are searched; it may quote long texts
 NOT_FOUND_STATUSES = frozenset((404, 405, 501))  # of a path, or an object, that an endpoint does not have
 
 
@@ -128,24 +129,24 @@ def read(body: Body) -> Report:
     """Read the body of an error of any provider. What cannot be read has neither words nor a message."""
     data = bytes(body[:256_000])
     try:
-        found = msgspec.json.decode(data.removeprefix(b"data:"))
+        decoded = msgspec.json.decode(data.removeprefix(b"data:"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Report(data[:500].decode("utf-8", "replace"))
-    return report_of(found)
+    return report_of(decoded)
 
 
-def report_of(found: object) -> Report:
+def report_of(decoded: object) -> Report:
     """Read the decoded body of an error: an object, a list with one (Gemini), or a sentence."""
-    if isinstance(found, list) and found:
-        found = found[0]
-    if not isinstance(found, dict):
-        return Report(str(found)) if isinstance(found, str) else Report()
-    error = found.get("error")
+    if isinstance(decoded, list) and decoded:
+        decoded = decoded[0]
+    if not isinstance(decoded, dict):
+        return Report(decoded[:MAX_MESSAGE]) if isinstance(decoded, str) else Report()
+    error = decoded.get("error")
     if isinstance(error, str):  # xAI has its code beside the sentence
-        code, kind = found.get("code"), found.get("type")
-        return Report(error, _words(code, kind), types=(_word(kind), _word(code)))
+        code, kind = decoded.get("code"), decoded.get("type")
+        return Report(error[:MAX_MESSAGE], _words(code, kind), types=(_word(kind), _word(code)))
     if not isinstance(error, dict):
-        error = found
+        error = decoded
     inner = error.get("innererror")
     details = error.get("details")
     metadata = error.get("metadata")
@@ -174,7 +175,7 @@ def report_of(found: object) -> Report:
 
 def _message(error: Mapping[str, Any]) -> str:
     message = error.get("message", error.get("detail"))
-    return message if isinstance(message, str) else ""
+    return message[:MAX_MESSAGE] if isinstance(message, str) else ""
 
 
 def _google_details(details: Sequence[object]) -> tuple[list[object], str | None]:
@@ -188,9 +189,13 @@ def _google_details(details: Sequence[object]) -> tuple[list[object], str | None
         if isinstance(value := detail.get("retryDelay"), str):
             delay = value
         violations = detail.get("violations")
-        if isinstance(violations, list) and any("PerDay" in str(it.get("quotaId")) for it in violations if it):
+        if isinstance(violations, list) and any(_is_of_a_day(violation) for violation in violations):
             reasons.append("insufficient_quota")
     return reasons, delay
+
+
+def _is_of_a_day(violation: object) -> bool:
+    return isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId"))
 
 
 def _quoted_headers(metadata: Mapping[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
@@ -282,9 +287,8 @@ def _not_found(status: int, report: Report, models: Iterable[str]) -> ErrorCause
     """Return the cause of a 404, 405 or 501: it names the model, or another object, or else it is about the path."""
     if status == 404:
         message = report.message
-        named = any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) for name in models if name)
         if (
-            named
+            any(_names(message, name) for name in models if name)
             or report.param == "model"
             or _by_words(report) is ErrorCause.MODEL_UNKNOWN
             or _NAMES_MODEL.search(message)
@@ -294,6 +298,21 @@ def _not_found(status: int, report: Report, models: Iterable[str]) -> ErrorCause
         if names_object or report.param is not None or _OBJECT.search(message):
             return ErrorCause.PARAMETER
     return ErrorCause.PATH_UNKNOWN
+
+
+def _names(message: str, name: str) -> bool:
+    """Return True if a message contains a name that is no part of a longer word."""
+    position = message.find(name)
+    while position >= 0:
+        end = position + len(name)
+        if not (_is_in_word(message[position - 1 : position]) or _is_in_word(message[end : end + 1])):
+            return True
+        position = message.find(name, position + 1)
+    return False
+
+
+def _is_in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _is_moderated(report: Report) -> bool:

@@ -6,7 +6,8 @@ import msgspec
 
 from gateway.providers.errors import ErrorCause, Report
 
-# Codes that clients of OpenAI know, for providers whose errors have none.
+# Codes that clients of OpenAI know, for providers whose errors have none. That of a rate limit replaces the provider's
+# own: it is documented, and RouterDash's own refusal has it while the provider is set aside.
 _CODES = {
     ErrorCause.TOO_LONG: "context_length_exceeded",
     ErrorCause.MODEL_UNKNOWN: "model_not_found",
@@ -33,6 +34,7 @@ def openai_body(report: Report, sentence: str, status: int, cause: ErrorCause) -
     """
     words = [word for word in report.types if word is not None]
     kind = words[0] if words else ("server_error" if status >= 500 else "invalid_request_error")
-    code = report.types[1] or _CODES.get(cause) or (words[-1] if words else None)
+    own = None if cause is ErrorCause.LIMITED else report.types[1]
+    code = own or _CODES.get(cause) or (words[-1] if words else None)
     error = {"message": sentence, "type": kind, "param": report.param, "code": code}
     return msgspec.json.encode({"error": error})

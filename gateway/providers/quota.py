@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_SECONDS = 900.0  # after which the provider is asked again, whatever it has said
+MAX_TEXT = 128  # characters of a time; no format has more
 Headers = Iterable[tuple[bytes, bytes]]
 
 _DIMENSION = re.compile(
@@ -19,7 +20,7 @@ _DIMENSION = re.compile(
 )
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,12})?(?:h|ms|m|s|us|µs|ns|d))+")
-_UNIT = re.compile(r"([0-9.]+)(h|ms|m|s|us|µs|ns|d)")
+_UNIT = re.compile(r"([0-9.]{1,22})(h|ms|m|s|us|µs|ns|d)")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _MILLISECONDS_SINCE, _SECONDS_SINCE = 1e11, 1e9  # greater numbers are times since 1970
 # Windows of quantities whose reset has no header, by the end of their name (Mistral).
@@ -32,6 +33,8 @@ def seconds_of(text: str, now: float) -> float | None:
     Known are seconds, durations of Go (`6m0s`, `12ms`), times since 1970 in seconds or milliseconds, RFC 3339 and
     HTTP dates.
     """
+    if len(text) > MAX_TEXT:
+        return None
     text = text.strip()
     if _NUMBER.fullmatch(text):
         number = float(text)
@@ -49,14 +52,14 @@ def seconds_of(text: str, now: float) -> float | None:
 
 def retry_after(headers: Headers, now: float) -> float | None:
     """Return the seconds of Retry-After or retry-after-ms, the greater one; None without any."""
-    found: list[float | None] = []
+    seconds: list[float | None] = []
     for name, value in headers:
         text = value.decode("latin-1").strip()
         if name == b"retry-after":
-            found.append(seconds_of(text, now))
+            seconds.append(seconds_of(text, now))
         elif name == b"retry-after-ms" and _NUMBER.fullmatch(text):
-            found.append(float(text) / 1e3)
-    return _longest(found)
+            seconds.append(float(text) / 1e3)
+    return _longest(seconds)
 
 
 def exhausted(headers: Headers, now: float) -> float | None:
@@ -99,5 +102,5 @@ def capped(seconds: float | None) -> float | None:
     return None if seconds is None or seconds <= 0 else min(MAX_SECONDS, seconds)
 
 
-def _longest(found: Iterable[float | None]) -> float | None:
-    return max((seconds for seconds in found if seconds is not None and math.isfinite(seconds)), default=None)
+def _longest(waits: Iterable[float | None]) -> float | None:
+    return max((seconds for seconds in waits if seconds is not None and math.isfinite(seconds)), default=None)

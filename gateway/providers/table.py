@@ -45,7 +45,7 @@ class Rename:
     """A parameter that models of a provider refuse under its usual name."""
 
     kind: str  # of the request
-    models: re.Pattern[str]  # that match from the beginning of their id
+    models: re.Pattern[str]  # found anywhere in their id
     old: str
     new: str
 
@@ -68,8 +68,11 @@ class Provider:
     chat_as_messages: bool = False  # chat completions are sent as Anthropic Messages
     lists_deployments: bool = True  # else the list of models names what exists, not what may be used
     renames: tuple[Rename, ...] = ()
+    finish_reasons: tuple[tuple[str, str], ...] = ()  # its own names of them, and those of OpenAI that clients receive
     dated_paths: Mapping[str, str] = field(default_factory=dict)  # with an API version; `{model}` stands for the id
     dated_list_path: str = ""
+    price_sources: tuple[str, ...] = ()  # its names in genai-prices; later ones count where the first has no price
+    litellm_names: tuple[str, ...] = ()  # its names in LiteLLM's list of prices
 
     def auth_header(self, key: str) -> tuple[str, str]:
         """Return name and value of the header with the API key."""
@@ -114,8 +117,9 @@ def _deployment(*kinds: str) -> dict[str, str]:
 
 
 _OPENAI_KINDS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, STORED, TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES)
-# Reasoning models, by the beginning of their ids. Other models of chat completions take both names.
-_REASONING = re.compile(r"o[1-9](?![a-z])|gpt-[5-9](?![0-9])")
+# Reasoning models, by a word of their ids: also of fine-tuned ones (`ft:o4-mini:…`), and in the name of a deployment at
+# Azure, which its customer chooses. Other models of chat completions get what the client has sent.
+_REASONING = re.compile(r"(?<![a-z0-9])(?:o[1-9](?![a-z])|gpt-?[5-9](?![0-9]))", re.IGNORECASE)
 _MAX_TOKENS = Rename(CHAT, _REASONING, "max_tokens", "max_completion_tokens")
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
@@ -130,6 +134,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             env_keys=("OPENAI_API_KEY",),
             prefix="openai:",
             renames=(_MAX_TOKENS,),
+            price_sources=("openai",),
+            litellm_names=("openai", "text-completion-openai"),
         ),
         Provider(
             ANTHROPIC,
@@ -142,6 +148,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             env_keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
             prefix="anthropic:",
             chat_as_messages=True,
+            price_sources=("anthropic",),
+            litellm_names=("anthropic",),
         ),
         Provider(
             GEMINI,
@@ -152,6 +160,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             list_path="/models",
             env_keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
             prefix="google:",
+            price_sources=("google",),
+            litellm_names=("gemini",),
         ),
         Provider(
             AZURE,
@@ -162,11 +172,14 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             auth=API_KEY,
             env_keys=("AZURE_OPENAI_API_KEY",),
             lists_deployments=False,
+            renames=(_MAX_TOKENS,),
             dated_paths={
                 **_deployment(CHAT, COMPLETIONS, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES, IMAGE_EDITS),
                 **_usual(RESPONSES, STORED, base=""),
             },
             dated_list_path="/models",
+            price_sources=("azure", "openai", "anthropic", "deepseek", "x-ai"),
+            litellm_names=("azure", "azure_ai"),
         ),
         Provider(
             OPENROUTER,
@@ -175,6 +188,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             ("openrouter.ai",),
             _usual(CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES),
             env_keys=("OPENROUTER_API_KEY",),
+            price_sources=("openrouter",),
+            litellm_names=("openrouter",),
         ),
         Provider(
             GROQ,
@@ -183,6 +198,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             ("api.groq.com",),
             _usual(CHAT, EMBEDDINGS, RESPONSES, TRANSCRIPTIONS, TRANSLATIONS, SPEECH),
             env_keys=("GROQ_API_KEY",),
+            price_sources=("groq",),
+            litellm_names=("groq",),
         ),
         Provider(
             MISTRAL,
@@ -192,6 +209,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             _usual(CHAT, EMBEDDINGS, TRANSCRIPTIONS, MODERATIONS),
             env_keys=("MISTRAL_API_KEY",),
             takes_usage_option=False,
+            price_sources=("mistral",),
+            litellm_names=("mistral",),
         ),
         Provider(
             DEEPSEEK,
@@ -200,6 +219,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             ("api.deepseek.com",),
             {**_usual(CHAT, RESPONSES), MESSAGES: "/anthropic/v1/messages"},
             env_keys=("DEEPSEEK_API_KEY",),
+            price_sources=("deepseek",),
+            litellm_names=("deepseek",),
         ),
         Provider(
             XAI,
@@ -208,6 +229,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             ("api.x.ai",),
             _usual(CHAT, RESPONSES, STORED, MESSAGES, IMAGES),
             env_keys=("XAI_API_KEY",),
+            price_sources=("x-ai",),
+            litellm_names=("xai",),
         ),
         Provider(
             TOGETHER,
@@ -216,6 +239,9 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             ("api.together.ai", "api.together.xyz"),
             _usual(CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, TRANSCRIPTIONS, TRANSLATIONS, SPEECH),
             env_keys=("TOGETHER_API_KEY",),
+            finish_reasons=(("eos", "stop"),),
+            price_sources=("together",),
+            litellm_names=("together_ai",),
         ),
     )
 }

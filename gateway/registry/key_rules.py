@@ -2,7 +2,7 @@
 
 A model that is asked for directly must be allowed by the name that the client used, and by a name of the model that
 serves it. A model name that is allowed also allows the models that it leads to, through this name only. A forbidden
-model is never served, under whatever name.
+model is never served, under whatever name. `x` and `x:latest` are the same model (gateway.registry.patterns).
 """
 
 import ipaddress
@@ -48,7 +48,7 @@ class AllowedUse:
 
     def __init__(self, rules: KeyRules) -> None:
         self._models = PatternSet(rules.models)
-        self._forbidden = PatternSet(rules.forbidden_models)
+        self._forbidden = PatternSet(rules.forbidden_models, is_wide=True)
         self._endpoints = frozenset(rules.endpoints)
         self._tags = frozenset(tag.casefold() for tag in rules.tags)
         self._kinds = frozenset(rules.kinds)

@@ -6,6 +6,7 @@ import msgspec
 KEY_LEVEL, USER_LEVEL, EVERYONE_LEVEL = "key", "user", "everyone"
 LEVELS = (KEY_LEVEL, USER_LEVEL, EVERYONE_LEVEL)
 LEVEL_LETTERS = {KEY_LEVEL: b"k", USER_LEVEL: b"u", EVERYONE_LEVEL: b"e"}  # with which the keys of rows begin
+Subject = tuple[str, str]  # that may have limits: level and id
 
 # Names of limits.
 CONCURRENCY, REQUESTS, TOKENS = "concurrency", "requests", "tokens"

@@ -7,44 +7,46 @@ the rows that changed are read again.
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from gateway.registry.key_rules import allowed_use
+from gateway.registry.kinds import (
+    CACHED,
+    ENDPOINTS,
+    ENGINES,
+    EVERYTHING,
+    KEYS,
+    KIND_WITH_LETTER,
+    KINDS,
+    LENGTHS,
+    LIMITS,
+    META,
+    MODEL_NAMES,
+    MODELS,
+    NAMES,
+    PRICES,
+    SPEEDS,
+    AnyKind,
+    FactKind,
+    Row,
+)
 from gateway.registry.limits import NO_LIMITS, LimitFacts
 from gateway.registry.prices import NO_PRICES, PriceFacts
 from gateway.registry.schema import (
     DIGEST_BYTES,
-    ENDPOINT,
-    ENDPOINTS,
-    ENGINE,
-    ENGINES,
-    EVERYTHING,
     EXACT,
     FOLDED,
     FORMAT,
-    KEY,
-    KEYS,
-    LENGTH,
-    LENGTHS,
-    LIMIT,
-    LIMITS,
-    META,
-    MODEL_NAMES,
-    MODEL_ROWS,
-    MODELS,
-    NAME,
-    NAMES,
+    NOT_MEASURED,
+    NOT_READ,
     PATTERN,
-    PRICE,
-    PRICES,
     REF_BYTES,
-    SPEED,
-    SPEEDS,
+    UNKNOWN_LENGTHS,
     ApiKey,
     Damaged,
     EndpointFacts,
@@ -63,12 +65,6 @@ from gateway.registry.store import RegistryStore, is_damage
 
 log = logging.getLogger(__name__)
 
-CACHED_KEYS = 20_000  # in each of the two halves of the cache
-CACHED_LEARNED = 20_000
-CACHED_LIMITS = 20_000
-NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
-UNKNOWN_LENGTHS = Lengths(None)
-NOT_READ = EngineState(0.0)
 # Clients of the predecessor name a provider by a prefix of the model. Its models are those of endpoints of this type.
 PREFIXES = {"openai": "openai", "google": "gemini", "anthropic": "anthropic"}
 RETRY_SECONDS = 0.05  # between two attempts to read a store that cannot be read
@@ -85,41 +81,64 @@ class StoreUnreadable(Exception):
 class BoundedCache(Generic[K, V]):
     """Cache of at most twice `half` values: a full young half becomes the old one, whose values are dropped."""
 
-    __slots__ = ("_half", "_old", "young")
+    __slots__ = ("_half", "_old", "_young")
 
     def __init__(self, half: int) -> None:
         self._half = half
-        self.young: dict[K, V] = {}  # to be read by those who save the call of `get`
+        self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
+    def __len__(self) -> int:
+        return len(self._young.keys() | self._old.keys())
+
     def get(self, key: K) -> V | None:
-        found = self.young.get(key)
-        return self._old.get(key) if found is None else found
+        value = self._young.get(key)
+        return self._old.get(key) if value is None else value
 
     def put(self, key: K, value: V) -> None:
-        if len(self.young) >= self._half:
-            self.young, self._old = {}, self.young
-        self.young[key] = value
+        if len(self._young) >= self._half:
+            self._young, self._old = {}, self._young
+        self._young[key] = value
 
     def drop(self, key: K) -> None:
-        self.young.pop(key, None)
+        self._young.pop(key, None)
         self._old.pop(key, None)
 
     def clear(self) -> None:
-        self.young, self._old = {}, {}
+        self._young, self._old = {}, {}
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """What has changed since the version before."""
 
-    endpoints: Mapping[bytes, EndpointFacts | None]  # by `ref` of the id; None: it was deleted
-    models: bool  # models of an endpoint have changed
+    rows: Mapping[AnyKind, Mapping[bytes, Any]]  # of kinds that are in memory, by key; None: it was deleted
     keys: Mapping[str, ApiKey | None] | None  # by id; None: any key may have changed
-    learned: bool = False  # speeds, lengths or states of engines have changed
-    complete: bool = False  # `endpoints` and `model_names` have all
-    model_names: Mapping[bytes, ModelName | None] = field(default_factory=dict)  # by key of the row; None: deleted
-    limits: frozenset[bytes] | None = frozenset()  # keys of the rows that have changed (schema.limit_key); None: any
+    changed: Mapping[AnyKind, Sequence[bytes]] | None  # keys of changed rows, without those of KEYS; None: see below
+
+    @property
+    def complete(self) -> bool:
+        """True if anything may have changed, and `rows` have all."""
+        return self.changed is None
+
+    @property
+    def endpoints(self) -> Mapping[bytes, EndpointFacts | None]:
+        """Endpoints by `ref` of the id."""
+        return self.rows[ENDPOINTS]
+
+    @property
+    def model_names(self) -> Mapping[bytes, ModelName | None]:
+        return self.rows[MODEL_NAMES]
+
+    @property
+    def models(self) -> bool:
+        """True if models of an endpoint have changed."""
+        return self.changed is None or MODELS in self.changed
+
+    @property
+    def learned(self) -> bool:
+        """True if speeds, lengths or states of engines have changed."""
+        return self.changed is None or any(kind.is_learned for kind in self.changed)
 
 
 class RegistryReader:
@@ -129,8 +148,8 @@ class RegistryReader:
         """`root`: the folder of the store. `listener` gets each update, before any later fact is returned."""
         self.version = 0  # of everything that this process knows; 0: nothing was read yet
         self.database_id = ""
-        self.limits_version = 0  # of the last change of limits; 0: there are none, and `limits_of` need not be asked
-        self.prices_version = 0  # at which prices have changed; 0: none are published
+        # By optional kind: the version at which its rows have changed last; 0: there are none.
+        self.versions: dict[AnyKind, int] = dict.fromkeys((kind for kind in KINDS if kind.is_optional), 0)
         self._root = root
         self._page = page
         self._listener = listener
@@ -138,11 +157,10 @@ class RegistryReader:
         self._state = b""  # packed, as the store has it
         self._generation = 0
         self._tried = 0  # the generation that was opened last, successfully or not
-        self._keys: BoundedCache[bytes, ApiKey] = BoundedCache(CACHED_KEYS)
-        self._speeds: BoundedCache[bytes, Speeds] = BoundedCache(CACHED_LEARNED)
-        self._lengths: BoundedCache[bytes, Lengths] = BoundedCache(CACHED_LEARNED)
-        self._engines: BoundedCache[bytes, EngineState] = BoundedCache(CACHED_LEARNED)
-        self._limits: BoundedCache[bytes, LimitFacts] = BoundedCache(CACHED_LIMITS)
+        self._keys: BoundedCache[bytes, ApiKey] = BoundedCache(KEYS.cached)
+        self._caches: dict[AnyKind, BoundedCache[bytes, Any]] = {
+            kind: BoundedCache(kind.cached) for kind in KINDS if kind.cached and kind is not KEYS
+        }
         self._permissions: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = (0, 0)  # generation and version that could not be read
         self._retry_at = 0.0  # time.monotonic()
@@ -152,6 +170,16 @@ class RegistryReader:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    @property
+    def limits_version(self) -> int:
+        """Version of the last change of limits; 0: there are none, and `limits_of` need not be asked."""
+        return self.versions[LIMITS]
+
+    @property
+    def prices_version(self) -> int:
+        """Version at which prices have changed; 0: none are published."""
+        return self.versions[PRICES]
 
     def follow(self) -> bool:
         """Read what has changed since the last call, and return True if there was something.
@@ -173,17 +201,17 @@ class RegistryReader:
 
     def key(self, digest: bytes) -> ApiKey | None:
         """Return the API key with this SHA-256. Raises StoreUnreadable."""
-        found = self._keys.get(digest)
-        return self._keep(digest, self.key_facts(digest)) if found is None else found
+        api_key = self._keys.get(digest)
+        return self._keep(digest, self.key_facts(digest)) if api_key is None else api_key
 
     def key_facts(self, digest: bytes) -> KeyFacts | None:
         """Return the whole row of an API key. Raises StoreUnreadable."""
         store, page = self._store, self._page
         if store is not None and page.registry_generation == self._generation and page.version <= self.version:
             try:
-                found = store.get_with_state(KEYS, digest)
-                if found[0] == self._state:  # usually: one statement is enough
-                    return found[1]
+                state_and_facts = store.get_with_state(KEYS, digest)
+                if state_and_facts[0] == self._state:  # usually: one statement is enough
+                    return state_and_facts[1]
             except (sqlite3.Error, Damaged):
                 pass  # it is found again below
         return self._look_up(lambda store: store.get(KEYS, digest))
@@ -204,10 +232,10 @@ class RegistryReader:
 
         A name with one of PREFIXES that no model has means the model without it. Raises StoreUnreadable.
         """
-        found = self.models_named(name)
+        models = self.models_named(name)
         prefix, colon, rest = name.partition(":")
-        if found or not colon or prefix not in PREFIXES:
-            return None, found
+        if models or not colon or prefix not in PREFIXES:
+            return None, models
         return PREFIXES[prefix], self.models_named(rest)
 
     def model_names(self) -> list[ModelName]:
@@ -216,51 +244,45 @@ class RegistryReader:
 
     def models_of(self, endpoint: bytes) -> list[Model]:
         """Return the models of the endpoint with this `ref`, sorted by `ref` of their ids. Raises StoreUnreadable."""
-        return self._look_up(lambda store: [model for _, model in store.rows(MODEL_ROWS, endpoint)])
+        return self._look_up(lambda store: [model for _, model in store.rows(MODELS, endpoint)])
+
+    def row(self, kind: FactKind[Any, Any, Row], key: bytes) -> Row | None:
+        """Return the row with this key, `kind.missing` if there is none. Raises StoreUnreadable.
+
+        Rows of a kind with a cache are kept there, also that one is missing.
+        """
+        cache = self._caches.get(kind)
+        row: Row | None = None if cache is None else cache.get(key)
+        if row is None:
+            row = self._look_up(lambda store: _row(store, kind, key))
+            if cache is not None and row is not None:
+                cache.put(key, row)
+        return row
 
     def speeds(self, key: bytes) -> Speeds:
         """Return the speeds with this key (schema.speed_key), or NOT_MEASURED. Raises StoreUnreadable."""
-        found = self._speeds.get(key)
-        if found is None:
-            found = self._look_up(lambda store: store.get(SPEEDS, key)) or NOT_MEASURED
-            self._speeds.put(key, found)
-        return found
+        return self.row(SPEEDS, key) or NOT_MEASURED
 
     def lengths(self, model: str, key_id: str | None) -> Lengths:
         """Return the lengths of a model's requests, those of the API key if there are. Raises StoreUnreadable."""
-        key = length_key(model, key_id)
-        found = self._lengths.get(key)
-        if found is None:
-            found = self._look_up(
-                lambda store: store.get(LENGTHS, key) or store.get(LENGTHS, length_key(model)) or UNKNOWN_LENGTHS
-            )
-            self._lengths.put(key, found)
-        return found
+        return self.row(LENGTHS, length_key(model, key_id)) or UNKNOWN_LENGTHS
 
     def engine(self, endpoint: bytes) -> EngineState:
         """Return the state of the engine at the endpoint with this `ref`, or NOT_READ. Raises StoreUnreadable."""
-        found = self._engines.get(endpoint)
-        if found is None:
-            found = self._look_up(lambda store: store.get(ENGINES, endpoint)) or NOT_READ
-            self._engines.put(endpoint, found)
-        return found
+        return self.row(ENGINES, endpoint) or NOT_READ
 
     def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
         """Return the limits of an API key, a user, or everyone (""); None: there are none. Raises StoreUnreadable."""
         if not self.limits_version:
             return None
-        key = limit_key(level, subject_id)
-        found = self._limits.get(key)
-        if found is None:
-            found = self._look_up(lambda store: store.get(LIMITS, key)) or NO_LIMITS
-            self._limits.put(key, found)
-        return None if found is NO_LIMITS else found
+        limits = self.row(LIMITS, limit_key(level, subject_id))
+        return None if limits is NO_LIMITS else limits
 
     def prices(self, key: bytes) -> PriceFacts:
         """Return the row of prices with this key (schema.price_key, RATES). Raises StoreUnreadable."""
         if not self.prices_version:
             return NO_PRICES
-        return self._look_up(lambda store: store.get(PRICES, key)) or NO_PRICES
+        return self.row(PRICES, key) or NO_PRICES
 
     def price_patterns(self) -> list[PriceFacts]:
         """Return the rows of prices whose patterns have a `*`. Raises StoreUnreadable."""
@@ -292,7 +314,7 @@ class RegistryReader:
         """Put a key into the cache, but not that it does not exist: strangers must not fill the cache."""
         if row is None:
             return None
-        if len(self._permissions) > CACHED_KEYS:
+        if len(self._permissions) > CACHED:
             self._permissions.clear()
         shared = self._permissions.setdefault(row.permissions, row.permissions)
         try:
@@ -345,61 +367,50 @@ class RegistryReader:
         if steps is None or any(EVERYTHING in step for step in steps):
             self._read_everything(store, raw)
             return
-        changed = {change for step in steps for change in step}
-        endpoints = {change[1:]: store.get(ENDPOINTS, change[1:]) for change in changed if change[:1] == ENDPOINT}
-        logged = [(change[1 : 1 + DIGEST_BYTES], change[1 + DIGEST_BYTES :]) for change in changed if change[:1] == KEY]
-        rows = {digest: store.get(KEYS, digest) for digest, _ in logged}
-        keys: dict[str, ApiKey | None] = {key_id.decode(): None for _, key_id in logged}
-        for digest, row in rows.items():
+        changed: dict[AnyKind, list[bytes]] = {}
+        for change in {change for step in steps for change in step}:
+            kind = KIND_WITH_LETTER.get(change[:1])
+            if kind is not None:  # else a newer release wrote it
+                changed.setdefault(kind, []).append(change[1:])
+        rows = {kind: {key: store.get(kind, key) for key in changed.get(kind, ())} for kind in _IN_MEMORY}
+        logged = [(change[:DIGEST_BYTES], change[DIGEST_BYTES:].decode()) for change in changed.pop(KEYS, ())]
+        key_rows = {digest: store.get(KEYS, digest) for digest, _ in logged}
+        versions = {kind: state.version for kind in changed if kind.is_optional and not store.is_empty(kind)}
+        # From here on, nothing is read.
+        self.versions.update({kind: versions.get(kind, 0) for kind in changed if kind.is_optional})
+        for kind, row_keys in changed.items():
+            self._drop(kind, row_keys)
+        keys: dict[str, ApiKey | None] = {key_id: None for _, key_id in logged}
+        for digest, row in key_rows.items():
             self._keys.drop(digest)
             key = self._keep(digest, row)
             if key is not None:
                 keys[key.id] = key
-        models = any(change[:1] == MODELS for change in changed)
-        model_names = {change[1:]: store.get(MODEL_NAMES, change[1:]) for change in changed if change[:1] == NAME}
-        limits = frozenset(change[1:] for change in changed if change[:1] == LIMIT)
-        if limits:
-            self.limits_version = 0 if store.is_empty(LIMITS) else state.version
-        for limited in limits:
-            self._limits.drop(limited)
-        if any(change[:1] == PRICE for change in changed):
-            self.prices_version = 0 if store.is_empty(PRICES) else state.version
-        learned = self._drop_learned(changed)
-        update = Update(endpoints, models, keys, learned=learned, model_names=model_names, limits=limits)
-        self._accept(raw, state, update)
+        self._accept(raw, state, Update(rows, keys, changed))
 
-    def _drop_learned(self, changed: Iterable[bytes]) -> bool:
-        """Drop what has changed of cached speeds, lengths and states of engines; return True if something has."""
-        speeds = [change[1:] for change in changed if change[:1] == SPEED]
-        lengths = [change[1:] for change in changed if change[:1] == LENGTH]
-        engines = [change[1:] for change in changed if change[:1] == ENGINE]
-        for key in speeds:
-            self._speeds.drop(key)
-        for key in lengths:
-            self._lengths.drop(key)
-        if any(len(key) == REF_BYTES for key in lengths):
-            self._lengths.clear()  # API keys without a row of their own have those of the model
-        for key in engines:
-            self._engines.drop(key)
-        return bool(speeds or lengths or engines)
+    def _drop(self, kind: AnyKind, keys: Iterable[bytes]) -> None:
+        """Drop rows that have changed from the cache of their kind, if it has one."""
+        cache = self._caches.get(kind)
+        if cache is not None:
+            for key in keys:
+                cache.drop(key)
+                if len(key) == kind.stand_in_bytes:
+                    cache.clear()  # under the keys of missing rows
 
     def _read_everything(self, store: RegistryStore, raw: bytes) -> None:
         state = META.unpack(raw)
         if state.format != FORMAT:
             raise Damaged(f"the store has format {state.format}, not {FORMAT}")
-        endpoints = {key: facts for key, facts in store.rows(ENDPOINTS)}  # of another type
-        model_names = {key: name for key, name in (store.rows(MODEL_NAMES) if store.has(MODEL_NAMES) else ())}
-        self.limits_version = state.version if store.has(LIMITS) and not store.is_empty(LIMITS) else 0
-        self._limits.clear()
-        self.prices_version = state.version if store.has(PRICES) and not store.is_empty(PRICES) else 0
+        # The store of an earlier release lacks a table until control opens it.
+        present = [kind for kind in KINDS if kind.is_original or store.has(kind)]
+        rows = {kind: dict(store.rows(kind)) if kind in present else {} for kind in _IN_MEMORY}
+        self.versions = {
+            kind: state.version if kind in present and not store.is_empty(kind) else 0 for kind in self.versions
+        }
         self._keys.clear()
-        self._speeds.clear()
-        self._lengths.clear()
-        self._engines.clear()
-        everything = Update(
-            endpoints, models=True, keys=None, learned=True, complete=True, model_names=model_names, limits=None
-        )
-        self._accept(raw, state, everything)
+        for cache in self._caches.values():
+            cache.clear()
+        self._accept(raw, state, Update(rows, keys=None, changed=None))
 
     def _accept(self, raw: bytes, state: StoreState, update: Update) -> None:
         self._state, self.version, self.database_id = raw, state.version, state.database_id
@@ -419,6 +430,16 @@ class RegistryReader:
         if self._warned != str(error):
             self._warned = str(error)
             log.warning("the registry store cannot be read: %s; requests continue with what is in memory", error)
+
+
+_IN_MEMORY = tuple(kind for kind in KINDS if kind.is_in_memory)
+
+
+def _row(store: RegistryStore, kind: FactKind[Any, Any, Row], key: bytes) -> Row | None:
+    row = store.get(kind, key)
+    if row is None and kind.stand_in_bytes:
+        row = store.get(kind, key[: kind.stand_in_bytes])
+    return kind.missing if row is None else row
 
 
 def _named(store: RegistryStore, kind: bytes, name: str) -> list[tuple[bytes, Model]]:

@@ -1,54 +1,37 @@
-"""Facts that the registry store contains, and its tables.
+"""Facts that the registry store contains, and the keys of their rows. gateway.registry.kinds has its tables.
 
-All facts are plain values; an upstream's secret stays sealed (gateway/base/sealing.py). Each table maps a key of bytes
-to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not check what it reads, so the CRC does.
-
-| table | key | row |
-|---|---|---|
-| meta | `state` | StoreState |
-| endpoints | `ref(endpoint id)` | EndpointFacts |
-| models | `ref(endpoint id)`, `ref(model id)` | Model |
-| names | EXACT or FOLDED, `ref(name)`, `ref(endpoint id)` | the Model that has this name at this endpoint |
-| keys | SHA-256 of the API key | KeyFacts |
-| speeds | `ref(endpoint id)`, `ref(model id)`, kind of request | Speeds |
-| lengths | `ref(requested model)`, and `ref(API key id)` for the requests of one key | Lengths |
-| engines | `ref(endpoint id)` | EngineState |
-| model_names | EXACT and `ref(name)`, or PATTERN and `ref(pattern)` | ModelName |
-| limits | letter of the level, subject id | LimitFacts |
-| prices | EXACT or PATTERN and `ref(casefolded pattern)`, or RATES | PriceFacts; none without a budget of money |
-| changes | version, 8 bytes | what this version changed: see below |
-
-A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
-a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
-and id of an API key; `s` and the key of speeds; `l` and the key of lengths; `g` and the key of an engine's state;
-`n` and the key of a model name; `i` and the key of limits; `p` and the key of
-prices; or EVERYTHING.
+All facts are plain values; an upstream's secret stays sealed (gateway/base/sealing.py).
 """
 
 import hashlib
-import zlib
 from collections.abc import Iterable
-from typing import Generic, TypeVar
 
 import msgspec
 
 from gateway.registry.key_rules import AllowedUse, KeyRules
-from gateway.registry.limits import LEVEL_LETTERS, LimitFacts
-from gateway.registry.prices import PriceFacts
+from gateway.registry.limits import LEVEL_LETTERS
 
 FORMAT = 1
 
-# Status and operator state, as in the endpoints table and endpoint_options.
+# Status and administrative state, as in the endpoints table and endpoint_options.
 ONLINE, PENDING, ERROR, OFFLINE = "online", "pending", "error", "offline"
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 
 LAST_TIER = 9  # the first is 1
+DEFAULT_TIMEOUT_SECS = 120.0  # stored for every endpoint for which nobody chose a timeout: see `plain_timeout`
 
 EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
 PATTERN = b"p"  # a model name with one `*`
-ENDPOINT, MODELS, KEY, SPEED, LENGTH, ENGINE, NAME, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"g", b"n", b"*"
-LIMIT, PRICE = b"i", b"p"
 REF_BYTES, DIGEST_BYTES = 16, 32
+
+
+def plain_timeout(own: float, default: float) -> float:
+    """Return the seconds that a response may take that is not streamed.
+
+    `own` is the timeout that an endpoint has stored, `default` that of the settings. An endpoint for which nobody chose
+    one has DEFAULT_TIMEOUT_SECS. That is right for the first event of a stream, and too short for a whole response.
+    """
+    return default if own == DEFAULT_TIMEOUT_SECS else own
 
 
 class Model(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +44,7 @@ class Model(msgspec.Struct, frozen=True, array_like=True):
     max_output_tokens: int | None = None
     lacks: tuple[str, ...] = ()  # gateway.base.request_kinds.TOOLS and VISION, if it certainly cannot have them
     features: tuple[str, ...] = ()  # TOOLS, VISION and THINKING, if its server reports that it has them
+    created: int = 0  # seconds since 1970, when it was first seen at the endpoint; 0: unknown
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +56,11 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     operator_state: str = ENABLED
     sealed_key: str | None = None
-    timeout_secs: float = 120.0  # until the first event of a stream, and for the whole of any other response
+    timeout_secs: float = DEFAULT_TIMEOUT_SECS  # see `response_timeout` in gateway.inference.sending
     connect_timeout_secs: float = 5.0
     idle_timeout_secs: float | None = None  # between two events of a stream; None: `timeout_secs`
     total_timeout_secs: float | None = None  # of a stream; None: no limit
-    max_concurrency: int | None = None  # concurrent requests, over all workers, set by staff: see `slots`
+    max_concurrency: int | None = None  # concurrent requests, over all workers, set by administrators: see `slots`
     drain_until: float | None = None  # seconds since 1970, at which a draining endpoint's streams are ended
     # Fields of later releases. They need a default, because rows of older releases lack them.
     learned_slots: int | None = None  # concurrent requests that the server reports
@@ -85,11 +69,13 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()  # by which steps of model names choose endpoints
     external: bool = False  # requests leave the house: only keys and model names that allow it may use it
     api_version: str | None = None  # that requests name in their query (Azure OpenAI)
+    assumed_slots: int | None = None  # concurrent requests that are assumed for the server
+    sealed_connection: str | None = None  # gateway.upstream.connection_settings: proxy, certificates, extra headers
 
     @property
     def slots(self) -> int | None:
         """Concurrent requests, over all workers; None: no limit."""
-        return self.max_concurrency or self.learned_slots
+        return self.max_concurrency or self.learned_slots or self.assumed_slots
 
     def with_models(self, models: Iterable[Model]) -> "PublishedEndpoint":
         values = {name: getattr(self, name) for name in EndpointFacts.__struct_fields__}
@@ -165,7 +151,7 @@ class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
 
     def replaced_facts(self) -> KeyFacts:
         """Return the row of the replaced key, which differs in when it expires."""
-        ends = [at for at in (self.expires_at, self.replaced_until) if at is not None]
+        ends = [moment for moment in (self.expires_at, self.replaced_until) if moment is not None]
         return msgspec.structs.replace(self.facts(), expires_at=min(ends, default=0.0), replaced="", is_replaced=True)
 
 
@@ -173,7 +159,7 @@ class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was learned about requests of one kind to a model at an endpoint: the four parameters of a duration.
 
     A request with P prompt tokens to read and O output tokens, beside n others, takes
-    `setup + read * P + O * (write + share * (n + 1))` seconds (metrics.learning.fit).
+    `setup + read * P + O * (write + share * (n + 1))` seconds (gateway.routing.expected_time, metrics.learning.fit).
     """
 
     setup: float  # seconds for each request
@@ -185,11 +171,17 @@ class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):
     load: float = 0.0  # seconds to load the model; 0: unknown
 
 
+NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
+
+
 class Lengths(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was learned about the requests for a model, of all clients or of one API key."""
 
     output: float | None  # mean output tokens
     bytes_per_token: float | None = None  # of request bodies, for each prompt token
+
+
+UNKNOWN_LENGTHS = Lengths(None)
 
 
 class EngineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -200,6 +192,9 @@ class EngineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     loading: tuple[str, ...] = ()
     most_loaded: int = 1  # models that were in memory at once, as far as control has seen
     others: int = 0  # requests there that are not RouterDash's, running and waiting
+
+
+NOT_READ = EngineState(0.0)
 
 
 class Target(msgspec.Struct, frozen=True, array_like=True):
@@ -256,95 +251,21 @@ class Damaged(Exception):
     """The store cannot be trusted: control must build another one."""
 
 
-Row = TypeVar("Row")
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class Table(Generic[Row]):
-    """A table: its name, its statements, and the encoding of its rows."""
-
-    def __init__(self, name: str, row: type[Row]) -> None:
-        self.name = name
-        self._decode = msgspec.msgpack.Decoder(row).decode
-        self.create = _sql("CREATE TABLE IF NOT EXISTS $ (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID", name)
-        self.select = _sql("SELECT v FROM $ WHERE k = ?", name)
-        self.select_with_state = _sql("SELECT (SELECT v FROM meta WHERE k = ?), (SELECT v FROM $ WHERE k = ?)", name)
-        self.select_range = _sql("SELECT k, v FROM $ WHERE k > ? AND k <= ? ORDER BY k", name)
-        self.select_keys = _sql("SELECT k FROM $ WHERE k > ? ORDER BY k LIMIT ?", name)
-        self.put = _sql("INSERT INTO $ VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", name)
-        self.delete = _sql("DELETE FROM $ WHERE k = ?", name)
-        self.delete_up_to = _sql("DELETE FROM $ WHERE k <= ?", name)
-        self.count = _sql("SELECT count(*) FROM (SELECT 1 FROM $ LIMIT ?)", name)
-
-    @staticmethod
-    def pack(row: Row) -> bytes:
-        body = _encode(row)
-        return zlib.crc32(body).to_bytes(4, "big") + body
-
-    def unpack(self, raw: bytes) -> Row:
-        """Return the row. Raises Damaged."""
-        if type(raw) is not bytes:  # damage can change the type, too
-            raise Damaged("a row is no bytes")
-        if zlib.crc32(raw[4:]) != int.from_bytes(raw[:4], "big"):
-            raise Damaged("a row has a wrong checksum")
-        try:
-            return self._decode(raw[4:])
-        except msgspec.DecodeError as error:
-            raise Damaged(f"a row cannot be decoded: {error}") from None
-
-
-def _sql(statement: str, table: str) -> str:
-    return statement.replace("$", table)
-
-
-META = Table("meta", StoreState)
-ENDPOINTS = Table("endpoints", EndpointFacts)
-MODEL_ROWS = Table("models", Model)
-NAMES = Table("names", Model)
-KEYS = Table("keys", KeyFacts)
-SPEEDS = Table("speeds", Speeds)
-LENGTHS = Table("lengths", Lengths)
-ENGINES = Table("engines", EngineState)
-MODEL_NAMES = Table("model_names", ModelName)
-LIMITS = Table("limits", LimitFacts)
-PRICES = Table("prices", PriceFacts)
-CHANGES = Table("changes", list[bytes])
-TABLES: tuple[
-    Table[StoreState]
-    | Table[EndpointFacts]
-    | Table[Model]
-    | Table[KeyFacts]
-    | Table[Speeds]
-    | Table[Lengths]
-    | Table[EngineState]
-    | Table[ModelName]
-    | Table[LimitFacts]
-    | Table[PriceFacts]
-    | Table[list[bytes]],
-    ...,
-] = (
-    META,
-    ENDPOINTS,
-    MODEL_ROWS,
-    NAMES,
-    KEYS,
-    SPEEDS,
-    LENGTHS,
-    ENGINES,
-    MODEL_NAMES,
-    LIMITS,
-    PRICES,
-    CHANGES,
-)
-# Tables that the first release with this format had not
-ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES, LIMITS, PRICES)
-STATE = b"state"
 RATES = b"r"  # key of the row of the table `prices` with the rates of currencies
 
 
 def ref(text: str) -> bytes:
     """Return the key of an id or a name: a hash, so that none is too long."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:REF_BYTES]
+
+
+def digest_of(hashed: str) -> bytes | None:
+    """Return the bytes of a hexadecimal SHA-256; None if it is malformed, so that no key can match it."""
+    try:
+        digest = bytes.fromhex(hashed)
+    except ValueError:
+        return None
+    return digest if len(digest) == DIGEST_BYTES else None
 
 
 def speed_key(endpoint_id: str, model_id: str, kind: str) -> bytes:
@@ -376,10 +297,6 @@ def limited_subject(key: bytes) -> tuple[str, str]:
 def price_key(folded: str) -> bytes:
     """Return the key of the prices with a pattern over names of models, which is casefolded."""
     return (PATTERN if "*" in folded else EXACT) + ref(folded)
-
-
-def version_key(version: int) -> bytes:
-    return version.to_bytes(8, "big")
 
 
 def names(models: Iterable[Model]) -> tuple[dict[str, Model], dict[str, Model]]:

@@ -10,19 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.registry.schema import (
-    ADDED_TABLES,
-    CHANGES,
-    KEYS,
-    META,
-    STATE,
-    TABLES,
-    Damaged,
-    Row,
-    StoreState,
-    Table,
-    version_key,
-)
+from gateway.registry.kinds import CHANGES, KEYS, KINDS, META, STATE, TABLES, Row, Table, version_key
+from gateway.registry.schema import Damaged, StoreState
 
 FILE = "data.sqlite3"
 LOCK_SECONDS = 0.25  # the longest time that a lock can hold an event loop
@@ -86,8 +75,9 @@ class RegistryStore:
         execute("PRAGMA synchronous=NORMAL")
         execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
         if not new:  # the store of an earlier release may lack a table
-            for table in ADDED_TABLES:
-                execute(table.create)
+            for kind in KINDS:
+                if not kind.is_original:
+                    execute(kind.create)
 
     @classmethod
     def create(cls, folder: Path, fill: Callable[["RegistryStore"], None]) -> "RegistryStore":

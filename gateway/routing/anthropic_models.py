@@ -14,8 +14,9 @@ import msgspec
 from gateway.base.errors import INVALID_REQUEST, Refusal
 from gateway.base.request_kinds import MESSAGES
 from gateway.loop.time_slices import Slices
-from gateway.registry.key_rules import AllowedUse
-from gateway.routing.model_list import BuiltList, ModelPayload, entries_of
+from gateway.routing.lists.built_lists import BuiltList
+from gateway.routing.lists.model_access import EVERYTHING, ModelAccess
+from gateway.routing.model_list import ModelFields, entries_of
 from gateway.routing.roster import Roster
 
 USUAL_LIMIT, MAX_LIMIT = 20, 1000  # entries of a page, as Anthropic documents them
@@ -31,7 +32,7 @@ class AnthropicModel(TypedDict):
     created_at: str  # RFC 3339; 1970 if the time is unknown, as with Anthropic
     lifecycle: str
     max_input_tokens: int | None  # size of the context; null if no endpoint reports it
-    max_tokens: int | None
+    max_tokens: int | None  # most output tokens; null if no endpoint reports them
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -42,33 +43,35 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class AnthropicList(BuiltList[Listed]):
-    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[Listed]:
-        return listing(roster, use)
+    def build(self, roster: Roster, access: ModelAccess) -> Slices[Listed]:
+        return listing(roster, access)
+
+    def size(self, built: Listed) -> int:
+        return sum(map(len, built.entries))
 
 
-def listing(roster: Roster, use: AllowedUse | None = None) -> Slices[Listed]:
-    """Encode the models and model names that take Messages and that an API key may use."""
-    found = yield from entries_of(roster, lambda model, serving: _encoded(model), use)
-    pairs = [pair for pair in found if pair is not None]
+def listing(roster: Roster, access: ModelAccess = EVERYTHING) -> Slices[Listed]:
+    """Encode the models and model names that take Messages and that a client may use."""
+    pairs = yield from entries_of(roster, lambda model, serving: _encoded(model), access)
     return Listed([name for name, _ in pairs], [entry for _, entry in pairs])
 
 
-def _encoded(model: ModelPayload) -> tuple[str, bytes] | None:
+def _encoded(model: ModelFields) -> tuple[str, bytes] | None:
     """Return the id and the entry of a model; None if it takes no Messages."""
     if MESSAGES not in model["supported_apis"]:
         return None
     return model["id"], msgspec.json.encode(anthropic_entry(model))
 
 
-def anthropic_entry(model: ModelPayload) -> AnthropicModel:
+def anthropic_entry(model: ModelFields) -> AnthropicModel:
     return {
         "type": "model",
         "id": model["id"],
         "display_name": model["id"],
-        "created_at": datetime.fromtimestamp(model["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": datetime.fromtimestamp(model.get("created", 0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "lifecycle": "active",
-        "max_input_tokens": model["max_tokens"],
-        "max_tokens": model["max_tokens"],
+        "max_input_tokens": model.get("context_length"),
+        "max_tokens": model.get("max_output_tokens"),
     }
 
 

@@ -5,14 +5,13 @@ Pure functions: no I/O, no lock.
 
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from math import floor
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from gateway.registry import schema
 
-# Operator state and the status offline exclude an endpoint; everything else only orders: health first, then the tier.
+# Administrative state and the status offline exclude an endpoint; all else only orders: health first, then tier.
 TIERS = schema.LAST_TIER
 _RANKS = {schema.ONLINE: 0, schema.PENDING: TIERS, schema.ERROR: 2 * TIERS}
 OPEN = 3 * TIERS  # its circuit breaker is open, or a trial is under way: whose trial is due first, in any tier
@@ -58,34 +57,26 @@ C = TypeVar("C", bound=Candidate)
 
 
 MAX_RECORDED_SCORES = 8  # among hundreds of candidates all of them would make every record long
-# Seconds, the id of the endpoint, and the requests in flight from which on its slow start makes it dearer.
-Cost = tuple[float, str, int]
+# Expected time in seconds, the id of the endpoint, and the requests in flight from which on its slow start matters.
+CandidateTime = tuple[float, str, int]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A choice with its reason, its scores and its costs.
+    """A choice with its reason, its scores and its expected times.
 
-    Scores are the requests in flight of each candidate of the best rank. Costs are those of up to MAX_RECORDED_SCORES
-    candidates, the least first, and only of the adaptive policy. The record has them in another form
-    (`recorded_costs`), which would take a third of the time of a choice. Of two endpoints that needed no care, the
-    decision has that form at once; with endpoints that have nothing of the prompt in their caches, only that form.
+    Scores are the requests in flight of each candidate of the best rank. Expected times (gateway.routing.expected_time)
+    are those of up to MAX_RECORDED_SCORES candidates, the least first, and only of the adaptive policy.
     """
 
     endpoint_id: str
     reason: str
     scores: tuple[tuple[str, int], ...]
-    costs: Sequence[Cost] = ()
-    whole_costs: tuple[tuple[str, int], ...] = ()
+    expected_times: Sequence[CandidateTime] = ()
 
 
-def recorded_costs(decision: Decision) -> tuple[tuple[str, int], ...]:
-    """Return the costs for the record: id and cost in whole ms of each."""
-    return decision.whole_costs or whole_costs(decision.costs)
-
-
-def whole_costs(costs: Sequence[Cost]) -> tuple[tuple[str, int], ...]:
-    """Return the id and the cost in whole ms of each endpoint. Of a float, `floor` is quicker than `int`."""
-    return tuple([(name, floor(value * 1000.0)) for value, name, _ in costs])
+def recorded_times(decision: Decision) -> tuple[tuple[str, int], ...]:
+    """Return the expected times for the record: id and whole ms of each endpoint."""
+    return tuple([(name, int(seconds * 1000.0)) for seconds, name, _ in decision.expected_times])
 
 
 def recorded_scores(decision: Decision) -> tuple[tuple[str, int], ...]:

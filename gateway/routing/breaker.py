@@ -35,10 +35,7 @@ class Keys:
 
     A key succeeds if its last finished attempt was a success less than WINDOW_SECONDS ago. While another key succeeds,
     the failures of a key count once in WINDOW_SECONDS. If an endpoint fails for all keys, or for the only active key,
-    every failure counts.
-
-    After a success callers run `if keys.last == key: keys.last_at = now`, else `keys.succeeded(key, now)`. Keys are
-    names of clients; times are in seconds.
+    every failure counts. Keys are names of clients; times are in seconds.
     """
 
     __slots__ = ("_counted", "_earlier", "last", "last_at")
@@ -50,11 +47,13 @@ class Keys:
         self._counted: dict[str, float] = {}  # time of the latest counted failure of each key, oldest first
 
     def succeeded(self, key: str, now: float) -> None:
-        """Record a success of another key than `last`."""
-        if self.last is not None:
-            _remember(self._earlier, self.last, self.last_at)
-        self._earlier.pop(key, None)
-        self.last, self.last_at = key, now
+        """Record a success of `key`."""
+        if key != self.last:
+            if self.last is not None:
+                _remember(self._earlier, self.last, self.last_at)
+            self._earlier.pop(key, None)
+            self.last = key
+        self.last_at = now
 
     def failed(self, key: str, now: float) -> bool:
         """Record a failure of `key`. Return True if it counts."""
@@ -79,20 +78,16 @@ class Keys:
             self.last = None
 
 
-def _remember(times: dict[str, float], key: str, at: float) -> None:
+def _remember(times: dict[str, float], key: str, moment: float) -> None:
     """Add the key as the newest of at most MAX_KEYS."""
     times.pop(key, None)
-    times[key] = at
+    times[key] = moment
     if len(times) > MAX_KEYS:
         del times[next(iter(times))]
 
 
 class Breaker:
-    """Circuit breaker. `blocks(now)` is True while requests should go elsewhere.
-
-    After a successful attempt callers run `successes += 1`, and `record_success()` if an attempt has failed since the
-    latest success. After a failed one they call `record_failure(now)`.
-    """
+    """Circuit breaker. `blocks(now)` is True while requests should go elsewhere."""
 
     __slots__ = (
         "_failures",
@@ -132,10 +127,12 @@ class Breaker:
         return self.due is not None and (now < self.due or self.trials > 0)
 
     def record_success(self) -> None:
-        """Record a successful attempt: the breaker closes."""
-        self.failures_in_a_row = 0
-        if self.due is not None:
-            self.close()
+        """Record a successful attempt: the breaker closes if one has failed here since the latest success."""
+        self.successes += 1
+        if self.failures_in_a_row:
+            self.failures_in_a_row = 0
+            if self.due is not None:
+                self.close()
 
     def record_failure(self, now: float, *, pause: float | None = None) -> bool:
         """Record a failed attempt. Return True if the breaker opens.

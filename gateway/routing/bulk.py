@@ -56,7 +56,11 @@ def leaves_better(
     It left that slot to interactive requests. It can wait for another one, so it need not use a worse tier.
     """
     endpoints = list(endpoints)
-    rank = next((it.rank for it in endpoints if it.id == decision.endpoint_id), 0)
+    rank = next((endpoint.rank for endpoint in endpoints if endpoint.id == decision.endpoint_id), 0)
     return any(
-        it.rank < rank and it.slots is not None and it.id not in tried and load(it) < it.slots for it in endpoints
+        endpoint.rank < rank
+        and endpoint.slots is not None
+        and endpoint.id not in tried
+        and load(endpoint) < endpoint.slots
+        for endpoint in endpoints
     )

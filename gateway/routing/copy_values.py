@@ -1,9 +1,9 @@
 """The value of a copy of a model in an endpoint's memory: the time of requests that it saves.
 
-Each choice between endpoints says how much more the request would cost without a copy. That is added to the value of a
-copy that is there, and to that of one that might be. Values fade, so that the last minutes count. A load pays when the
-copy, had it been there, had saved more than the load takes and more than the copy that must leave has saved. This is
-the rule of the ski rental problem: it does without knowing the future, and never costs many times as much as knowing.
+Each choice between endpoints says how much more time the request would take without a copy. That is added to the value
+of a copy that is there, and to that of one that might be. Values fade, so that the last minutes count. A load pays when
+the copy, had it been there, had saved more than the load takes and more than the copy that must leave has saved. This
+is the rule of the ski rental problem: it does without knowing the future, and never takes many times as long.
 """
 
 import math
@@ -18,7 +18,7 @@ class Option(NamedTuple):
 
     endpoint_id: str
     model: str  # the endpoint's own id
-    cost: float  # seconds, with the model in memory
+    seconds: float  # expected time with the model in memory
     load: float  # seconds that a load of the model takes
     is_there: bool  # the model is in memory, or is being loaded
     weight: float = 1.0  # of the endpoint
@@ -35,23 +35,23 @@ class CopyValues:
         of_endpoint = self._values.get(endpoint_id)
         if of_endpoint is None or model not in of_endpoint:
             return 0.0
-        value, at = of_endpoint[model]
-        return value * math.exp((at - now) / MEMORY_SECONDS)
+        value, moment = of_endpoint[model]
+        return value * math.exp((moment - now) / MEMORY_SECONDS)
 
     def note(self, options: Sequence[Option], chosen: str, now: float) -> None:
-        """Note the costs of a request at each endpoint, of which one was chosen."""
-        starts_load = any(it.endpoint_id == chosen and not it.is_there for it in options)
-        costs = [it.cost if it.is_there else it.cost + it.load for it in options]
-        least = min(range(len(costs)), key=costs.__getitem__)
-        second = min((cost for at, cost in enumerate(costs) if at != least), default=math.inf)
-        for at, it in enumerate(options):
-            if starts_load and it.endpoint_id != chosen and not it.is_there:
+        """Note the expected times of a request at each endpoint, of which one was chosen."""
+        starts_load = any(option.endpoint_id == chosen and not option.is_there for option in options)
+        times = [option.seconds if option.is_there else option.seconds + option.load for option in options]
+        least = min(range(len(times)), key=times.__getitem__)
+        second = min((seconds for position, seconds in enumerate(times) if position != least), default=math.inf)
+        for position, option in enumerate(options):
+            if starts_load and option.endpoint_id != chosen and not option.is_there:
                 continue  # the new copy saves that from now on
-            other = second if at == least else costs[least]
-            saved = min(other - it.cost, it.load)
+            other = second if position == least else times[least]
+            saved = min(other - option.seconds, option.load)
             if saved > 0.0:
-                value = self.of(it.endpoint_id, it.model, now) + saved / it.weight
-                self._values.setdefault(it.endpoint_id, {})[it.model] = value, now
+                value = self.of(option.endpoint_id, option.model, now) + saved / option.weight
+                self._values.setdefault(option.endpoint_id, {})[option.model] = value, now
 
     def raise_to(self, endpoint_id: str, model: str, value: float, now: float) -> None:
         """Let a copy have this value at least."""

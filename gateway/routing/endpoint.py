@@ -5,20 +5,17 @@ import string
 import time
 from math import ceil, floor
 from time import monotonic
-from typing import Any
 from urllib.parse import quote
 
 from gateway.dialects.redact import Redactor
 from gateway.ipc.live_page import IN_FLIGHT, MOMENT, MOMENTS_PER_SECOND, PENDING, READ, SHARED, WORD, Row
-from gateway.ipc.record import Work
 from gateway.providers.public_errors import without_ids
 from gateway.providers.table import provider_of
 from gateway.registry import schema
-from gateway.routing import adaptive
 from gateway.routing.balancer import EXCLUDED, OPEN, rank
 from gateway.routing.breaker import Breaker
-from gateway.routing.cost_parts import recent_mean
 from gateway.routing.endpoint_memory import EndpointMemory
+from gateway.upstream.extra_headers import usable_headers
 from gateway.upstream.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -40,7 +37,7 @@ class _Exchanged:
 
 
 class Endpoint:
-    """An endpoint in this worker: facts of the registry, connections, requests in flight, circuit breaker."""
+    """An endpoint in this worker: facts of the registry store, connections, requests in flight, circuit breaker."""
 
     __slots__ = (
         "_cells",
@@ -84,13 +81,14 @@ class Endpoint:
         self._cells = cells = self._row.cells(facts.slot)
         # Its cells are written by this process only, so what they have is read once.
         self.read, self.shared = cells[READ], cells[SHARED]
-        self.redactor = Redactor(secret)
+        settings = self.pool.settings
+        self.redactor = Redactor(secret, settings.secrets)
         self.slots = facts.slots
         self.pool.connect_timeout = facts.connect_timeout_secs
         self.label = b"x-routerdash-endpoint: %b\r\n" % quote(facts.name, safe=_HEADER_SAFE).encode()
         self.provider = provider_of(facts.kind)  # None: it is self-hosted
         if self.provider is not None and not self.provider.takes_usage_option:
-            self.memory.usage_refused = True
+            self.memory.lacks_usage_option = True
         if secret is None:
             key = b""
         elif self.provider is None:
@@ -98,7 +96,11 @@ class Endpoint:
         else:
             key = b"%b: %b\r\n" % tuple(word.encode() for word in self.provider.auth_header(secret))
         # Headers of every request to the endpoint.
-        self.fixed_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
+        headers = usable_headers(settings, self.provider)
+        extra = b"".join([b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers])
+        self.fixed_head = b"host: %b\r\naccept-encoding: identity\r\n%b%b" % (self.pool.authority, key, extra)
+        # Names of its extra headers (lower case), which replace those of clients.
+        self.pool.own_names = frozenset([name.lower().encode() for name, _ in headers])
         self._health = rank(facts.status, facts.operator_state, facts.tier)
         self.update_rank()
 
@@ -112,7 +114,7 @@ class Endpoint:
 
     @property
     def gets_messages(self) -> bool:
-        """True if chat completions are sent to it as Anthropic Messages. ChatApi.send has a copy, to save a call."""
+        """True if chat completions are sent to it as Anthropic Messages."""
         return self.memory.chat_as_messages or (self.provider is not None and self.provider.chat_as_messages)
 
     @property
@@ -131,11 +133,9 @@ class Endpoint:
 
     def leave(self, pending: int = 0) -> None:
         """Count a request in flight less, and its prompt as read: there will be no response to it any more."""
-        if pending:  # as in `prompt_read`
-            self.pending = self._cells[PENDING] = self.pending - pending
+        if pending:
+            self.prompt_read(pending)
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight - 1
-
-    leave_integrated = leave  # after `work_until`
 
     def send_prompt(self, tokens: int) -> tuple[int, int, int, int]:
         """Count prompt tokens that are sent now. Until `prompt_read` they are pending.
@@ -150,33 +150,6 @@ class Endpoint:
         cells[READ] = read & WORD
         return self.in_flight, before, read, self.shared
 
-    def begin_work(self, row: adaptive.Row[Any], prompt: int, output: float) -> Work:
-        """Count a request in flight and its prompt tokens as sent, and return its expected work.
-
-        As `enter` and `gateway.inference.attempt.Attempt.begin` with few calls. All requests are of this process, none
-        of the prompt is in the prefix cache, and the endpoint, which has this row, is a MeasuredEndpoint.
-        """
-        cells, shared = self._cells, self.shared
-        number, others = self.in_flight, self.pending
-        setup, per_read, write, share = row.unweighted
-        now = floor(monotonic() * MOMENTS_PER_SECOND)
-        was_idle = True
-        if number:
-            was_idle = False
-            self.shared = shared = shared + number * (now - self.since)
-            cells[SHARED] = shared & WORD
-            share *= number + 1
-        self.since = now
-        cells[MOMENT] = now & WORD
-        self.in_flight = cells[IN_FLIGHT] = number + 1
-        self.pending = cells[PENDING] = pending = others + prompt
-        self.read = read = self.read + prompt
-        cells[READ] = read & WORD
-        expected = setup + per_read * pending + output * (write + share)  # `expected_seconds`
-        if row.replaced:
-            self.memory.recent_prompt = recent_mean(self.memory.recent_prompt, prompt)
-        return Work(prompt, floor(output), 0, 0, floor(expected * 1e6), others, read, shared, was_idle)
-
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
         self.pending = self._cells[PENDING] = self.pending - tokens
@@ -184,7 +157,7 @@ class Endpoint:
     def work_until(self, now: int) -> tuple[int, int]:
         """Return the prompt tokens sent so far, and the integral of the requests in flight until the moment `now`
         (time.monotonic() * MOMENTS_PER_SECOND), of this process alone. Of both, only differences modulo 2**32 mean
-        something. A request that leaves at that moment may `leave_integrated`.
+        something.
 
         It stores nothing for other processes: what they see still leads to the same integral.
         """
@@ -203,7 +176,7 @@ class Endpoint:
 
     @property
     def recent_prompt(self) -> float:
-        """See gateway.routing.adaptive.LoadedCandidate."""
+        """See gateway.routing.expected_time.LoadedCandidate."""
         return self.memory.recent_prompt
 
     def clean_event(self, event: bytes) -> bytes:
@@ -225,10 +198,15 @@ class Endpoint:
         """Time of the next trial request (gateway.routing.balancer.Candidate)."""
         return self.breaker.due or 0.0
 
-    def record_success(self) -> None:
-        """Record a success after failures: the circuit breaker closes."""
-        self.breaker.record_success()
-        if self._exchanged.due:
+    def record_success(self, client: str, now: float) -> None:
+        """Record a successful attempt of a client: the circuit breaker closes if one has failed before.
+
+        `now`: time.monotonic().
+        """
+        breaker = self.breaker
+        breaker.keys.succeeded(client, now)
+        breaker.record_success()
+        if self._exchanged.due and breaker.due is None:
             log.info("endpoint %s: the circuit breaker closed; it receives requests again", self.facts.name)
             self._exchanged.closed_at = time.time()
             self._row.set_closed_at(self.facts.slot, int(self._exchanged.closed_at))
@@ -254,8 +232,8 @@ class Endpoint:
             self.update_rank()
 
     def reset(self) -> None:
-        """Close the circuit breaker on an operator's request."""
-        log.info("endpoint %s: an operator reset the circuit breaker; it receives requests again", self.facts.name)
+        """Close the circuit breaker on an administrator's request."""
+        log.info("endpoint %s: an administrator reset the circuit breaker; it receives requests again", self.facts.name)
         self.breaker.close()
         self._exchanged.closed_at = time.time()
         self.update_rank()
@@ -274,7 +252,7 @@ class Endpoint:
         self.update_rank()
 
     def update_rank(self) -> None:
-        """Compute the rank from health, operator state and breaker, and publish the breaker's state."""
+        """Compute the rank from health, administrative state and breaker, and publish the breaker's state."""
         breaker = self.breaker
         now = time.monotonic()
         if self.memory.paused_until:
@@ -320,25 +298,17 @@ class MeasuredEndpoint(Endpoint):
     __slots__ = ()
 
     def enter(self) -> None:
-        cells, number = self._cells, self.in_flight
-        now = floor(monotonic() * MOMENTS_PER_SECOND)
-        if number:
-            self.shared = shared = self.shared + number * (now - self.since)
-            cells[SHARED] = shared & WORD
-        self.since = now
-        cells[MOMENT] = now & WORD
-        self.in_flight = cells[IN_FLIGHT] = number + 1
+        self._integrate()
+        super().enter()
 
     def leave(self, pending: int = 0) -> None:
-        self.work_until(floor(monotonic() * MOMENTS_PER_SECOND))
-        self.leave_integrated(pending)
+        self._integrate()
+        super().leave(pending)
 
-    def leave_integrated(self, pending: int = 0) -> None:
+    def _integrate(self) -> None:
+        """Bring the integral up to now, and publish it."""
+        now = floor(monotonic() * MOMENTS_PER_SECOND)
+        self.work_until(now)
         cells = self._cells
-        if pending:  # as in `prompt_read`
-            self.pending = cells[PENDING] = self.pending - pending
         cells[SHARED] = self.shared & WORD
-        number = self.in_flight - 1
-        if number:
-            cells[MOMENT] = self.since & WORD
-        self.in_flight = cells[IN_FLIGHT] = number
+        cells[MOMENT] = now & WORD

@@ -8,20 +8,18 @@ from collections.abc import Iterable, Sequence
 
 from gateway.ipc.endpoint_notes import model_number
 from gateway.ipc.live_page import EndpointWork, moment
-from gateway.registry.reader import NOT_MEASURED, NOT_READ, UNKNOWN_LENGTHS, StoreUnreadable
-from gateway.registry.schema import EngineState, Speeds, ref, speed_key
+from gateway.registry.reader import StoreUnreadable
+from gateway.registry.schema import NOT_MEASURED, NOT_READ, UNKNOWN_LENGTHS, EngineState, Speeds, ref, speed_key
 from gateway.routing.adaptive import (
-    ALL_UP_TO,
     UNKNOWN_BYTES_PER_TOKEN,
     UNKNOWN_LOAD_SECONDS,
     UNKNOWN_OUTPUT,
     Counts,
     rows_of,
+    slowest_read,
 )
-from gateway.routing.balancer import ONLY, Decision
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.loaded_models import LoadedModels
-from gateway.routing.pairs import pair_of
 from gateway.routing.roster import Roster
 from gateway.routing.routes import LearnedRoutes, Routes
 
@@ -59,8 +57,8 @@ class _CachedLengths(dict[tuple[str, str | None], tuple[float, float, float]]):
             lengths, typical = UNKNOWN_LENGTHS, None
         output = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
         bytes_per_token = lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN
-        found = self[of] = output, bytes_per_token, output if typical is None else typical
-        return found
+        filled_lengths = self[of] = output, bytes_per_token, output if typical is None else typical
+        return filled_lengths
 
 
 class LearnedFacts:
@@ -87,8 +85,8 @@ class LearnedFacts:
 
     def lengths_through(self, name: str, model: str, key_id: str | None) -> tuple[float, float, float]:
         """Return the lengths of requests for a model name, or those of the model while nothing is known of the name."""
-        found = self.lengths[name, key_id]
-        return self.lengths[model, key_id] if found == _UNKNOWN else found
+        lengths = self.lengths[name, key_id]
+        return self.lengths[model, key_id] if lengths == _UNKNOWN else lengths
 
     def routes(self, routes: Routes, kind: str) -> LearnedRoutes:
         """Read what was learned about these routes for a kind of request, and keep it as `routes.learned[kind]`.
@@ -96,43 +94,46 @@ class LearnedFacts:
         It is out of date if its version is not that of the roster.
         """
         self.lengths.update_version()
-        speeds = [self._speeds(speed_key(it.endpoint.id, it.model.id, kind)) for it in routes]
-        engines = [self._engine(it.endpoint.id) for it in routes]
+        speeds = [self._speeds(speed_key(route.endpoint.id, route.model.id, kind)) for route in routes]
+        engines = [self._engine(route.endpoint.id) for route in routes]
         reporting = self._reporting(routes, speeds, engines)
         self._note_others(routes, engines)
         loads = [0.0] * len(routes)
         if reporting:
             load_seconds, none = self.loaded_models.load_seconds, (NOT_READ, "", 0.0)
-            loads = [load_seconds(it.id, *reporting.get(it.id, none)) for it in routes.endpoints]
+            loads = [load_seconds(endpoint.id, *reporting.get(endpoint.id, none)) for endpoint in routes.endpoints]
         rows = rows_of(routes.endpoints, speeds, self._spill_after, loads)
         kept = {route.endpoint.id: measured.kept for route, measured in zip(routes, speeds, strict=True)}
-        only = Decision(rows[0].id, ONLY, ()) if len(rows) == 1 else None
-        slowest_read = max((it.read for it in rows), default=0.0)
-        found = LearnedRoutes(
-            rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, any(loads), only,
-            slowest_read, {}, not reporting and len(rows) <= ALL_UP_TO, pair_of(rows),
-        )  # fmt: skip
-        routes.learned[kind] = found
-        return found
+        learned = LearnedRoutes(
+            rows=rows,
+            by_id={of.id: of for of in rows},
+            kept=kept,
+            version=self._roster.learned_version,
+            engines=reporting,
+            has_loads=any(loads),
+            slowest_read=slowest_read(rows),
+        )
+        routes.learned[kind] = learned
+        return learned
 
     def _reporting(
         self, routes: Routes, speeds: Sequence[Speeds], engines: Sequence[EngineState]
     ) -> dict[str, tuple[EngineState, str, float]]:
         """Return `LearnedRoutes.engines`. A load that was never seen should take as long as at other endpoints."""
-        seen = sorted(it.load for it in speeds if it.load)
+        seen = sorted(measured.load for measured in speeds if measured.load)
         # The median. The module `statistics` takes 0.4 MiB.
         typical = (seen[(len(seen) - 1) // 2] + seen[len(seen) // 2]) / 2 if seen else UNKNOWN_LOAD_SECONDS
-        found = {
-            it.endpoint.id: (engine, it.model.id, measured.load or typical)
-            for it, measured, engine in zip(routes, speeds, engines, strict=True)
+        reporting = {
+            route.endpoint.id: (engine, route.model.id, measured.load or typical)
+            for route, measured, engine in zip(routes, speeds, engines, strict=True)
             if engine.loaded is not None
         }
-        if found:
-            read = {endpoint_id: engine for endpoint_id, (engine, _, _) in found.items()}
+        if reporting:
+            read = {endpoint_id: engine for endpoint_id, (engine, _, _) in reporting.items()}
             self.loaded_models.note(read, self._roster.endpoints)
-        for endpoint_id, (_, model, seconds) in found.items():
+        for endpoint_id, (_, model, seconds) in reporting.items():
             self._loadable[endpoint_id, model_number(model)] = model, seconds
-        return found
+        return reporting
 
     def _speeds(self, key: bytes) -> Speeds:
         try:
@@ -172,8 +173,8 @@ class LearnedFacts:
         for endpoint_id in self.loaded_models.endpoints:
             if (endpoint := self._roster.endpoints.get(endpoint_id)) is None:
                 continue
-            at, number = note = notes.load(endpoint.facts.slot, endpoint_id)
-            if now - at > HEARD_SECONDS or self._last_loads.get(endpoint_id) == note:
+            noted_at, number = note = notes.load(endpoint.facts.slot, endpoint_id)
+            if now - noted_at > HEARD_SECONDS or self._last_loads.get(endpoint_id) == note:
                 continue
             self._last_loads[endpoint_id] = note
             model, seconds = self._loadable.get((endpoint_id, number), (UNKNOWN_MODEL, UNKNOWN_LOAD_SECONDS))
@@ -183,7 +184,7 @@ class LearnedFacts:
 
     def follow(self) -> None:
         """Notice other processes. Called several times a second."""
-        self.alone = self._page.rows <= 1
+        self.alone = self._page.alone
         if self.loaded_models.has_engines:
             self.loaded_models.processes = max(1, self._page.rows)
             self._hear_loads()
@@ -195,7 +196,9 @@ class LearnedFacts:
 
         if self.others:
             now = time.time()
-            self.others = {it: (count, until) for it, (count, until) in self.others.items() if until > now}
+            self.others = {
+                endpoint_id: (count, until) for endpoint_id, (count, until) in self.others.items() if until > now
+            }
 
     @property
     def counts(self) -> Counts[Endpoint] | None:

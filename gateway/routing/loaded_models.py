@@ -2,7 +2,7 @@
 
 An engine loads a model when a request needs it, and then often has no room for the one before. Control reads what is
 loaded every few seconds, so that each process corrects it by its own requests: the model that was sent last is loaded,
-or is being loaded. A request to a model that is being loaded waits for that load, which costs less than another one.
+or is being loaded. A request to a model that is being loaded waits for that load, which takes less time than another.
 """
 
 import math
@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from gateway.registry.schema import EngineState
-from gateway.routing.adaptive import FASTEST, LOADED, UNKNOWN_LOAD_SECONDS, Row
+from gateway.routing.adaptive import FASTEST, LOADED, UNKNOWN_LOAD_SECONDS
 from gateway.routing.balancer import Decision
 from gateway.routing.copy_values import CopyValues, Option
+from gateway.routing.expected_time import Row
 
 SETTLED_SECONDS = 30.0  # without a request, after which only what control has read counts
 LATE = 0.1  # share of a load that is still expected when it takes longer than ever before
@@ -116,8 +117,8 @@ class LoadedModels:
         clock: Callable[[], float] = time.time,
         announce: Callable[[str, str], None] = _ignore,
     ) -> None:
-        """`changed` is called when the costs of routes have changed. `clock`: seconds since 1970. `announce` is called
-        with endpoint and model when a request of this process causes a load, so that other processes hear of it.
+        """`changed` is called when expected times of routes have changed. `clock`: seconds since 1970. `announce` is
+        called with endpoint and model when a request of this process causes a load, so that other processes hear of it.
         """
         self._changed = changed
         self._clock = clock
@@ -150,10 +151,10 @@ class LoadedModels:
             self._values.forget(gone)
 
     def load_seconds(self, endpoint_id: str, engine: EngineState, model: str, learned: float) -> float:
-        """Return the seconds that a load adds to the cost; 0 if the model is in memory, or if the engine does not
-        report that.
+        """Return the seconds that a load adds to the expected time; 0 if the model is in memory, or if the engine does
+        not report that.
 
-        `learned`: seconds of earlier loads, 0 for none. A load costs more than it takes, plus the savings of the model
+        `learned`: seconds of earlier loads, 0 for none. A load counts more than it takes, plus the savings of the model
         that must leave the memory, minus those that this one would have had.
         """
         if engine.loaded is None:
@@ -168,21 +169,21 @@ class LoadedModels:
         value = self._values.of(endpoint_id, model, now)
         if len(models) >= engine.most_loaded:
             value -= self._values.of(endpoint_id, models[0], now)
-        first = sum([self._left_of(it) for it in loads.values()])
+        first = sum([self._left_of(load) for load in loads.values()])
         hesitation = HESITATION * math.sqrt(self.processes)
         return first + max(LATE * seconds, hesitation * seconds - value * self.processes)
 
     def chose(self, decision: Decision, rows: Mapping[str, Row[Any]], reporting: Reporting) -> None:
         """Learn the values of models in memory from a choice. `rows` by id of the endpoint."""
         options = []
-        for cost, name, _ in decision.costs:
-            if (found := reporting.get(name)) is None:
-                options.append(Option(name, "", cost, 0.0, is_there=True))
+        for seconds, name, _ in decision.expected_times:
+            if (reported := reporting.get(name)) is None:
+                options.append(Option(name, "", seconds, 0.0, is_there=True))
                 continue
-            of, (engine, model, learned) = rows[name], found
+            of, (engine, model, learned) = rows[name], reported
             is_there = model in self._state(name, engine)[0] or model in engine.loading
             load = (learned or UNKNOWN_LOAD_SECONDS) * of.weight
-            options.append(Option(name, model, cost - of.load, load, is_there, of.weight))
+            options.append(Option(name, model, seconds - of.load * of.weight, load, is_there, of.weight))
         if options:
             self._values.note(options, decision.endpoint_id, self._clock())
 
@@ -196,7 +197,7 @@ class LoadedModels:
             return reported, {}
         if belief.at > engine.read_at and (belief.loads or self._clock() - belief.at < SETTLED_SECONDS):
             return belief.models, belief.loads
-        models = [*(it for it in reported if it not in belief.loads), *belief.loads]
+        models = [*(model for model in reported if model not in belief.loads), *belief.loads]
         return models[-max(engine.most_loaded, len(belief.loads)) :], belief.loads
 
     def sent(self, endpoint_id: str, engine: EngineState, model: str, learned: float = 0.0) -> ModelLoad | None:
@@ -235,7 +236,7 @@ class LoadedModels:
 
     def _used(self, endpoint_id: str, models: list[str], model: str, most_loaded: int) -> None:
         belief = self._beliefs.setdefault(endpoint_id, _Belief())
-        belief.models = [*(it for it in models if it != model), model][-most_loaded:]
+        belief.models = [*(other for other in models if other != model), model][-most_loaded:]
         belief.at = self._clock()
 
     def _begin(self, endpoint_id: str, model: str, seconds: float, *, is_ours: bool) -> ModelLoad:
@@ -268,14 +269,15 @@ class LoadedModels:
 
 
 def with_reason(decision: Decision, rows: Mapping[str, Row[Any]]) -> Decision:
-    """Return a decision with the reason LOADED if another endpoint would cost less, had it the model in memory.
+    """Return a decision with the reason LOADED if another endpoint would take less time, had it the model in memory.
 
     `rows` by id of the endpoint.
     """
     chosen = rows.get(decision.endpoint_id)
     if decision.reason != FASTEST or chosen is None or chosen.load:
         return decision
-    least = next((cost for cost, it, _ in decision.costs if it == decision.endpoint_id), 0.0)
-    if all(cost - rows[it].load >= least for cost, it, _ in decision.costs if it != decision.endpoint_id):
+    times = {name: seconds for seconds, name, _ in decision.expected_times}
+    least = times.pop(decision.endpoint_id, 0.0)
+    if all(seconds - rows[name].load * rows[name].weight >= least for name, seconds in times.items()):
         return decision
     return msgspec.structs.replace(decision, reason=LOADED)

@@ -20,7 +20,7 @@ from operator import or_
 from typing import Generic, TypeVar
 
 from gateway.base.queue_class import BULK_SECONDS
-from gateway.loop import coroutine_runner
+from gateway.fast import coroutine_runner
 from gateway.routing.balancer import DECLINED, FULL, HELD, Decision
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Registry in memory, as requests need it: endpoints with connections and load, routes by model name, API keys."""
+"""The registry store in memory, as requests need it: endpoints with connections and load, routes, API keys."""
 
 import hashlib
 import logging
@@ -13,13 +13,15 @@ import msgspec
 from gateway.base.errors import NOT_READY, Refusal
 from gateway.base.sealing import Sealer, Unsealable
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
+from gateway.model_names.plan import ModelNames, NamePlan, updated
 from gateway.registry import schema
 from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
 from gateway.registry.schema import ApiKey, ref
 from gateway.routing.endpoint import Endpoint, MeasuredEndpoint
-from gateway.routing.model_names import ModelNames, updated
 from gateway.routing.routes import Route, Routes
 from gateway.routing.set_aside import SetAside
+from gateway.upstream.connection_settings import PLAIN, ConnectionSettings
+from gateway.upstream.connection_settings import load as load_settings
 from gateway.upstream.pool import Pool, Sweeper
 
 log = logging.getLogger(__name__)
@@ -116,7 +118,7 @@ class Roster:
 
     def _current_load(self) -> Callable[[Endpoint], int]:
         """Return the function for the requests in flight: with one process, its own are all."""
-        return _load_of_one if self.page.rows <= 1 else self._load_of_all
+        return _load_of_one if self.page.alone else self._load_of_all
 
     def _load_of_all(self, endpoint: Endpoint) -> int:
         return self.page.in_flight(endpoint.facts.slot)
@@ -206,9 +208,9 @@ class Roster:
         self.next_expiry = NEVER
         self.keys_version += 1
 
-    def _note_expiry(self, at: float) -> None:
-        if at < self.next_expiry and at > time.time():
-            self.next_expiry = at
+    def _note_expiry(self, expires_at: float) -> None:
+        if expires_at < self.next_expiry and expires_at > time.time():
+            self.next_expiry = expires_at
 
     def _read(self, read: Callable[[RegistryReader], T]) -> T:
         try:
@@ -291,7 +293,7 @@ class Roster:
             self._watch(endpoint)
             return endpoint
         before = endpoint.facts
-        if facts.base_url != before.base_url:
+        if (facts.base_url, facts.sealed_connection) != (before.base_url, before.sealed_connection):
             pool = self._pool(facts)
             endpoint.pool.close()
             endpoint.pool = pool
@@ -314,7 +316,7 @@ class Roster:
         return endpoint
 
     def _pool(self, facts: schema.EndpointFacts) -> Pool:
-        return Pool(facts.base_url, self.sweeper)
+        return Pool(facts.base_url, self.sweeper, settings=_settings_of(facts, self._sealer))
 
     def _watch(self, endpoint: Endpoint) -> None:
         endpoint.pool.received = endpoint.received
@@ -329,6 +331,24 @@ class Roster:
             return None
 
 
+def plan_of(roster: Roster, requested: str) -> NamePlan | None:
+    """Return the plan of the model name that a request means; None if it means a model."""
+    return None if roster.names is None else roster.names.plan(requested, roster)
+
+
 def _is_edited(before: schema.EndpointFacts, facts: schema.EndpointFacts) -> bool:
-    """Return True if staff have edited an endpoint: not only health checks have changed its facts."""
-    return msgspec.structs.replace(before, status=facts.status, learned_slots=facts.learned_slots) != facts
+    """Return True if administrators have edited an endpoint: not only checks and learning have changed its facts."""
+    learned = {"learned_slots": facts.learned_slots, "assumed_slots": facts.assumed_slots}
+    return msgspec.structs.replace(before, status=facts.status, **learned) != facts
+
+
+def _settings_of(facts: schema.EndpointFacts, sealer: Sealer) -> ConnectionSettings:
+    """Return how to connect to an endpoint. Raises ValueError: without its proxy or its CA certificates, a request
+    might reach another server.
+    """
+    if facts.sealed_connection is None:
+        return PLAIN
+    try:
+        return load_settings(sealer.open(facts.sealed_connection))
+    except Unsealable:
+        raise ValueError("its connection settings were sealed with another encryption key") from None

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import EndpointFacts, EngineState, Model
-from gateway.routing.adaptive import C, Counts, Row
-from gateway.routing.balancer import OPEN, Decision
+from gateway.routing.adaptive import Counts
+from gateway.routing.balancer import OPEN
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.pairs import Pair
+from gateway.routing.expected_time import C, Row
 
 MAX_SUBSETS = 500  # that are kept of the routes of a model
 
@@ -38,13 +38,7 @@ class LearnedRoutes:
     # learned seconds of a load.
     engines: dict[str, tuple[EngineState, str, float]]
     has_loads: bool  # an endpoint would have to load the model, or is loading it
-    only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
-    slowest_read: float  # seconds a prompt token, times the weight
-    # By API key: the output tokens that its requests of this kind are expected to have, and the bytes of a body for
-    # each prompt token. Filled by gateway.inference.limiting.budgeting.
-    lengths: dict[str | None, tuple[float, float]]
-    at_once: bool  # all may be compared, and none reports which models are in memory
-    pair: Pair | None  # if there are just two endpoints, which need no care
+    slowest_read: float  # gateway.routing.adaptive.slowest_read
 
 
 def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
@@ -52,11 +46,11 @@ def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection
 
     After FULL, the request waits for a better endpoint then; others may want the free one.
     """
-    for it in rows:
-        candidate = it.candidate
-        if candidate.rank < OPEN and it.id not in tried:
+    for row in rows:
+        candidate = row.candidate
+        if candidate.rank < OPEN and row.id not in tried:
             in_flight = candidate.in_flight if counts is None else counts(candidate)[0]
-            if in_flight < it.slots:
+            if in_flight < row.slots:
                 return True
     return False
 
@@ -80,28 +74,30 @@ class Routes(list[Route]):
         self.learned: dict[str, LearnedRoutes] = {}  # by kind of request
         self.has_external = any(endpoint.facts.external for endpoint in self.endpoints)
         # The least context of the models, in tokens; None: none is known.
-        self.context = min((it.model.max_tokens for it in self if it.model.max_tokens), default=None)
+        self.context = min((route.model.max_tokens for route in self if route.model.max_tokens), default=None)
         # What some of the models certainly cannot do, of gateway.base.request_kinds.TOOLS and VISION.
-        self.lacking = frozenset(word for it in self for word in it.model.lacks)
+        self.lacking = frozenset(word for route in self for word in route.model.lacks)
         self._subsets: dict[object, Routes | None] = {}  # None: all of them belong to it
 
     def capable(self, capability: str) -> "Routes":
         """Return the routes whose models have a capability. Models of unknown capability match every one."""
         if capability in self._subsets:
-            found = self._subsets[capability]
-            return self if found is None else found
-        return self._subset(capability, lambda it: not it.model.capabilities or capability in it.model.capabilities)
+            routes = self._subsets[capability]
+            return self if routes is None else routes
+        return self._subset(
+            capability, lambda route: not route.model.capabilities or capability in route.model.capabilities
+        )
 
     def having(self, needs: frozenset[str]) -> "Routes":
         """Return the routes whose models may do what a request needs."""
         if needs.isdisjoint(self.lacking):
             return self
-        return self._subset(("needs", needs), lambda it: needs.isdisjoint(it.model.lacks))
+        return self._subset(("needs", needs), lambda route: needs.isdisjoint(route.model.lacks))
 
     @property
     def internal(self) -> "Routes":
         """The routes to endpoints that are not external."""
-        return self._subset("internal", lambda it: not it.endpoint.facts.external)
+        return self._subset("internal", lambda route: not route.endpoint.facts.external)
 
     def allowed(self, use: AllowedUse, *, through_name: bool) -> "Routes":
         """Return the routes that an API key may use. `through_name`: a model name leads to them."""
@@ -109,9 +105,18 @@ class Routes(list[Route]):
             return self
         subset = use, through_name
         if subset in self._subsets:
-            found = self._subsets[subset]
-            return self if found is None else found
-        return self._subset(subset, lambda it: may_use(use, it.model, it.endpoint.facts, through_name=through_name))
+            routes = self._subsets[subset]
+            return self if routes is None else routes
+        return self._subset(
+            subset, lambda route: may_use(use, route.model, route.endpoint.facts, through_name=through_name)
+        )
+
+    def permitted(self, use: AllowedUse | None, *, external: bool, through_name: bool) -> "Routes":
+        """Return the routes that a client may use. `use`: the restrictions of its API key. `external`: it may use
+        external endpoints. `through_name`: a model name leads to them.
+        """
+        routes = self if external or not self.has_external else self.internal
+        return routes if use is None else routes.allowed(use, through_name=through_name)
 
     def at(self, endpoint_id: str | None, tag: str | None) -> "Routes":
         """Return the routes to an endpoint, or to those with a tag; all if both are None."""
@@ -119,9 +124,9 @@ class Routes(list[Route]):
             return self
         return self._subset(
             (endpoint_id, tag),
-            lambda it: (
-                (endpoint_id is None or it.endpoint.id == endpoint_id)
-                and (tag is None or tag in it.endpoint.facts.tags)
+            lambda route: (
+                (endpoint_id is None or route.endpoint.id == endpoint_id)
+                and (tag is None or tag in route.endpoint.facts.tags)
             ),
         )
 
@@ -129,19 +134,19 @@ class Routes(list[Route]):
         """Return the routes whose models have a context of at least so many tokens, or an unknown one."""
         if self.context is None or tokens <= self.context:
             return self
-        return Routes(it for it in self if it.model.max_tokens is None or tokens <= it.model.max_tokens)
+        return Routes(route for route in self if route.model.max_tokens is None or tokens <= route.model.max_tokens)
 
     def of_models(self, names: frozenset[str]) -> "Routes":
         """Return the routes to the models with these names (see `Route.name`)."""
-        return self._subset(names, lambda it: it.name in names)
+        return self._subset(names, lambda route: route.name in names)
 
     def _subset(self, key: object, belongs: Callable[[Route], bool]) -> "Routes":
         """Return the routes that belong to a subset, which is kept."""
         if key not in self._subsets:
             if len(self._subsets) >= MAX_SUBSETS:
                 self._subsets.clear()
-            subset = Routes(it for it in self if belongs(it))
+            subset = Routes(route for route in self if belongs(route))
             # Without a cycle of references: the garbage collector rarely runs, and changes of endpoints are frequent.
             self._subsets[key] = None if len(subset) == len(self) else subset
-        found = self._subsets[key]
-        return self if found is None else found
+        routes = self._subsets[key]
+        return self if routes is None else routes

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from gateway.base import causes
 from gateway.base.request_kinds import (
     BY_NAME,
     CHAT,
@@ -21,6 +22,7 @@ from gateway.base.request_kinds import (
     OLLAMA_CHAT,
     OLLAMA_EMBED,
     OLLAMA_GENERATE,
+    OLLAMA_SHOW,
     RESPONSES,
     TOKENIZE,
 )
@@ -36,7 +38,8 @@ MONEY_SECONDS = 600.0  # after which a trial shows whether somebody has paid
 KEY_SECONDS = 60.0  # after which a trial shows whether the key is accepted
 
 CAUSES = tuple(ErrorCause)  # a cause's number in the live page is its place
-KINDS = tuple(BY_NAME)  # the bit of a kind is its place
+# The bit of a kind is its place. Details of a model come from RouterDash where an endpoint lacks them.
+KINDS = tuple(name for name in BY_NAME if name != OLLAMA_SHOW)
 # Kinds that are translated to another one where an endpoint lacks them.
 TRANSLATED = {
     CHAT: MESSAGES,
@@ -52,7 +55,7 @@ TRANSLATED_LAST = frozenset((RESPONSES,))
 _TWICE = frozenset((OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES))  # by way of a chat completion to Messages
 _TRIED = frozenset((ErrorCause.MONEY, ErrorCause.KEY_REFUSED))  # single requests show whether these are over
 _TEXTS = {
-    ErrorCause.MONEY: "its account has no credit left",
+    ErrorCause.MONEY: causes.ACCOUNT_EMPTY,
     ErrorCause.KEY_REFUSED: "it refuses the API key that RouterDash sends",
     ErrorCause.LIMITED: "its rate limit is reached",
     ErrorCause.OVERLOADED: "it is overloaded",

@@ -18,9 +18,10 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol, cast
 
 from gateway.base.types import Data
-from gateway.loop import coroutine_runner
-from gateway.loop.write_batch import WriteBatch
-from gateway.upstream.errors import BROKEN, StaleConnection, UpstreamError
+from gateway.fast import coroutine_runner
+from gateway.fast.chunk_taker import ChunkTaker
+from gateway.fast.write_batch import WriteBatch
+from gateway.upstream.errors import StaleConnection, UpstreamError
 from gateway.upstream.response_head import NO_RESPONSE, RepeatedResponse
 from gateway.upstream.response_parser import ResponseParser
 
@@ -71,25 +72,19 @@ class ConnectionOwner(Protocol):
         """Forget the connection, before its state changes."""
         ...
 
-
-class ChunkConsumer(Protocol):
-    """It receives chunks of a body, with their framing (RFC 9112, section 7.1)."""
-
-    def take(self, data: bytes) -> bool | None:
-        """Take a read that is nothing but whole chunks. Return False to apply back-pressure, None if the read must be
-        parsed.
-        """
+    def broken(self, error: Exception | None, *, is_first: bool) -> UpstreamError:
+        """Return the error of a connection that broke off. `is_first`: without any response before."""
         ...
 
 
 class BodyConsumer(Protocol):
-    """What receives a body part by part, within the calls that receive its bytes."""
+    """A receiver of a body part by part, within the calls that receive its bytes."""
 
     def take(self, data: bytes) -> bool:
         """Take a part of the body. Return False to apply back-pressure."""
         ...
 
-    def chunk_taker(self) -> ChunkConsumer | None:
+    def chunk_taker(self) -> ChunkTaker | None:
         """Return the taker of reads that begin where a chunk begins, until the next `take`; None if all are parsed."""
         ...
 
@@ -134,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._waiter: coroutine_runner.CoroutineRunner | asyncio.Future[None] | None = None
-        self._chunk_taker: ChunkConsumer | None = None  # set while a chunk begins with the next read
+        self._chunk_taker: ChunkTaker | None = None  # set while a chunk begins with the next read
 
     # Sending a request
 
@@ -144,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._parser.complete = False
         self.status = 0
         if self.state is CLOSED:  # it was lost while it was idle
-            self.error = self._lost_error(ConnectionResetError())
+            self.error = self._lost_error(self.error or ConnectionResetError())
 
     def send(self, head: bytes, body: Sequence[Data], timeout: float | None) -> None:
         """Send a request. `body` may be in several parts. The response must begin within `timeout` seconds; None is no
@@ -266,22 +261,23 @@ class Connection(asyncio.Protocol):
         """Return the whole body if it was received, which it mostly is together with its header block; else None."""
         if self.state is not COMPLETE:
             return None
-        parser = self._parser
-        if parser.more_bytes:
-            body = parser.take_body()
-        else:  # quicker
-            body, parser.body = parser.body, b""
+        body = self._parser.take_body()
         self._release()
         return body
 
-    async def read_all(self, on_size: Callable[[int], None] | None = None) -> bytes:
+    async def read_all(self, on_size: Callable[[int], None] | None = None, most: int | None = None) -> bytes:
         """Return the whole body. Raises UpstreamError. `on_size` is called with the bytes received so far; an error
-        that it raises is passed on.
+        that it raises is passed on. Of a body with more than `most` bytes, only its beginning is read, which has more:
+        the connection is closed then.
         """
         self._parser.collecting = True
         self._resume_reading()
         while self.state is not COMPLETE:
             self.raise_if_broken()
+            if most is not None and self._parser.size > most:
+                beginning = self._parser.take_body()
+                self.abort()
+                return beginning
             if on_size is not None:
                 on_size(self._parser.size)
             await self.wait()
@@ -345,8 +341,9 @@ class Connection(asyncio.Protocol):
             raise StaleConnection
         if isinstance(self.error, UpstreamError):
             # A new object each time: a stored one would hold the frames that it passed, and these hold the connection.
-            raise UpstreamError(self.error.kind, str(self.error), limit=self.error.limit)
-        raise UpstreamError(BROKEN, "the connection broke off") from self.error
+            raise UpstreamError(self.error.kind, str(self.error), bound=self.error.bound)
+        is_first = self._idle_seconds is None and not self.status
+        raise self.owner.broken(self.error, is_first=is_first) from self.error
 
     def _lost_error(self, error: Exception) -> Exception:
         """Return StaleConnection if the server closed an idle connection just when the request was sent."""
@@ -393,11 +390,11 @@ class Connection(asyncio.Protocol):
         parser, repeated = self._parser, self.owner.repeated
         template = repeated.template
         if template is not None and (match := template.match(data)) is not None:
-            at, length = match
-            if length and at + length == len(data):  # a complete response with a known header block
+            offset, length = match
+            if length and offset + length == len(data):  # a complete response with a known header block
                 self.response = head = repeated.head
                 self.status, self.headers = head.status, head.headers
-                parser.body = data[at:]
+                parser.body = data[offset:]
                 self.state = COMPLETE
                 self._wake()
                 return
@@ -421,13 +418,9 @@ class Connection(asyncio.Protocol):
         if size > LARGE_READ_BYTES and not self._read_paused:  # libuv would read on as long as there is more
             self.owner.read_later(self)
         consumer = self.consumer
-        if consumer is not None and (part := parser.body):
+        if consumer is not None and parser.body:
             at_chunk = parser.ends_between_chunks(data)
-            if parser.more_bytes:
-                part = parser.take_body()
-            else:  # quicker
-                parser.body = b""
-            if not consumer.take(part):
+            if not consumer.take(parser.take_body()):
                 self.consumer = None
             elif self.state is BODY:
                 if at_chunk:
@@ -475,8 +468,9 @@ class Connection(asyncio.Protocol):
         if state is BODY and exc is None and self.response.ends_with_connection:
             self.state = COMPLETE
         elif state < COMPLETE:
-            if state is not IDLE:
-                self.error = self._lost_error(exc or ConnectionResetError())
+            # While it is idle, only the first loss matters: a server may refuse a client certificate before it receives
+            # the first request.
+            self.error = exc if state is IDLE else self._lost_error(exc or ConnectionResetError())
             self.state = CLOSED
         self._wake()
 

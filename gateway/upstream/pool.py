@@ -3,25 +3,23 @@
 `await pool.request(…)` sends a request. Then `await connection.read()` until it is empty, `await connection.consume(…)`
 or `await connection.read_all()` reads the response. At its end the connection returns to the pool; `abort` closes it
 before. A body that is sent part by part takes `await pool.connect_for(…)`, `connection.begin(…)`, `await
-connection.push(…)` and `connection.finish()`. Redirects are not followed, and proxy variables are not read.
+connection.push(…)` and `connection.finish()`. Redirects are not followed. `gateway.upstream.dialer` opens connections.
 """
 
 import asyncio
-import socket
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from gateway.base.addresses import normalise_ip
-from gateway.base.destinations import Destinations
+from gateway.base import causes
 from gateway.base.types import Data
+from gateway.fast.write_batch import WriteBatch
 from gateway.loop.rest import REST_SECONDS, until_next
-from gateway.loop.write_batch import WriteBatch
 from gateway.upstream.connection import CLOSED, IDLE, Connection
+from gateway.upstream.connection_settings import PLAIN, ConnectionSettings
+from gateway.upstream.dialer import Dialer
 from gateway.upstream.errors import (
     BROKEN,
     CONNECT,
@@ -29,19 +27,16 @@ from gateway.upstream.errors import (
     EndpointWithdrawn,
     StaleConnection,
     UpstreamError,
+    broken_error,
     connect_error,
+    silent_refusal,
 )
 from gateway.upstream.response_head import RepeatedResponse
 
 CONNECT_SECONDS = 5.0
 READS_AT_ONCE = 16  # connections that are read again in one iteration of the event loop, after a large read
 SWEEP_SECONDS = 0.2
-
-
-@lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
-    """Return the shared context. Reading the machine's certificates takes milliseconds."""
-    return ssl.create_default_context()
+REFUSAL_SECONDS = 0.5  # for the alert of a server that refuses a client certificate
 
 
 def _ignore() -> None:
@@ -52,10 +47,15 @@ class ConnectionHolder(Protocol):
     """An object that can fail or abort a request while another coroutine waits for its response."""
 
     connection: Connection | None
-    connect_us: int  # for opening connections
+    connect_us: int | None  # for opening connections; None: that was cancelled
 
     def check_endpoint(self) -> None:
         """Raise EndpointWithdrawn if the request may not be sent any more."""
+
+
+def _add_time(holder: ConnectionHolder | None, began: float) -> None:
+    if holder is not None:
+        holder.connect_us = (holder.connect_us or 0) + int((time.monotonic() - began) * 1e6)
 
 
 class Sweeper:
@@ -65,9 +65,9 @@ class Sweeper:
     sent something since the last time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, destinations: Destinations | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, dialer: Dialer | None = None) -> None:
         self._loop = loop
-        self.destinations = destinations or Destinations()
+        self.dialer = dialer or Dialer()
         self.writes = WriteBatch(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # with idle connections
@@ -97,7 +97,7 @@ class Sweeper:
                 if connection.consumer is not None:
                     connection.consumer.extend()
             if connection.deadline < now:
-                connection.fail(UpstreamError(TIMEOUT, "timed out"))
+                connection.fail(UpstreamError(TIMEOUT, causes.TIMED_OUT))
         for pool in [pool for pool in self.pools if not pool.close_old()]:
             self.pools.discard(pool)
         pause = until_next(REST_SECONDS) if self.is_resting() else SWEEP_SECONDS
@@ -123,6 +123,7 @@ class Pool:
         unix_path: str | None = None,
         received: Callable[[], None] = _ignore,
         connect_timeout: float = CONNECT_SECONDS,
+        settings: ConnectionSettings = PLAIN,
     ) -> None:
         url = urlsplit(base_url)
         self.tls = url.scheme == "https"
@@ -136,6 +137,8 @@ class Pool:
         self.received = received  # called at most every SWEEP_SECONDS while the server sends something
         self.connect_timeout = connect_timeout  # seconds; may be changed
         self.idle: deque[Connection] = deque()  # the last one is used first, so that those of a burst get old
+        self.settings = settings
+        self.own_names: frozenset[bytes] = frozenset()  # of headers (lower case) that requests have of the endpoint
         self.closed = False
         self.repeated = RepeatedResponse()
 
@@ -164,14 +167,11 @@ class Pool:
                 holder.connection = connection
             connection.send(head, body, timeout)
             try:
-                while not connection.status:  # as `receive_head`, which would be another coroutine
-                    if connection.state is CLOSED:
-                        connection.raise_if_broken()
-                    await connection.wait()
+                await connection.receive_head()
             except StaleConnection:
                 connection.abort()
                 if not repeatable:
-                    raise UpstreamError(BROKEN, "the connection broke off") from None
+                    raise UpstreamError(BROKEN, causes.BROKE_OFF) from None
                 fresh = True
             except BaseException:
                 connection.abort()
@@ -187,9 +187,14 @@ class Pool:
         began = time.monotonic()
         try:
             connection = await self.connect()
-        finally:
+        except asyncio.CancelledError:
             if holder is not None:
-                holder.connect_us += int((time.monotonic() - began) * 1e6)
+                holder.connect_us = None
+            raise
+        except BaseException:
+            _add_time(holder, began)
+            raise
+        _add_time(holder, began)
         try:
             if self.closed:
                 raise EndpointWithdrawn
@@ -258,57 +263,58 @@ class Pool:
         if connection.state is IDLE and connection in self.idle:
             self.idle.remove(connection)
 
+    async def explained(self, error: UpstreamError) -> UpstreamError:
+        """Return the error of a request, or a better one: a server may refuse a client certificate, and close the
+        connection with a reset that overtakes its alert, or without an alert. A connection without a request shows
+        that.
+        """
+        if error.kind != BROKEN or not self.tls:
+            return error
+        try:
+            connection = await self.connect()
+            try:
+                async with asyncio.timeout(REFUSAL_SECONDS):
+                    while connection.state is not CLOSED:
+                        await connection.wait()
+                connection.raise_if_broken()
+            finally:
+                connection.abort()
+        except TimeoutError:
+            return error
+        except UpstreamError as refusal:
+            return refusal if refusal.kind == CONNECT else silent_refusal(self.settings)
+        return error
+
+    def broken(self, error: Exception | None, *, is_first: bool) -> UpstreamError:
+        return broken_error(error, self.settings, is_first=is_first)
+
     # Opening a connection
 
     async def _connect(self) -> Connection:
-        limit = self.connect_timeout
-        try:
-            async with asyncio.timeout(limit):
-                connection = await self._open()
-        except (OSError, ValueError) as error:  # ValueError: the host is no valid name
-            raise connect_error(error, limit) from None
+        if self.unix_path:
+            connection = await self._open_socket(self.unix_path)
+        else:
+            connection = await self.sweeper.dialer.open(
+                lambda: Connection(self),
+                self.host,
+                self.port,
+                tls=self.tls,
+                timeout=self.connect_timeout,
+                settings=self.settings,
+            )
         if connection.state is not CLOSED:  # else it is lost already
             # Not in `connection_made`: if this is cancelled just then, `connection_lost` may never be called.
             self.sweeper.connections.add(connection)
         return connection
 
-    async def _open(self) -> Connection:
-        if self.unix_path:
-            loop = asyncio.get_running_loop()
-            return (await loop.create_unix_connection(lambda: Connection(self), self.unix_path))[1]
-        addresses = await self._addresses()
-        for address in addresses[:-1]:
-            try:
-                return await self._open_at(address)
-            except OSError:  # includes ssl.SSLError
-                pass
-        return await self._open_at(addresses[-1])
-
-    async def _open_at(self, address: str) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self),
-            address,
-            self.port,
-            ssl=_tls_context() if self.tls else None,
-            server_hostname=self.host if self.tls else None,
-        )
-        return connection
-
-    async def _addresses(self) -> list[str]:
-        """Resolve the host, and return the addresses that the configuration allows. No other code resolves it: a
-        second lookup could return addresses that were not checked. Raises UpstreamError if none is allowed.
-        """
-        if normalise_ip(self.host) is not None:
-            resolved = [self.host]
-        else:
-            loop = asyncio.get_running_loop()
-            infos = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            resolved = [str(address[0]) for *_, address in infos]
-        refusals = {address: self.sweeper.destinations.refusal(address) for address in resolved}
-        allowed = [address for address in resolved if refusals[address] is None]
-        if not allowed:
-            raise UpstreamError(CONNECT, next(filter(None, refusals.values()), "its host name has no address"))
-        return allowed
+    async def _open_socket(self, path: str) -> Connection:
+        limit = self.connect_timeout
+        try:
+            async with asyncio.timeout(limit):
+                loop = asyncio.get_running_loop()
+                return (await loop.create_unix_connection(lambda: Connection(self), path))[1]
+        except OSError as error:
+            raise connect_error(error, limit) from None
 
 
 def _close_unused(connecting: "asyncio.Task[Connection]") -> None:

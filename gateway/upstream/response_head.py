@@ -1,6 +1,6 @@
 """Header blocks of responses: status and headers, and recognition of a header block that repeats."""
 
-from gateway.loop.repeated_header_block import HeaderBlockTemplate
+from gateway.fast.repeated_header_block import HeaderBlockTemplate
 
 EVENT_STREAM = b"text/event-stream"
 LINES = b"application/x-ndjson"  # a stream of JSON objects, one a line
@@ -16,7 +16,7 @@ class ResponseHead:
     Content-Length.
     """
 
-    __slots__ = ("content_type", "headers", "is_json", "is_stream", "kept", "status", "without_limits")
+    __slots__ = ("content_type", "headers", "is_json", "is_stream", "kept", "status")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Store the headers, whose names are in lower case."""
@@ -25,8 +25,8 @@ class ResponseHead:
         self.content_type = self.header(b"content-type").lower()
         self.is_stream = self.content_type.startswith(EVENT_STREAM)  # of server-sent events
         self.is_json = b"json" in self.content_type
-        self.kept: bytes | None = None  # cache of the header lines that a client receives
-        self.without_limits: bytes | None = None  # the same without the limits of the endpoint
+        # Cache of the header lines that a client receives, by whether it has limits of RouterDash.
+        self.kept: dict[bool, bytes] = {}
 
     def header(self, name: bytes) -> bytes:
         """Return the value of the first header with this lower-case name; empty if there is none."""
@@ -81,7 +81,7 @@ class RepeatedResponse:
             return
         template = HeaderBlockTemplate.from_message(data, length)
         # The sizes add up only without an interim response before, without bytes behind, and with a body (not HEAD).
-        if template is not None and (found := template.match(data)) and sum(found) == len(data):
+        if template is not None and (sizes := template.match(data)) and sum(sizes) == len(data):
             self.template = template
             self.head = ResponseHead(head.status, [header for header in head.headers if header[0] != b"content-length"])
             self.remembered_at = now

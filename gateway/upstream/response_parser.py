@@ -1,10 +1,11 @@
-"""Parser of the responses on one connection: collects header block and body within their limits, by httptools."""
+"""Parser of the responses on one connection: collects header block and body within their bounds, by httptools."""
 
 from io import BytesIO
 
 import httptools
 
-from gateway.base.limits import UPSTREAM_HEAD, UPSTREAM_RESPONSE, Limit
+from gateway.base import causes
+from gateway.base.bounds import UPSTREAM_HEAD, UPSTREAM_RESPONSE, Bound
 from gateway.upstream import response_head
 from gateway.upstream.errors import BROKEN, UpstreamError
 from gateway.upstream.response_head import NO_RESPONSE, ResponseHead
@@ -44,7 +45,7 @@ class ResponseParser:
         self.keep_alive = False
 
     def feed(self, data: bytes, size: int) -> None:
-        """Parse `size` received bytes. `error` is set if they are no proper response, or exceed a limit."""
+        """Parse `size` received bytes. `error` is set if they are no proper response, or exceed a bound."""
         assert self._parser is not None
         self._size_without_body += size
         try:
@@ -53,9 +54,9 @@ class ResponseParser:
             else:
                 self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"not a proper HTTP response: {error}")
+            self._fail(causes.NOT_HTTP.format(http_detail=error))
         if self._size_without_body > MAX_HEAD_BYTES:
-            self._fail("a header block or trailer without end", UPSTREAM_HEAD)
+            self._fail(causes.ENDLESS_HEAD, UPSTREAM_HEAD)
 
     def _feed_large(self, data: bytes) -> None:
         """Join the parts of the body from this read if they are many: a server may send byte by byte."""
@@ -98,9 +99,9 @@ class ResponseParser:
             self.more_bytes = 0
         return body
 
-    def _fail(self, message: str, limit: Limit | None = None) -> None:
+    def _fail(self, message: str, bound: Bound | None = None) -> None:
         if self.error is None:
-            self.error = UpstreamError(BROKEN, message, limit=limit)
+            self.error = UpstreamError(BROKEN, message, bound=bound)
 
     # Callbacks of httptools
 
@@ -116,7 +117,7 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         if len(self._headers) > MAX_HEADER_LINES:
-            self._fail(f"its header block has more than {MAX_HEADER_LINES} lines", UPSTREAM_HEAD)
+            self._fail(causes.MANY_HEADER_LINES.format(most=MAX_HEADER_LINES), UPSTREAM_HEAD)
             return
         status = self._parser.get_status_code()
         if status < 200:
@@ -141,7 +142,7 @@ class ResponseParser:
     def _collect(self) -> None:
         """Move the parts of a large body into one growing buffer: many parts would leave holes in the heap."""
         if self.size > response_head.MAX_BODY_BYTES:
-            self._fail(f"the response has more than {response_head.MAX_BODY_BYTES >> 20} MiB", UPSTREAM_RESPONSE)
+            self._fail(causes.LARGE_RESPONSE.format(most=response_head.MAX_BODY_BYTES >> 20), UPSTREAM_RESPONSE)
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = BytesIO()

@@ -1,6 +1,6 @@
 """Paths and queries of requests to endpoints, which are built of validated parts.
 
-An endpoint receives its operator's key with each request. A client must therefore not be able to reach any other path
+An endpoint receives its upstream key with each request. A client must therefore not be able to reach any other path
 of the endpoint, or of a proxy in front of it. So no byte of a client's target is passed on unchecked.
 """
 

@@ -1,12 +1,10 @@
-"""Registration of figures in the admin: columns of endpoints, the request history, roll-ups and prices."""
+"""Registration of figures in the admin: columns of endpoints, the request history and roll-ups."""
 
 from django.contrib import admin
 
 from endpoints.admin_base import ENDPOINT_EXTENSIONS
 from metrics.admin.daily import DailyStatAdmin
 from metrics.admin.endpoint_figures import endpoint_figures
-from metrics.admin.hardware import HardwareRateAdmin
-from metrics.admin.prices import CurrencyRateAdmin, PriceRowAdmin
 from metrics.admin.requests import RequestHistoryAdmin
 from metrics.admin.rollups import (
     AllClientsAdmin,
@@ -20,13 +18,10 @@ from metrics.models import (
     AllClientsRollUp,
     ClientDayRollUp,
     ClientHourRollUp,
-    CurrencyRate,
     DailyStat,
     DayRollUp,
-    HardwareRateRow,
     MinuteRollUp,
     MonthRollUp,
-    PriceRow,
     RequestHistory,
 )
 
@@ -40,6 +35,3 @@ admin.site.register(MonthRollUp, MonthRollUpAdmin)
 admin.site.register(ClientHourRollUp, ClientHourAdmin)
 admin.site.register(ClientDayRollUp, ClientDayAdmin)
 admin.site.register(AllClientsRollUp, AllClientsAdmin)
-admin.site.register(PriceRow, PriceRowAdmin)
-admin.site.register(CurrencyRate, CurrencyRateAdmin)
-admin.site.register(HardwareRateRow, HardwareRateAdmin)

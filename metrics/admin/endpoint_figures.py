@@ -15,7 +15,7 @@ from metrics import labels
 from metrics.models import DailyStat
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
-from metrics.queries.payloads import EndpointPayload
+from metrics.queries.payloads import DashboardEndpointPayload
 from metrics.queries.stored import flushed
 from metrics.templatetags.figures import count
 
@@ -28,7 +28,7 @@ class EndpointFiguresExtension:
     panel_title = gettext_lazy("Daily metrics")
 
     def __init__(self) -> None:
-        self._figures: Mapping[str, EndpointPayload] = MappingProxyType({})
+        self._figures: Mapping[str, DashboardEndpointPayload] = MappingProxyType({})
 
     def prepare(self) -> None:
         """Read the figures of all endpoints at one moment, for a page."""
@@ -42,7 +42,7 @@ class EndpointFiguresExtension:
     def columns(self) -> tuple[Callable[[Endpoint], str], ...]:
         return self.attempts, self.failures, self.in_flight
 
-    def _payload(self, obj: Endpoint) -> EndpointPayload | None:
+    def _payload(self, obj: Endpoint) -> DashboardEndpointPayload | None:
         return self._figures.get(str(obj.pk))
 
     @admin.display(description=gettext_lazy("circuit breaker"))

@@ -1,6 +1,6 @@
 """Figures by client, and the threshold from which a client is marked."""
 
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -8,23 +8,34 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import Help, TimeText
 from metrics.api.client_serializers import (
-    ClientDetailSerializer,
-    ClientHourSerializer,
-    ClientKeySerializer,
     HeatmapQuerySerializer,
-    HeatSerializer,
     RangeSerializer,
     RankingQuerySerializer,
-    RankingSerializer,
     SettingSerializer,
-    SharedModelSerializer,
 )
 from metrics.api.common import checked
 from metrics.queries import clients
 from metrics.queries.alert_threshold import THRESHOLD, parse_threshold, shown_setting
-from metrics.queries.client_detail import BadClient, client_detail, client_keys, client_summary, parse_client
-from metrics.queries.client_hours import HEATMAP_HOURS, client_hours, client_models
+from metrics.queries.client_detail import (
+    BadClient,
+    ClientDetailPayload,
+    ClientKeyPayload,
+    client_detail,
+    client_keys,
+    client_summary,
+    parse_client,
+)
+from metrics.queries.client_hours import (
+    HEATMAP_HOURS,
+    ClientHourPayload,
+    HeatPayload,
+    SharedModelPayload,
+    client_hours,
+    client_models,
+)
+from metrics.queries.clients import RankedPayload
 from metrics.queries.stored import flushed
 from metrics.storage.settings_rows import OWN_KEYS, store_setting
 from metrics.times import json_time
@@ -33,8 +44,19 @@ SESSION = "session"  # access.permissions.SESSION, which this app does not impor
 LOGIN: Any = [{"cookieAuth": []}]  # in the schema, because an API key is not enough
 
 
+class RankingPayload(TypedDict):
+    rankings: list[RankedPayload]
+    total_count: int
+    page: int
+    per_page: int
+    counted_since: Annotated[TimeText | None, Help("Requests before this time are not counted by client.")]
+    addresses_since: Annotated[
+        TimeText | None, Help("Client addresses of requests before this time are deleted; null if none are.")
+    ]
+
+
 class ClientRankings(APIView):
-    @extend_schema(parameters=[RankingQuerySerializer], responses=RankingSerializer)
+    @extend_schema(parameters=[RankingQuerySerializer], responses=RankingPayload)
     def get(self, request: Request) -> Response:
         """Rank clients by their requests, failures, tokens or last request."""
         query = checked(RankingQuerySerializer, request)
@@ -42,20 +64,19 @@ class ClientRankings(APIView):
         flushed()
         ranking = clients.ranking(query.hours, values["sort"]).beginning(values.get("ip", ""))
         first = (values["page"] - 1) * values["per_page"]
-        return Response(
-            {
-                "rankings": ranking.payloads(first, first + values["per_page"]),
-                "total_count": len(ranking),
-                "page": values["page"],
-                "per_page": values["per_page"],
-                "counted_since": json_time(clients.counted_since()),
-                "addresses_since": json_time(clients.addresses_since()),
-            }
-        )
+        payload: RankingPayload = {
+            "rankings": ranking.payloads(first, first + values["per_page"]),
+            "total_count": len(ranking),
+            "page": values["page"],
+            "per_page": values["per_page"],
+            "counted_since": json_time(clients.counted_since()),
+            "addresses_since": json_time(clients.addresses_since()),
+        }
+        return Response(payload)
 
 
 class AllClientsTimeline(APIView):
-    @extend_schema(parameters=[RangeSerializer], responses=ClientHourSerializer(many=True))
+    @extend_schema(parameters=[RangeSerializer], responses=list[ClientHourPayload])
     def get(self, request: Request) -> Response:
         """Return requests and tokens of each hour, oldest first, up to the present one."""
         query = checked(RangeSerializer, request)
@@ -64,7 +85,7 @@ class AllClientsTimeline(APIView):
 
 
 class RequestedModels(APIView):
-    @extend_schema(parameters=[RangeSerializer], responses=SharedModelSerializer(many=True))
+    @extend_schema(parameters=[RangeSerializer], responses=list[SharedModelPayload])
     def get(self, request: Request) -> Response:
         """List the requested models, the most requests first, over the UTC days that the range touches."""
         query = checked(RangeSerializer, request)
@@ -73,7 +94,7 @@ class RequestedModels(APIView):
 
 
 class Heatmap(APIView):
-    @extend_schema(parameters=[HeatmapQuerySerializer], responses=HeatSerializer(many=True))
+    @extend_schema(parameters=[HeatmapQuerySerializer], responses=list[HeatPayload])
     def get(self, request: Request) -> Response:
         """Return the requests of the last seven days by day of the week and hour."""
         values = checked(HeatmapQuerySerializer, request).validated_data
@@ -83,7 +104,7 @@ class Heatmap(APIView):
 
 
 class ClientDetail(APIView):
-    @extend_schema(responses=ClientDetailSerializer)
+    @extend_schema(responses=ClientDetailPayload)
     def get(self, request: Request, client: str) -> Response:
         """Return one client. A /64 is written as `2001:db8::/64`."""
         name = _client(client)
@@ -92,9 +113,7 @@ class ClientDetail(APIView):
 
 
 class OneClientTimeline(APIView):
-    @extend_schema(
-        operation_id="client_timeline", parameters=[RangeSerializer], responses=ClientHourSerializer(many=True)
-    )
+    @extend_schema(operation_id="client_timeline", parameters=[RangeSerializer], responses=list[ClientHourPayload])
     def get(self, request: Request, client: str) -> Response:
         """Return each hour of one client, oldest first, up to the present one."""
         name = _client(client)
@@ -104,7 +123,7 @@ class OneClientTimeline(APIView):
 
 
 class ClientKeys(APIView):
-    @extend_schema(responses=ClientKeySerializer(many=True))
+    @extend_schema(responses=list[ClientKeyPayload])
     def get(self, request: Request, client: str) -> Response:
         """List the API keys that one client has used at any time."""
         name = _client(client)

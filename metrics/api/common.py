@@ -9,8 +9,8 @@ from rest_framework.exceptions import APIException
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 
-from gateway.base import limits
-from metrics.exports.downloads import MAX_PER_USER, RETRY_SECONDS, ExportLimitReached
+from gateway.base import bounds
+from metrics.exports.downloads import MAX_PER_USER, RETRY_SECONDS, ExportBoundReached
 
 NO_CONVERSATION = "The history has no conversation with this key. Older requests are deleted."
 NO_REQUEST = "The history has no request with this id. Older requests are deleted."
@@ -57,7 +57,7 @@ class TooManyExports(APIException):
     default_detail = "The limit of concurrent exports is reached; try again in a moment."
 
     @classmethod
-    def of(cls, full: ExportLimitReached) -> "TooManyExports":
-        if full.limit is limits.USER_EXPORTS:
+    def of(cls, full: ExportBoundReached) -> "TooManyExports":
+        if full.bound is bounds.USER_EXPORTS:
             return cls(f"You already have {MAX_PER_USER} exports running, which is the limit; try again in a moment.")
         return cls()

@@ -11,65 +11,15 @@ from rest_framework.views import APIView
 from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import NO_CONVERSATION, BadRequest, QuerySerializer, checked
 from metrics.api.request_serializers import MomentField
-from metrics.queries.requests.conversations import TURNS
+from metrics.queries.requests.conversations import ConversationDetailPayload
 from metrics.queries.requests.filters import BadCursor, RequestFilter
-from metrics.queries.requests.lookups import conversation, conversation_page, conversation_page_payload
+from metrics.queries.requests.lookups import (
+    ConversationPagePayload,
+    conversation,
+    conversation_page,
+    conversation_page_payload,
+)
 from metrics.queries.stored import flushed
-
-
-class ServingEndpointSerializer(serializers.Serializer[Any]):
-    """An endpoint that has served requests of the conversation."""
-
-    endpoint_id = serializers.UUIDField()
-    endpoint_name = serializers.CharField(allow_null=True)
-    turns = serializers.IntegerField(help_text="Requests that it served.")
-
-
-class ConversationSerializer(serializers.Serializer[Any]):
-    """Requests of one API key and model whose prompts begin alike, or that have the same session."""
-
-    conversation = serializers.CharField(help_text="16 hexadecimal digits. They reveal nothing of the content.")
-    api_key_id = serializers.UUIDField(allow_null=True)
-    api_key_name = serializers.CharField(allow_null=True)
-    model = serializers.CharField()
-    turns = serializers.IntegerField(help_text=f"Requests, at most {TURNS}: all figures are of the latest ones.")
-    is_cut = serializers.BooleanField(help_text=f"Whether there are more than {TURNS} requests.")
-    first_at = serializers.DateTimeField(allow_null=True, help_text="Completion of the first of these requests.")
-    last_at = serializers.DateTimeField(allow_null=True)
-    input_tokens = serializers.IntegerField()
-    output_tokens = serializers.IntegerField()
-    cached_tokens = serializers.IntegerField(
-        allow_null=True, help_text="Input tokens from prefix caches; null if no endpoint reported them."
-    )
-    cached_share = serializers.FloatField(
-        allow_null=True, help_text="Cached tokens ÷ input tokens of the requests whose endpoint reported them."
-    )
-    endpoints = ServingEndpointSerializer(many=True, help_text="The one with the most requests first.")
-    moves = serializers.IntegerField(help_text="How often a request went to another endpoint than the one before.")
-
-
-class TurnSerializer(serializers.Serializer[Any]):
-    """One request of a conversation."""
-
-    id = serializers.UUIDField()
-    completed_at = serializers.DateTimeField(allow_null=True)
-    endpoint_id = serializers.UUIDField(allow_null=True)
-    endpoint_name = serializers.CharField(allow_null=True)
-    moved = serializers.BooleanField(help_text="It went to another endpoint than the request before.")
-    outcome = serializers.CharField()
-    duration_ms = serializers.FloatField(allow_null=True)
-    first_token_ms = serializers.FloatField(allow_null=True)
-    input_tokens = serializers.IntegerField(allow_null=True)
-    output_tokens = serializers.IntegerField(allow_null=True)
-    cached_tokens = serializers.IntegerField(allow_null=True)
-    reason = serializers.CharField(
-        allow_null=True, help_text="Why its endpoint was chosen, as in the attempts of a request."
-    )
-    failed_over = serializers.BooleanField(help_text="It moved because the endpoint of the request before failed it.")
-
-
-class ConversationDetailSerializer(ConversationSerializer):
-    requests = TurnSerializer(many=True, help_text=f"The latest {TURNS}, the oldest first.")
 
 
 class ConversationQuerySerializer(QuerySerializer):
@@ -102,17 +52,8 @@ class ConversationPageQuerySerializer(ConversationQuerySerializer):
     limit = serializers.IntegerField(default=25, min_value=1, max_value=50)
 
 
-class ConversationPageSerializer(serializers.Serializer[Any]):
-    conversations = ConversationSerializer(many=True)
-    next = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null if there is none.")
-    previous = serializers.CharField(allow_null=True, help_text="`cursor` of the page with later requests.")
-    looked_back_to = serializers.DateTimeField(
-        allow_null=True, help_text="Requests before this time are not scanned yet; null if all are."
-    )
-
-
 class Conversations(APIView):
-    @extend_schema(parameters=[ConversationPageQuerySerializer], responses=ConversationPageSerializer)
+    @extend_schema(parameters=[ConversationPageQuerySerializer], responses=ConversationPagePayload)
     def get(self, request: Request) -> Response:
         """List conversations, the one with the latest request first. At most 10,000 requests are scanned per page: such
         a page may have few conversations or none, and still a `next`.
@@ -121,23 +62,24 @@ class Conversations(APIView):
         values = query.validated_data
         flushed()
         try:
-            found = conversation_page(query.request_filter, values.get("cursor"), values["limit"])
+            page = conversation_page(query.request_filter, values.get("cursor"), values["limit"])
         except BadCursor:
             raise BadRequest(
                 "cursor: this is not a value of `next`; leave it out to begin with the latest conversation"
             ) from None
-        return Response(conversation_page_payload(found))
+        return Response(conversation_page_payload(page))
 
 
 class ConversationDetail(APIView):
-    @extend_schema(operation_id="conversation_retrieve", responses=ConversationDetailSerializer)
+    @extend_schema(operation_id="conversation_retrieve", responses=ConversationDetailPayload)
     def get(self, request: Request, key: str) -> Response:
         """Return one conversation with its latest requests."""
         flushed()
-        found = conversation(key)
-        if found is None:
+        stored_conversation = conversation(key)
+        if stored_conversation is None:
             raise NotFound(NO_CONVERSATION)
-        return Response({**found.payload, "requests": found.turns})
+        payload: ConversationDetailPayload = {**stored_conversation.payload, "requests": stored_conversation.turns}
+        return Response(payload)
 
 
 URLS: list[tuple[str, Any, str]] = [

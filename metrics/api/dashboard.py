@@ -1,51 +1,48 @@
 """/api/dashboard: figures of the whole router and of the overview, from memory (metrics.queries)."""
 
-from typing import Any
+from typing import Any, TypedDict
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.lists import offset_pages
 from endpoints.openapi.descriptions import extend_schema
-from metrics.api.figure_serializers import (
-    DashboardEndpointSerializer,
-    MinuteSerializer,
-    ModelStatsSerializer,
-    OverviewSerializer,
-    StatsSerializer,
-)
-from metrics.api.overview_serializers import (
-    AttentionSerializer,
-    BusiestSerializer,
-    EndpointEventSerializer,
-    MinuteFiguresSerializer,
-)
 from metrics.queries import figures, overview, stored
+from metrics.queries.attention import AttentionPayload
 from metrics.queries.figures import Moment
+from metrics.queries.payloads import (
+    BusiestPayload,
+    DashboardEndpointPayload,
+    EndpointEventPayload,
+    MinuteFiguresPayload,
+    MinutePayload,
+    ModelStatsPayload,
+    OverviewPayload,
+    StatsPayload,
+)
 
 
-class TokensSerializer(serializers.Serializer[Any]):
-    total_input_tokens = serializers.IntegerField()
-    total_output_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
+class TokensPayload(TypedDict):
+    total_input_tokens: int
+    total_output_tokens: int
+    total_tokens: int
 
 
 class OverviewFigures(APIView):
-    @extend_schema(responses=OverviewSerializer)
+    @extend_schema(responses=OverviewPayload)
     def get(self, request: Request) -> Response:
         return Response(figures.overview())
 
 
 class Stats(APIView):
-    @extend_schema(responses=StatsSerializer)
+    @extend_schema(responses=StatsPayload)
     def get(self, request: Request) -> Response:
         return Response(figures.stats(Moment.now()))
 
 
 class EndpointFigures(APIView):
-    @extend_schema(parameters=offset_pages.PARAMETERS, responses=DashboardEndpointSerializer(many=True))
+    @extend_schema(parameters=offset_pages.PARAMETERS, responses=list[DashboardEndpointPayload])
     def get(self, request: Request) -> Response:
         moment = Moment.now()
         entries, headers = offset_pages.part_of(request, moment.entries)
@@ -53,22 +50,22 @@ class EndpointFigures(APIView):
 
 
 class MinuteHistory(APIView):
-    @extend_schema(responses=MinuteSerializer(many=True))
+    @extend_schema(responses=list[MinutePayload])
     def get(self, request: Request) -> Response:
         """Return successful and failed requests of the last 60 minutes, oldest first."""
         return Response(figures.history(Moment.now().figures))
 
 
 class Attention(APIView):
-    @extend_schema(responses=AttentionSerializer(many=True))
+    @extend_schema(responses=list[AttentionPayload])
     def get(self, request: Request) -> Response:
-        """List items that need an operator, the most severe first."""
+        """List items that need an administrator, the most severe first."""
         moment = Moment.now()
         return Response(overview.attention(moment, figures.stats(moment)))
 
 
 class Busiest(APIView):
-    @extend_schema(responses=BusiestSerializer)
+    @extend_schema(responses=BusiestPayload)
     def get(self, request: Request) -> Response:
         """Return the five models and API keys with the most requests in the last 60 minutes, and the five clients with
         the most in this hour and the previous one.
@@ -77,35 +74,34 @@ class Busiest(APIView):
 
 
 class RecentEndpointEvents(APIView):
-    @extend_schema(responses=EndpointEventSerializer(many=True))
+    @extend_schema(responses=list[EndpointEventPayload])
     def get(self, request: Request) -> Response:
         """List the last 100 events of endpoints of the last 60 minutes, oldest first."""
         return Response(overview.recent_events())
 
 
 class Minutes(APIView):
-    @extend_schema(responses=MinuteFiguresSerializer(many=True))
+    @extend_schema(responses=list[MinuteFiguresPayload])
     def get(self, request: Request) -> Response:
         """Return figures of the last 60 minutes, oldest first; `request-history` has successes and failures."""
         return Response(overview.minutes(Moment.now()))
 
 
 class Tokens(APIView):
-    @extend_schema(responses=TokensSerializer)
+    @extend_schema(responses=TokensPayload)
     def get(self, request: Request) -> Response:
         """Return all-time sums."""
         stats = figures.stats(Moment.now())
-        return Response(
-            {
-                "total_input_tokens": stats["total_input_tokens"],
-                "total_output_tokens": stats["total_output_tokens"],
-                "total_tokens": stats["total_tokens"],
-            }
-        )
+        payload: TokensPayload = {
+            "total_input_tokens": stats["total_input_tokens"],
+            "total_output_tokens": stats["total_output_tokens"],
+            "total_tokens": stats["total_tokens"],
+        }
+        return Response(payload)
 
 
 class AllModelStats(APIView):
-    @extend_schema(responses=ModelStatsSerializer(many=True))
+    @extend_schema(responses=list[ModelStatsPayload])
     def get(self, request: Request) -> Response:
         """Return all-time sums over the registered endpoints, busiest model first."""
         stored.flushed()

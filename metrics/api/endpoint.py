@@ -1,43 +1,35 @@
 """Figures of one endpoint, below /api/endpoints/{id}."""
 
-import time
 import uuid
-from typing import Any
+from typing import Any, TypedDict
 
+from django.contrib.admin.models import ADDITION, DELETION
 from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints import edit_log
 from endpoints.api import entry_or_404
+from endpoints.edit_log import Edit
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import UuidText
 from metrics.api.common import BadRequest
-from metrics.api.endpoint_serializers import (
-    EditSerializer,
-    EngineSerializer,
-    FailureSerializer,
-    HealthMetricsSerializer,
-    HealthSerializer,
-    LearnedSerializer,
-    ModelDaysSerializer,
-    SlowdownSerializer,
-)
-from metrics.api.figure_serializers import DayStatsSerializer, ModelTpsSerializer
 from metrics.memory.runtime import runtime
-from metrics.queries import figures, slowdowns, stored, uptime
-from metrics.queries.endpoint_days import model_days
+from metrics.queries import figures, stored, uptime
+from metrics.queries.endpoint_days import ModelDaysPayload, model_days
 from metrics.queries.figures import Moment
-from metrics.queries.learned import learned_models
-from metrics.queries.requests.failures import last_failures
-from metrics.queries.routing.engine import engine_payload
+from metrics.queries.payloads import DayStatsPayload, ModelTpsPayload
+from metrics.queries.requests.failures import FailurePayload, last_failures
+from metrics.queries.routing.engine import EnginePayload, engine_payload
+from metrics.queries.uptime import HealthPayload
 
 MAX_DAYS = 365
-SLOWDOWN_DAYS = 9  # local days in which a slow-down may have begun, and the hours before it
 
 
 class TodayStats(APIView):
-    @extend_schema(responses=DayStatsSerializer)
+    @extend_schema(responses=DayStatsPayload)
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         return Response(figures.today_stats(entry_or_404(endpoint_id).id, Moment.now()))
 
@@ -45,7 +37,7 @@ class TodayStats(APIView):
 class DailyStats(APIView):
     @extend_schema(
         parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 365, 7 by default.")],
-        responses=DayStatsSerializer(many=True),
+        responses=list[DayStatsPayload],
     )
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """List the days that have requests, oldest first."""
@@ -65,7 +57,7 @@ def _days(text: str) -> int:
 class ModelStats(APIView):
     @extend_schema(
         parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 365; all time by default.")],
-        responses=ModelDaysSerializer(many=True),
+        responses=list[ModelDaysPayload],
     )
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Return sums of each model, busiest first. With `days`, they include speeds, medians and all output tokens."""
@@ -80,7 +72,7 @@ class ModelStats(APIView):
 class Health(APIView):
     @extend_schema(
         parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 30, 30 by default.")],
-        responses=HealthSerializer,
+        responses=HealthPayload,
     )
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Return the states of an endpoint during the last local days, and the share of time that it was online."""
@@ -92,7 +84,7 @@ class Health(APIView):
 
 
 class LastFailures(APIView):
-    @extend_schema(responses=FailureSerializer(many=True))
+    @extend_schema(responses=list[FailurePayload])
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """List the last requests that failed at an endpoint, newest first, at most eight. They are searched among the
         last 2,000 with their final attempt at it, and the last 2,000 of all endpoints, because a failover may have
@@ -103,30 +95,28 @@ class LastFailures(APIView):
         return Response(last_failures(entry.id))
 
 
-class LearnedSpeeds(APIView):
-    @extend_schema(responses=LearnedSerializer(many=True))
-    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """List what adaptive routing has learned about an endpoint, by model and kind, busiest first."""
-        entry = entry_or_404(endpoint_id)
-        stored.flushed()
-        return Response([it.payload for it in learned_models(entry)])
-
-
 class EndpointEngine(APIView):
-    @extend_schema(responses=EngineSerializer)
+    @extend_schema(responses=EnginePayload)
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Return which models are in the memory of an endpoint's engine, and how many requests of others run there."""
         return Response(engine_payload(runtime.installation.engine(entry_or_404(endpoint_id).id)))
 
 
-class EndpointSlowdowns(APIView):
-    @extend_schema(responses=SlowdownSerializer(many=True))
-    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """List the models of an endpoint that have become slower than before, the slowest first."""
-        entry = entry_or_404(endpoint_id)
-        edits = edit_log.latest(entry.id)
-        spans = uptime.timeline(entry, SLOWDOWN_DAYS, edits).spans
-        return Response([it.payload for it in slowdowns.shown(entry.id, time.time(), edits, spans)])
+class EditSerializer(serializers.Serializer[Edit]):
+    at = serializers.DateTimeField()
+    user = serializers.CharField()
+    action = serializers.SerializerMethodField()
+    via = serializers.ChoiceField(("admin", "api"), help_text="`api` for the JSON API, `admin` for any page.")
+    values = serializers.DictField(
+        child=serializers.ListField(help_text="Old and new value; both null for secrets."),
+        help_text="Changes by field name.",
+    )
+
+    def get_action(self, edit: Edit) -> str:
+        return {ADDITION: "added", DELETION: "deleted"}.get(edit.flag, "changed")
+
+    def to_representation(self, edit: Edit) -> Any:
+        return super().to_representation(edit) | {"via": edit.via or "admin"}
 
 
 class Edits(APIView):
@@ -138,13 +128,17 @@ class Edits(APIView):
 
 
 class ModelTps(APIView):
-    @extend_schema(responses=ModelTpsSerializer(many=True))
+    @extend_schema(responses=list[ModelTpsPayload])
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         return Response(figures.model_tps(entry_or_404(endpoint_id).id, Moment.now()))
 
 
+class HealthMetricsPayload(TypedDict):
+    endpoint_id: UuidText
+
+
 class HealthMetrics(APIView):
-    @extend_schema(responses=HealthMetricsSerializer(many=True))
+    @extend_schema(responses=list[HealthMetricsPayload])
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Always empty: no engine reports its own load. It exists for clients of llmlb."""
         entry_or_404(endpoint_id)
@@ -158,9 +152,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/model-tps", ModelTps, "api-model-tps"),
     ("api/endpoints/<uuid:endpoint_id>/health", Health, "api-endpoint-health"),
     ("api/endpoints/<uuid:endpoint_id>/failures", LastFailures, "api-endpoint-failures"),
-    ("api/endpoints/<uuid:endpoint_id>/learned", LearnedSpeeds, "api-endpoint-learned"),
     ("api/endpoints/<uuid:endpoint_id>/engine", EndpointEngine, "api-endpoint-engine"),
-    ("api/endpoints/<uuid:endpoint_id>/slowdowns", EndpointSlowdowns, "api-endpoint-slowdowns"),
     ("api/endpoints/<uuid:endpoint_id>/edits", Edits, "api-endpoint-edits"),
     ("api/dashboard/metrics/<uuid:endpoint_id>", HealthMetrics, "api-health-metrics"),
 ]

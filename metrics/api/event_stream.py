@@ -30,7 +30,8 @@ from metrics.memory.runtime import runtime
 from metrics.queries import breakers, figures, overview
 from metrics.queries.figures import Moment
 from metrics.queries.live.shown_endpoints import shown_endpoints
-from metrics.queries.payloads import LiveEndpointPayload, LiveFigures
+from metrics.queries.overview import LiveFigures
+from metrics.queries.payloads import LiveEndpointPayload
 
 MIN_GAP_SECONDS = 0.25
 MAX_SENDS_PER_SECOND = 400  # over all pages, because gateways relay these events besides their requests
@@ -241,8 +242,8 @@ class Hub:
             {key: (due, breakers.state(due, now)) for key, due in runtime.installation.trials().items()},
             runtime.installation.aside(),
             runtime.installation.unrecorded(),
-            runtime.installation.limit_hits.totals(),
-            tuple(runtime.installation.limit_hits.recent(now)),
+            runtime.installation.bound_hits.totals(),
+            tuple(runtime.installation.bound_hits.recent(now)),
             minute,
         )
 

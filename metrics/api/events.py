@@ -8,7 +8,7 @@ from django.contrib.auth import get_user
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 
-from gateway.base import limits
+from gateway.base import bounds
 from metrics.api.event_stream import MAX_FOLLOWED, Followed, hub
 from metrics.exports.downloads import RETRY_SECONDS
 from metrics.exports.long_response import MAX_STREAMS_PER_USER, LongLivedResponse, UserSlot, UserSlots
@@ -39,7 +39,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         response = HttpResponse(await hub.missed(last_id, followed), content_type=kind)
         response.headers["X-RouterDash-Streams"] = "full" if open_streams.is_full(str(user.pk)) else "free"
     elif (slot := open_streams.take(str(user.pk))) is None:
-        runtime.installation.limit_hits.hit(limits.EVENT_STREAMS)
+        runtime.installation.bound_hits.hit(bounds.EVENT_STREAMS)
         text = f"You have {open_streams.limit} live pages open, which is the limit; send `once` for a single response."
         return JsonResponse({"error": text}, status=429, headers={"Retry-After": str(RETRY_SECONDS)})
     else:

@@ -5,7 +5,7 @@
 
 import uuid
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -16,15 +16,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import Choices, Help
 from metrics.api.common import OneFormat, QuerySerializer, TooManyExports, checked
-from metrics.exports.downloads import ExportLimitReached, export_response
+from metrics.exports.downloads import ExportBoundReached, export_response
 from metrics.exports.worker import Format
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import ModelFilter
 from metrics.queries.requests.filters import ERROR, OUTCOMES, RequestFilter
 from metrics.queries.requests.history import SCANNED_ROWS, SCATTERED_ROWS
-from metrics.queries.requests.llmlb import TYPES, llmlb_record
+from metrics.queries.requests.llmlb import RecordPayload, llmlb_record
 from metrics.queries.requests.lookups import numbered_page, request_row
 from metrics.queries.stored import flushed
 
@@ -92,49 +93,23 @@ class RecordExportQuerySerializer(RecordsQuerySerializer):
     format = serializers.ChoiceField(tuple(FORMATS), default="csv")
 
 
-class RecordStatusSerializer(serializers.Serializer[Any]):
-    type = serializers.ChoiceField(tuple(STATUSES))
-    message = serializers.CharField(required=False, help_text="Text of the error.")
-
-
-class RecordSerializer(serializers.Serializer[Any]):
-    """One request."""
-
-    id = serializers.CharField()
-    timestamp = serializers.DateTimeField(allow_null=True, help_text="Time of completion.")
-    request_type = serializers.ChoiceField(TYPES)
-    model = serializers.CharField()
-    endpoint_id = serializers.CharField(help_text="The nil UUID if no endpoint was available.")
-    endpoint_name = serializers.CharField()
-    endpoint_ip = serializers.CharField()
-    client_ip = serializers.CharField(required=False)
-    request_body = serializers.DictField(
-        help_text="Only `model`. Stored bodies are at /api/requests/{id}/bodies, for administrators."
-    )
-    response_body = serializers.JSONField(allow_null=True, help_text="Always null.")
-    duration_ms = serializers.IntegerField()
-    status = RecordStatusSerializer()
-    completed_at = serializers.DateTimeField(allow_null=True)
-    input_tokens = serializers.IntegerField(required=False)
-    output_tokens = serializers.IntegerField(required=False)
-    total_tokens = serializers.IntegerField(required=False)
-    api_key_id = serializers.CharField(required=False)
-
-
-class RecordPageSerializer(serializers.Serializer[Any]):
-    records = RecordSerializer(many=True)
-    total_count = serializers.IntegerField()
-    total_is_capped = serializers.BooleanField(
-        help_text=f"True if there may be more requests than `total_count`, which counts those among the newest "
-        f"{SCANNED_ROWS:,} ({SCATTERED_ROWS:,} for one endpoint, or for failed requests)."
-    )
-    page = serializers.IntegerField()
-    per_page = serializers.IntegerField()
+class RecordPagePayload(TypedDict):
+    records: list[RecordPayload]
+    total_count: int
+    total_is_capped: Annotated[
+        bool,
+        Help(
+            f"True if there may be more requests than `total_count`, which counts those among the newest "
+            f"{SCANNED_ROWS:,} ({SCATTERED_ROWS:,} for one endpoint, or for failed requests)."
+        ),
+    ]
+    page: int
+    per_page: int
 
 
 class RecordList(APIView):
     @extend_schema(
-        operation_id="request_responses_list", parameters=[RecordPageQuerySerializer], responses=RecordPageSerializer
+        operation_id="request_responses_list", parameters=[RecordPageQuerySerializer], responses=RecordPagePayload
     )
     def get(self, request: Request) -> Response:
         """List the newest 10,000 requests in numbered pages, newest first, as llmlb does. /api/requests leads to the
@@ -148,19 +123,18 @@ class RecordList(APIView):
             )
         flushed()
         records = numbered_page(query.request_filter, skip, query.size)
-        return Response(
-            {
-                "records": list(map(llmlb_record, records.rows)),
-                "total_count": records.count,
-                "total_is_capped": records.capped,
-                "page": query.number,
-                "per_page": query.size,
-            }
-        )
+        payload: RecordPagePayload = {
+            "records": list(map(llmlb_record, records.rows)),
+            "total_count": records.count,
+            "total_is_capped": records.capped,
+            "page": query.number,
+            "per_page": query.size,
+        }
+        return Response(payload)
 
 
 class RecordDetail(APIView):
-    @extend_schema(operation_id="request_responses_retrieve", responses=RecordSerializer)
+    @extend_schema(operation_id="request_responses_retrieve", responses=RecordPayload)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
         flushed()
         row = request_row(str(request_id))
@@ -174,7 +148,7 @@ class RecordsExport(APIView):
 
     @extend_schema(
         parameters=[RecordExportQuerySerializer],
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/json"): RecordSerializer(many=True)},
+        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/json"): list[RecordPayload]},
     )
     def get(self, request: Request) -> HttpResponseBase:
         """Export all requests that match, newest first: CSV with llmlb's columns, or a JSON array. As with
@@ -184,44 +158,30 @@ class RecordsExport(APIView):
         form = query.validated_data["format"]
         try:
             return export_response(query.request_filter, FORMATS[form], request.user.pk, file=f"request_history.{form}")
-        except ExportLimitReached as full:
+        except ExportBoundReached as full:
             raise TooManyExports.of(full) from None
 
 
-class RegisteredModel(TypedDict):
+class RegisteredModelPayload(TypedDict):
     name: str
-    size: None
-    description: None
-    required_memory: None
-    tags: list[str]
+    size: Annotated[int | None, Help("Always null: endpoints do not report it.")]
+    description: Annotated[str | None, Help("Always null.")]
+    required_memory: Annotated[int | None, Help("Always null.")]
+    tags: Annotated[list[str], Help("Always empty.")]
     capabilities: list[str]
-    source: str
-    status: str
-
-
-class RegisteredModelSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField()
-    size = serializers.IntegerField(allow_null=True, help_text="Always null: endpoints do not report it.")
-    description = serializers.CharField(allow_null=True, help_text="Always null.")
-    required_memory = serializers.IntegerField(allow_null=True, help_text="Always null.")
-    tags = serializers.ListField(child=serializers.CharField(), help_text="Always empty.")
-    capabilities = serializers.ListField(child=serializers.CharField())
-    status = serializers.ChoiceField(
-        ("available", "unavailable"), help_text="`available` if an endpoint with the model is online."
-    )
-
-    def get_fields(self) -> Any:
-        """Add `source`, which cannot be declared like the others: DRF's fields have an attribute of this name."""
-        return {**super().get_fields(), "source": serializers.CharField(help_text="Always `endpoint`.")}
+    status: Annotated[
+        str, Choices(("available", "unavailable")), Help("`available` if an endpoint with the model is online.")
+    ]
+    source: Annotated[str, Help("Always `endpoint`.")]
 
 
 class RegisteredModels(APIView):
     permission_needed = "registry.read"
 
-    @extend_schema(operation_id="models_list", responses=RegisteredModelSerializer(many=True))
+    @extend_schema(operation_id="models_list", responses=list[RegisteredModelPayload])
     def get(self, request: Request) -> Response:
         """List the models of all endpoints, by name. In llmlb, this lists the models registered there."""
-        rows: list[RegisteredModel] = [
+        rows: list[RegisteredModelPayload] = [
             {
                 "name": row["id"],
                 "size": None,

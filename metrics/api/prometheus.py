@@ -22,16 +22,16 @@ from prometheus_client.registry import Collector
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.prices.book import NANO
+from metrics.costs.hardware_totals import HardwareCosts, by_currency
+from metrics.costs.totals import CostTotalsNow
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
-from metrics.memory.cost_totals import CostTotalsNow
-from metrics.memory.hardware_totals import HardwareCosts, by_currency
+from metrics.learning.current_slowdowns import slowdowns
+from metrics.learning.learned_models import learned_speeds
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
-from metrics.queries.learned import learned_speeds
-from metrics.queries.payloads import EndpointPayload, StatsPayload
-from metrics.queries.slowdowns import slowdowns
+from metrics.queries.payloads import DashboardEndpointPayload, StatsPayload
 from metrics.spending.gauges import limit_gauges
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
@@ -116,12 +116,12 @@ def _totals(stats: StatsPayload) -> Iterator[Metric]:
         "routerdash_rejected_requests_total", "Requests rejected by RouterDash itself.", reasons, ("reason",)
     )
     hits = stats["bound_hits"].items()
-    yield _counter("routerdash_bound_hits_total", "Hits of limits; see docs/reference/limits.md.", hits, ("bound",))
+    yield _counter("routerdash_bound_hits_total", "Hits of bounds; see docs/reference/bounds.md.", hits, ("bound",))
     yield _counter("routerdash_tokens_total", "Tokens of finished requests.", tokens, ("direction",))
     yield _counter("routerdash_journal_damaged_bytes_total", "Bytes of journals that could not be read.", damaged)
 
 
-def _endpoint_totals(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
+def _endpoint_totals(endpoints: list[DashboardEndpointPayload]) -> Iterator[Metric]:
     attempts = [
         (row["id"], row["name"], outcome, count)
         for row in endpoints
@@ -287,7 +287,7 @@ def _stats_now(stats: StatsPayload) -> Iterator[Metric]:
         yield _gauge(f"routerdash_{name}", documentation, [(value,)])
 
 
-def _endpoints_now(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
+def _endpoints_now(endpoints: list[DashboardEndpointPayload]) -> Iterator[Metric]:
     latencies = [(row["id"], row["name"], _seconds(row["latency_ms"])) for row in endpoints]
     yield _gauge(
         "routerdash_endpoint_in_flight_requests",
@@ -306,7 +306,7 @@ def _endpoints_now(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
     )
     yield _gauge(
         "routerdash_endpoint_operator_state",
-        "1 for the present operator state, 0 for the others.",
+        "1 for the present administrative state, 0 for the others.",
         _one_of(((row["id"], row["name"], row["operator_state"]) for row in endpoints), OperatorState.values),
         (*ENDPOINT, "state"),
     )

@@ -1,7 +1,7 @@
 """/api/requests: the request history, its bodies and exports."""
 
 import uuid
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -11,24 +11,20 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import Choices, Help
 from metrics.api.common import NO_REQUEST, BadRequest, OneFormat, TooManyExports, checked
-from metrics.api.request_serializers import (
-    BodiesSerializer,
-    ExportProgressSerializer,
-    ExportQuerySerializer,
-    RequestDetailSerializer,
-    RequestPageQuerySerializer,
-    RequestPageSerializer,
-)
-from metrics.exports.downloads import ExportLimitReached, downloads, export_response
+from metrics.api.request_serializers import ExportQuerySerializer, RequestPageQuerySerializer
+from metrics.exports.downloads import STATES, ExportBoundReached, downloads, export_response
 from metrics.queries.requests import bodies
+from metrics.queries.requests.bodies import BodiesPayload
 from metrics.queries.requests.filters import BadCursor
-from metrics.queries.requests.lookups import request_detail, request_page, request_page_payload
+from metrics.queries.requests.lookups import RequestPagePayload, request_detail, request_page, request_page_payload
+from metrics.queries.requests.payload import RequestDetailPayload
 from metrics.queries.stored import flushed
 
 
 class Requests(APIView):
-    @extend_schema(parameters=[RequestPageQuerySerializer], responses=RequestPageSerializer)
+    @extend_schema(parameters=[RequestPageQuerySerializer], responses=RequestPagePayload)
     def get(self, request: Request) -> Response:
         """List the history, newest first, without bodies. A filter without an index scans at most 10,000 requests per
         page: such a page may have few requests or none, and still a `next`.
@@ -46,7 +42,7 @@ class Requests(APIView):
 
 
 class RequestDetail(APIView):
-    @extend_schema(operation_id="request_retrieve", responses=RequestDetailSerializer)
+    @extend_schema(operation_id="request_retrieve", responses=RequestDetailPayload)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
         """Return one request of the history, with the reason for each attempt, without bodies."""
         flushed()
@@ -59,7 +55,7 @@ class RequestDetail(APIView):
 class RequestBodies(APIView):
     permission_needed = "session"  # an API key is not enough (access.permissions)
 
-    @extend_schema(operation_id="request_bodies", responses=BodiesSerializer)
+    @extend_schema(operation_id="request_bodies", responses=BodiesPayload)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
         """Return the stored bodies of a request, and the endpoints' error texts. Administrators may read them, and
         viewers with the permission. Each access is written to the admin's log.
@@ -89,18 +85,25 @@ class RequestsExport(APIView):
         name = values.get("progress")
         try:
             return export_response(query.request_filter, values["format"], request.user.pk, name and str(name))
-        except ExportLimitReached as full:
+        except ExportBoundReached as full:
             raise TooManyExports.of(full) from None
 
 
+class ExportProgressPayload(TypedDict):
+    state: Annotated[str, Choices(STATES), Help("`failed` if the export broke off, or its client stalled.")]
+    rows: Annotated[int, Help("Rows sent so far.")]
+    bytes: Annotated[int, Help("Bytes sent so far.")]
+
+
 class ExportProgress(APIView):
-    @extend_schema(operation_id="request_export_progress", responses=ExportProgressSerializer)
+    @extend_schema(operation_id="request_export_progress", responses=ExportProgressPayload)
     def get(self, request: Request, name: uuid.UUID) -> Response:
         """Return the progress of an export that was requested with `progress`. The last hundred are available."""
         progress = downloads.progress(str(name))
         if progress is None:
             raise NotFound("None of the last exports has this id.")
-        return Response({"state": progress.state, "rows": progress.rows, "bytes": progress.bytes})
+        payload: ExportProgressPayload = {"state": progress.state, "rows": progress.rows, "bytes": progress.bytes}
+        return Response(payload)
 
 
 URLS: list[tuple[str, Any, str]] = [

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from django.db import Error
 from drf_spectacular.types import OpenApiTypes
@@ -12,25 +12,39 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import Help, UuidText
 from gateway.base.errors import Refusal
 from gateway.base.queue_class import BULK, INTERACTIVE, read_class
 from metrics.api.common import NO_CONVERSATION, BadRequest, checked
 from metrics.api.routing_serializers import (
-    CancelledSerializer,
-    LiveSerializer,
-    RouteAndLimitsSerializer,
     RouteBodySerializer,
     RouteGetSerializer,
-    admission_document,
 )
 from metrics.memory.runtime import runtime
 from metrics.queries import running_requests
 from metrics.queries.api_keys import stored_keys
 from metrics.queries.requests.lookups import conversation
 from metrics.queries.routing.current_route import RouteQuestion, current_route, expected_tokens
+from metrics.queries.routing.routing_preview import RoutePayload
 from metrics.queries.routing.sample_request import read_sample
+from metrics.queries.running_requests import LivePayload
 from metrics.queries.stored import flushed
-from metrics.spending.admission import LimitsOf, admission_now
+from metrics.spending.admission import AdmissionPayload, LimitsOf, admission_now, admission_payload
+
+
+class RouteAndLimitsPayload(RoutePayload):
+    limits: Annotated[AdmissionPayload | None, Help("Null while the database cannot be read.")]
+
+
+class CancelledPayload(TypedDict):
+    id: UuidText
+    cancelled: Annotated[
+        bool,
+        Help(
+            "True if the cancel was sent to the workers. The worker with the request ends it in a moment. While "
+            "a list of requests is cut, the request may not exist."
+        ),
+    ]
 
 
 class NotReady(APIException):
@@ -41,31 +55,35 @@ class NotReady(APIException):
 class RoutePreview(APIView):
     permission_needed = "endpoints.read"  # also to send a body
 
-    @extend_schema(parameters=[RouteGetSerializer], responses=RouteAndLimitsSerializer)
+    @extend_schema(parameters=[RouteGetSerializer], responses=RouteAndLimitsPayload)
     def get(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where a request for this model would go now, and why, with all endpoints that have the model.
 
         `limits` says whether those of the API key would admit it; with a session, those of everyone.
         """
         values = checked(RouteGetSerializer, request).validated_data
-        found, key = None, values.pop("conversation", None)
+        stored_conversation, key = None, values.pop("conversation", None)
         if key is not None:
             flushed()
-            found = conversation(key)
-            if found is None:
+            stored_conversation = conversation(key)
+            if stored_conversation is None:
                 raise NotFound(NO_CONVERSATION)
-            if found.payload["model"] != values["model"]:
-                raise BadRequest(f"conversation: its requests are for the model {found.payload['model']!r}.")
+            if stored_conversation.payload["model"] != values["model"]:
+                raise BadRequest(
+                    f"conversation: its requests are for the model {stored_conversation.payload['model']!r}."
+                )
         own = getattr(request.auth, "id", None)
         return _answer(
-            RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)), own, limits_of
+            RouteQuestion(**values, conversation=stored_conversation, may_use_external=_may_use_external(own)),
+            own,
+            limits_of,
         )
 
     @extend_schema(
         operation_id="route_of_body",
         parameters=[RouteBodySerializer],
         request={"application/json": OpenApiTypes.OBJECT},
-        responses=RouteAndLimitsSerializer,
+        responses=RouteAndLimitsPayload,
     )
     def post(self, request: Request, limits_of: LimitsOf) -> Response:
         """Return where this request would go now: the body is that of an inference request, and a session may be named
@@ -112,7 +130,7 @@ def _answer(
     except Refusal as refusal:
         raise BadRequest(refusal.message) from None
     try:
-        limits = admission_document(
+        limits = admission_payload(
             admission_now(
                 key,
                 question.kind,
@@ -124,11 +142,12 @@ def _answer(
         )
     except Error:
         limits = None
-    return Response({**preview, "limits": limits})
+    payload: RouteAndLimitsPayload = {**preview, "limits": limits}
+    return Response(payload)
 
 
 class RunningRequests(APIView):
-    @extend_schema(responses=LiveSerializer)
+    @extend_schema(responses=LivePayload)
     def get(self, request: Request) -> Response:
         """List queued and running requests, oldest first: at most 200 of each per worker, with their totals. The first
         response takes up to a second. Further ones within ten seconds are at most half a second old.
@@ -137,14 +156,15 @@ class RunningRequests(APIView):
 
 
 class RequestCancel(APIView):
-    @extend_schema(request=None, responses={202: CancelledSerializer})
+    @extend_schema(request=None, responses={202: CancelledPayload})
     def post(self, request: Request, request_id: uuid.UUID) -> Response:
         """Cancel a queued or running request. Its client gets an error (499 `request_cancelled`), or an event at the
         end of its stream. A second call within a minute changes nothing.
         """
         if not running_requests.cancel(str(request_id)):
             raise NotFound("No queued or running request has this id.")
-        return Response({"id": str(request_id), "cancelled": True}, status=202)
+        payload: CancelledPayload = {"id": str(request_id), "cancelled": True}
+        return Response(payload, status=202)
 
 
 URLS: list[tuple[str, Any, str]] = [

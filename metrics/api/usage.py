@@ -1,7 +1,7 @@
 """/api/usage, and llmlb's tables of tokens."""
 
 from datetime import date, timedelta
-from typing import Any, TypedDict
+from typing import Annotated, Any
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -12,41 +12,30 @@ from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.views import APIView
 
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import DateText, Help
 from metrics.api.common import OneFormat, QuerySerializer, checked
-from metrics.api.dashboard import TokensSerializer
+from metrics.api.dashboard import TokensPayload
 from metrics.api.usage_serializers import (
     MAX_USAGE_DAYS,
     UsageExportQuerySerializer,
     UsageQuerySerializer,
-    UsageSerializer,
 )
+from metrics.costs.of_usage import usage_with_costs
 from metrics.queries import usage
-from metrics.queries.costs.of_usage import usage_with_costs
 from metrics.queries.figures import Moment
 from metrics.queries.stored import flushed
-from metrics.queries.usage import UsageCounts, UsagePayload
+from metrics.queries.usage import UsageCountsPayload, UsagePayload
 from metrics.queries.usage_periods import Period
 
 
-class TokenCounts(TypedDict):
-    total_input_tokens: int
-    total_output_tokens: int
-    total_tokens: int
-    request_count: int
+class DayTokensPayload(TokensPayload):
+    date: DateText
+    request_count: Annotated[int, Help("Requests, including failed and cancelled ones, without rejected ones.")]
 
 
-class DayTokensSerializer(TokensSerializer):
-    date = serializers.DateField()
-    request_count = serializers.IntegerField(
-        help_text="Requests, including failed and cancelled ones, without rejected ones."
-    )
-
-
-class MonthTokensSerializer(TokensSerializer):
-    month = serializers.CharField(help_text="`YYYY-MM`")
-    request_count = serializers.IntegerField(
-        help_text="Requests, including failed and cancelled ones, without rejected ones."
-    )
+class MonthTokensPayload(TokensPayload):
+    month: Annotated[str, Help("`YYYY-MM`")]
+    request_count: Annotated[int, Help("Requests, including failed and cancelled ones, without rejected ones.")]
 
 
 class DaysSerializer(QuerySerializer):
@@ -63,7 +52,7 @@ def today() -> date:
 
 
 class UsageByGroup(APIView):
-    @extend_schema(parameters=[UsageQuerySerializer], responses=UsageSerializer)
+    @extend_schema(parameters=[UsageQuerySerializer], responses=UsagePayload)
     def get(self, request: Request) -> Response:
         """Return requests and tokens by local day, month, model (asked, served or canonical), step, endpoint,
         API key or its owner, for at most three years.
@@ -76,7 +65,7 @@ class UsageExport(APIView):
 
     @extend_schema(
         parameters=[UsageExportQuerySerializer],
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/json"): UsageSerializer},
+        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/json"): UsagePayload},
     )
     def get(self, request: Request) -> HttpResponse:
         """Return usage as a file: the response of /api/usage as JSON, or its rows and their total as CSV."""
@@ -94,26 +83,36 @@ class UsageExport(APIView):
 
 
 class DailyTokens(APIView):
-    @extend_schema(parameters=[DaysSerializer], responses=DayTokensSerializer(many=True))
+    @extend_schema(parameters=[DaysSerializer], responses=list[DayTokensPayload])
     def get(self, request: Request) -> Response:
         """List the local days that have requests, newest first."""
-        days = checked(DaysSerializer, request).validated_data["days"]
+        most = checked(DaysSerializer, request).validated_data["days"]
         until = today()
         flushed()
-        payload = usage.usage("day", Period(until - timedelta(days=days - 1), until))
-        return Response([{"date": row["day"], **_tokens(row)} for row in reversed(payload["rows"]) if _count(row)])
+        payload = usage.usage("day", Period(until - timedelta(days=most - 1), until))
+        days: list[DayTokensPayload] = [
+            {"date": row["day"], **_tokens(row), "request_count": _count(row)}
+            for row in reversed(payload["rows"])
+            if _count(row)
+        ]
+        return Response(days)
 
 
 class MonthlyTokens(APIView):
-    @extend_schema(parameters=[MonthsSerializer], responses=MonthTokensSerializer(many=True))
+    @extend_schema(parameters=[MonthsSerializer], responses=list[MonthTokensPayload])
     def get(self, request: Request) -> Response:
         """List the months that have requests, newest first."""
-        months = checked(MonthsSerializer, request).validated_data["months"]
+        most = checked(MonthsSerializer, request).validated_data["months"]
         until = today()
-        number = until.year * 12 + until.month - months
+        number = until.year * 12 + until.month - most
         flushed()
         payload = usage.usage("month", Period(date(number // 12, number % 12 + 1, 1), until))
-        return Response([{"month": row["month"], **_tokens(row)} for row in reversed(payload["rows"]) if _count(row)])
+        months: list[MonthTokensPayload] = [
+            {"month": row["month"], **_tokens(row), "request_count": _count(row)}
+            for row in reversed(payload["rows"])
+            if _count(row)
+        ]
+        return Response(months)
 
 
 def _usage(query: Any) -> UsagePayload:
@@ -122,16 +121,15 @@ def _usage(query: Any) -> UsagePayload:
     return usage_with_costs(values["by"], query.period, query.only, compare=values["compare"])
 
 
-def _tokens(row: UsageCounts) -> TokenCounts:
+def _tokens(row: UsageCountsPayload) -> TokensPayload:
     return {
         "total_input_tokens": row["input_tokens"],
         "total_output_tokens": row["output_tokens"],
         "total_tokens": row["total_tokens"],
-        "request_count": _count(row),
     }
 
 
-def _count(row: UsageCounts) -> int:
+def _count(row: UsageCountsPayload) -> int:
     return row["requests"] + row["cancelled_requests"]
 
 

@@ -1,6 +1,6 @@
 """Sums of a fold: one class per kind of row that is added up, and the keys of these rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
@@ -98,10 +98,10 @@ class Cell:
         """Count one successful request. `first_token_us` is None if its response was no stream."""
         self.requests_ok += 1
         self.ok_duration_us += duration_us
-        histogram.count(self.durations, (duration_us,))
+        histogram.count(self.durations, duration_us)
         if first_token_us is not None:
             self.first_token_us += first_token_us
-            histogram.count(self.first_tokens, (first_token_us,))
+            histogram.count(self.first_tokens, first_token_us)
 
     @property
     def average_ms(self) -> float | None:
@@ -231,11 +231,3 @@ def milliseconds(microseconds: int) -> int:
     The expression takes a third of `round(microseconds / 1000)`.
     """
     return (microseconds + 499 + (microseconds // 1000 & 1)) // 1000 or 1
-
-
-def all_milliseconds(durations_us: Iterable[int]) -> list[int]:
-    """Return `milliseconds` of many durations. Except at a half, one comparison decides: half of the instructions."""
-    return [
-        (duration_us + 500) // 1000 or 1 if duration_us % 1000 != 500 else milliseconds(duration_us)
-        for duration_us in durations_us
-    ]

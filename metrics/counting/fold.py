@@ -61,20 +61,6 @@ class Fold(FoldSums):
             [*self.counted, *other.counted],
             _joined(self.clients, other.clients),
             _joined(self.served, other.served),
-            [*self.groups, *other.groups],
-            [*self.ungrouped, *other.ungrouped],
-        )
-
-    @property
-    def alike(self) -> list[list[RequestRecord]]:
-        """All counted requests, in lists with the same minute, endpoint, model, kind, API key and client address."""
-        return [*[group for _, group, _ in self.groups], *[[entry] for entry in self.ungrouped]]
-
-    @property
-    def has_model_names(self) -> bool:
-        """True if the last attempt of a counted request was at a step of a model name."""
-        return any([key[-1] for key, _, _ in self.groups]) or any(
-            [entry.attempts and entry.attempts[-1].step for entry in self.ungrouped]
         )
 
     @cached_property

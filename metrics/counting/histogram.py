@@ -7,7 +7,6 @@ A histogram is stored as a JSON object, `{"<bucket>": <count>}`, which SQL and a
 """
 
 import logging
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -16,7 +15,6 @@ log = logging.getLogger(__name__)
 
 Histogram = dict[int, int]  # bucket -> count
 
-MANY = 256  # values that are sorted before they are counted: they share buckets
 _BITS = 4  # the bits after the leading one decide the bucket of a value
 
 _encode = msgspec.json.Encoder().encode
@@ -68,25 +66,10 @@ def merged(stored: str | None, new: Mapping[int, int]) -> str | None:
     return pack(counts) if len(counts) > known else _encode(counts).decode()
 
 
-def count(counts: Histogram, values: Sequence[int]) -> None:
-    """Count whole numbers, each in its `bucket`."""
-    if len(values) >= MANY:
-        _count_sorted(counts, sorted(values))
-        return
-    for value in values:  # runs for nearly every request, so `bucket` is inlined
-        shift = value.bit_length() - _BITS - 1
-        index = (shift << _BITS) + (value >> shift) if shift > 0 else value
-        counts[index] = counts.get(index, 0) + 1
-
-
-def _count_sorted(counts: Histogram, values: list[int]) -> None:
-    """Do the same with a step for each bucket instead of each value."""
-    start = 0
-    while start < len(values):
-        index = bucket(values[start])
-        end = bisect_left(values, bounds(index)[1], start)
-        counts[index] = counts.get(index, 0) + end - start
-        start = end
+def count(counts: Histogram, value: int) -> None:
+    """Count a whole number in its bucket."""
+    index = bucket(value)
+    counts[index] = counts.get(index, 0) + 1
 
 
 def subtract(total: Histogram, counts: Mapping[int, int]) -> None:

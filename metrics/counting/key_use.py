@@ -11,28 +11,18 @@ RefusedKey = tuple[str, str, str, str]  # local date, API key, error code, limit
 
 def last_uses(fold: Fold) -> dict[str, int]:
     """Return when the latest request of each API key completed, in µs. A rejected request is no use."""
-    found: dict[str, int] = {}
-    for (_minute, _endpoint, _model, _kind, api_key_id, *_rest), entries, _tokens in fold.groups:
-        if api_key_id:
-            latest = max([entry.completed_us for entry in entries])
-            found[api_key_id] = max(latest, found.get(api_key_id, 0))
-    for entry in fold.ungrouped:
+    last_used: dict[str, int] = {}
+    for entry in fold.counted:
         if entry.api_key_id and entry.outcome != record.REJECTED:
-            found[entry.api_key_id] = max(entry.completed_us, found.get(entry.api_key_id, 0))
-    return found
+            last_used[entry.api_key_id] = max(entry.completed_us, last_used.get(entry.api_key_id, 0))
+    return last_used
 
 
 def refusals(fold: Fold) -> Counter[RefusedKey]:
     """Return the number of rejected requests."""
-    return Counter(
-        [
-            (
-                local_date(entry.completed_us // MINUTE_US, fold.zone),
-                entry.api_key_id or "",
-                entry.error or "",
-                entry.limit or "",
-            )
-            for entry in fold.ungrouped
-            if entry.outcome == record.REJECTED
-        ]
-    )
+    counts: Counter[RefusedKey] = Counter()
+    for entry in fold.counted:
+        if entry.outcome == record.REJECTED:
+            date = local_date(entry.completed_us // MINUTE_US, fold.zone)
+            counts[date, entry.api_key_id or "", entry.error or "", entry.limit or ""] += entry.count
+    return counts

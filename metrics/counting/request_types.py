@@ -24,6 +24,7 @@ REQUEST_TYPES = {
     request_kinds.OLLAMA_CHAT: "Chat",
     request_kinds.OLLAMA_GENERATE: "Generate",
     request_kinds.OLLAMA_EMBED: "Embeddings",
+    request_kinds.OLLAMA_SHOW: "Chat",
 }
 # The reverse, for rows that llmlb wrote.
 KINDS = {

@@ -4,7 +4,6 @@ Each is part of the input or output tokens. "Not reported" is never zero: a sum 
 that reported it, and beside the tokens that it is a part of, so that shares are exact.
 """
 
-from collections.abc import Iterable
 from operator import add
 from typing import NamedTuple
 
@@ -33,36 +32,23 @@ DETAIL_COLUMNS = TokenDetails._fields
 NOT_REPORTED = (None,) * len(DETAIL_COLUMNS)  # the columns of a roll-up without any report
 
 
-def has_details(entry: RequestRecord) -> bool:
-    """Return True if the response reported any of these tokens."""
-    return (
-        entry.cached_tokens is not None or entry.reasoning_tokens is not None or entry.cache_write_tokens is not None
-    ) and bool(entry.attempts)
-
-
-def details_of(entries: Iterable[RequestRecord]) -> TokenDetails | None:
-    """Return the sums over these requests, or None if none of them reported anything."""
-    cached = cached_of = cache_reports = cache_hits = written = write_reports = 0
-    reasoning = reasoning_of = reasoning_reports = 0
-    for entry in entries:
-        part = entry.cached_tokens
-        if part is not None and (part := part_of(part, whole := entry.input_tokens)) is not None:
-            cached += part
-            cached_of += whole or 0
-            cache_reports += 1
-            if part:
-                cache_hits += 1
-        part = entry.cache_write_tokens
-        if part is not None and (part := part_of(part, entry.input_tokens)) is not None:
-            written += part
-            write_reports += 1
-        part = entry.reasoning_tokens
-        if part is not None and (part := part_of(part, entry.output_tokens)) is not None:
-            reasoning += part
-            reasoning_of += entry.output_tokens or 0
-            reasoning_reports += 1
-    if not cache_reports and not write_reports and not reasoning_reports:
+def details_of(entry: RequestRecord) -> TokenDetails | None:
+    """Return what one request adds to the sums, or None if it reported nothing."""
+    if not entry.attempts:
+        return None
+    cached = part_of(entry.cached_tokens, entry.input_tokens)
+    written = part_of(entry.cache_write_tokens, entry.input_tokens)
+    reasoning = part_of(entry.reasoning_tokens, entry.output_tokens)
+    if cached is None and written is None and reasoning is None:
         return None
     return TokenDetails(
-        cached, cached_of, cache_reports, cache_hits, written, write_reports, reasoning, reasoning_of, reasoning_reports
+        cached_tokens=cached or 0,
+        cached_of_tokens=0 if cached is None else entry.input_tokens or 0,
+        cache_reports=int(cached is not None),
+        cache_hits=int(bool(cached)),
+        cache_write_tokens=written or 0,
+        cache_write_reports=int(written is not None),
+        reasoning_tokens=reasoning or 0,
+        reasoning_of_tokens=0 if reasoning is None else entry.output_tokens or 0,
+        reasoning_reports=int(reasoning is not None),
     )

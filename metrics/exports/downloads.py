@@ -15,13 +15,13 @@ from django.db import connection
 from django.http.response import HttpResponseBase
 
 from endpoints.registry import registry
-from gateway.base import limits
+from gateway.base import bounds
+from gateway.base.bounds import Bound
 from gateway.base.config import for_a_child
-from gateway.base.limits import Limit
+from metrics.costs.price_cache import price_cache
 from metrics.exports.long_response import LongLivedResponse, UserSlot, UserSlots
 from metrics.exports.worker import FRAME, Format, Job
 from metrics.memory.runtime import runtime
-from metrics.prices.registry import price_registry
 from metrics.queries.requests.filters import RequestFilter
 from metrics.queries.requests.lookups import request_page
 from metrics.queries.stored import flushed
@@ -38,12 +38,12 @@ RUNNING, DONE, FAILED = STATES = ("running", "done", "failed")
 COMMAND = (sys.executable, "-c", f"import os; os.nice(19); from {Job.__module__} import main; main()")
 
 
-class ExportLimitReached(Exception):
-    """The limit of running exports is reached: of all users, or of one."""
+class ExportBoundReached(Exception):
+    """The bound of running exports is reached: of all users, or of one."""
 
-    def __init__(self, limit: Limit) -> None:
-        super().__init__(limit.title)
-        self.limit = limit
+    def __init__(self, bound: Bound) -> None:
+        super().__init__(bound.title)
+        self.bound = bound
 
 
 class ExportFailed(Exception):
@@ -79,12 +79,12 @@ class Downloads:
         return progress
 
     def take(self, user_id: str) -> UserSlot:
-        """Return a slot for an export of this user. Raises ExportLimitReached."""
+        """Return a slot for an export of this user. Raises ExportBoundReached."""
         slot = self.slots.take(user_id) if self.running < MAX_AT_ONCE else None
         if slot is None:
-            limit = limits.EXPORTS if self.running >= MAX_AT_ONCE else limits.USER_EXPORTS
-            runtime.installation.limit_hits.hit(limit)
-            raise ExportLimitReached(limit)
+            bound = bounds.EXPORTS if self.running >= MAX_AT_ONCE else bounds.USER_EXPORTS
+            runtime.installation.bound_hits.hit(bound)
+            raise ExportBoundReached(bound)
         return slot
 
     async def read(
@@ -158,7 +158,7 @@ def job(request_filter: RequestFilter, form: Format) -> bytes:
             request_filter=request_filter,
             format=form,
             names=names,
-            hardware=price_registry.hardware().all(),
+            hardware=price_cache.hardware().all(),
         )
     )
 
@@ -188,7 +188,7 @@ def export_response(
 ) -> HttpResponseBase:
     """Return an export of all requests that match, as a file to save. Its progress is found by `name`.
 
-    Raises ExportLimitReached if this user, or all users together, are at the limit.
+    Raises ExportBoundReached if this user, or all users together, are at the bound.
     """
     slot = downloads.take(str(user_id))
     flushed()

@@ -24,8 +24,8 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.base.csv_cells import csv_cell
-from metrics.prices.hardware import HardwareRate
-from metrics.queries.hardware.shares import CountedHours, ExportedHardwareCost
+from metrics.costs.hardware_rates import HardwareRate
+from metrics.costs.hardware_shares import CountedHours, ExportedHardwareCost
 from metrics.queries.requests import history
 from metrics.queries.requests.filters import Cursor, RequestFilter
 from metrics.queries.requests.llmlb import FIELDS as LLMLB_FIELDS
@@ -110,7 +110,7 @@ def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
 def _cells(request: RequestPayload, costs: list[ExportedHardwareCost] | None) -> list[Any]:
     left = "; ".join(f"{left['step']}: {left['reason']}" for left in request["left_steps"])
     values: Mapping[str, Any] = {**request, "attempts": len(request["attempts"]), "left_steps": left or None}
-    at_hardware = "; ".join(f"{it['cost']} {it['currency']}" for it in costs or ())
+    at_hardware = "; ".join(f"{cost['cost']} {cost['currency']}" for cost in costs or ())
     return [csv_cell(value) for value in (*values.values(), at_hardware or None)]
 
 

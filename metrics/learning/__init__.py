@@ -1,1 +1,1 @@
-"""Learning: parameters of durations and lengths of answers, for adaptive routing, computed from records alone."""
+"""Learning: samples and their rows, fits of durations and lengths, slow-downs, and how people see and audit them."""

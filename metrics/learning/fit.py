@@ -5,7 +5,8 @@ The model is that of gateway.registry.schema.Speeds. A sample with a duration of
     d = setup + read * x1 + write * x2 + share * x3
 
 with x1 = prompt tokens that were read before or while it ran, x2 = output tokens, x3 = output tokens * mean requests in
-flight. A stream that met an idle endpoint is one more row: its time to first token, with x2 = x3 = 1. Its error counts
+flight: the duration of gateway.routing.expected_time, which also predicts it. A stream that met an idle endpoint is one
+more row: its time to first token, with x2 = x3 = 1. Its error counts
 relative to the geometric mean of both times: some servers send the first token at once, long before others follow.
 
 Rows weigh 1 / prediction**2, since errors are relative (1 / d**2 would favour rows that happened to be short), less for
@@ -16,10 +17,10 @@ have one order: the same samples give the same bits. It has no numpy, which woul
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from gateway.registry.schema import Lengths, Speeds
 from gateway.routing.adaptive import RATIOS, UNKNOWN_RATIOS, UNMEASURED
+from gateway.routing.expected_time import Parameters, parameters_of
 from metrics.learning.samples import UNKNOWN, WINDOW, LengthSample, LoadSample, SpeedSample
 
 ROUNDS = 3  # after a first one that weighs rows by their durations
@@ -37,18 +38,10 @@ KEPT_LOADS = 9
 _FADING = [math.exp(-rank / FADING_SAMPLES) for rank in range(WINDOW)]
 
 
-class Parameters(NamedTuple):
-    """The parameters of gateway.registry.schema.Speeds, in seconds."""
-
-    setup: float
-    read: float
-    write: float
-    share: float
-
-
-DEFAULT_PRIOR = Parameters(UNMEASURED.setup, UNMEASURED.read, UNMEASURED.write, UNMEASURED.share)
+DEFAULT_PRIOR = parameters_of(UNMEASURED)
 _LEAST = Parameters(0.0, 0.0, FASTEST_WRITE, 0.0)
-_Row = tuple[float, float, float, float, float, bool]  # weight by age, x1, x2, x3, seconds, until the first token
+# Weight by age, prompt tokens, output tokens, mean requests in flight, seconds, until the first token.
+_Row = tuple[float, float, float, float, float, bool]
 _Equations = list[list[float]]  # four rows of four coefficients and the right side
 
 
@@ -65,24 +58,24 @@ def fit(
     """
     samples = samples[-len(weights) :]
     rows = _rows(samples, weights)
-    found = prior
+    fitted = prior
     trust = (PRIOR_SAMPLES / (PRIOR_SAMPLES + len(samples))) ** 2
     for number in range(1 + ROUNDS):
-        equations = _prior_equations(prior, found.write, engine, trust)
-        _add_rows(equations, rows, found if number else None)
-        found = _solve(equations)
-    return found
+        equations = _prior_equations(prior, fitted.write, engine, trust)
+        _add_rows(equations, rows, fitted if number else None)
+        fitted = _solve(equations)
+    return fitted
 
 
 def _rows(samples: Sequence[SpeedSample], weights: Sequence[float]) -> list[_Row]:
     rows: list[_Row] = []
-    for weight, it in zip(weights, reversed(samples), strict=False):
-        output = float(it.output)
-        seconds = max(it.duration_us / 1e6, SHORTEST)
-        beside = max(1.0, it.shared_us / it.duration_us) if it.duration_us else 1.0
-        rows.append((weight, float(it.read + it.read_meanwhile), output, output * beside, seconds, False))
-        if it.first_us > 0 and output:
-            rows.append((weight, float(it.read), 1.0, 1.0, it.first_us / 1e6, True))
+    for weight, sample in zip(weights, reversed(samples), strict=False):
+        output = float(sample.output)
+        seconds = max(sample.duration_us / 1e6, SHORTEST)
+        beside = max(1.0, sample.shared_us / sample.duration_us) if sample.duration_us else 1.0
+        rows.append((weight, float(sample.read + sample.read_meanwhile), output, beside, seconds, False))
+        if sample.first_us > 0 and output:
+            rows.append((weight, float(sample.read), 1.0, 1.0, sample.first_us / 1e6, True))
     return rows
 
 
@@ -105,13 +98,13 @@ def _prior_equations(prior: Parameters, write: float, engine: str, trust: float)
     ]
 
 
-def _add_rows(equations: _Equations, rows: Iterable[_Row], found: Parameters | None) -> None:
-    """Add the rows of samples to the normal equations. `found`: the parameters so far; None: there are none."""
-    setup, read, write, share = found or DEFAULT_PRIOR
+def _add_rows(equations: _Equations, rows: Iterable[_Row], fitted: Parameters | None) -> None:
+    """Add the rows of samples to the normal equations. `fitted`: the parameters so far; None: there are none."""
     s = s1 = s2 = s3 = sy = s11 = s12 = s13 = s1y = s22 = s23 = s2y = s33 = s3y = 0.0
     whole = SHORTEST
-    for weight, x1, x2, x3, y, is_first in rows:
-        p = y if found is None else setup + read * x1 + write * x2 + share * x3
+    for weight, x1, x2, beside, y, is_first in rows:
+        x3 = x2 * beside
+        p = y if fitted is None else fitted.duration(x1, x2, beside)
         square = p * p if p > SHORTEST else SHORTEST * SHORTEST
         if is_first:  # the row of the whole duration precedes it
             square = math.sqrt(square) * whole
@@ -174,18 +167,18 @@ def _solve_free(equations: _Equations, free: Sequence[int], held: Sequence[float
             right -= equations[index][other] * held[other]
         rows.append([*(equations[index][column] for column in free), right])
     size = len(free)
-    for at in range(size):
-        pivot = rows[at][at]
-        for below in rows[at + 1 :]:
-            factor = below[at] / pivot
-            for column in range(at, size + 1):
-                below[column] -= factor * rows[at][column]
+    for diagonal in range(size):
+        pivot = rows[diagonal][diagonal]
+        for below in rows[diagonal + 1 :]:
+            factor = below[diagonal] / pivot
+            for column in range(diagonal, size + 1):
+                below[column] -= factor * rows[diagonal][column]
     solved = [0.0] * size
-    for at in reversed(range(size)):
-        right = rows[at][size]
-        for column in range(at + 1, size):
-            right -= rows[at][column] * solved[column]
-        solved[at] = right / rows[at][at]
+    for diagonal in reversed(range(size)):
+        right = rows[diagonal][size]
+        for column in range(diagonal + 1, size):
+            right -= rows[diagonal][column] * solved[column]
+        solved[diagonal] = right / rows[diagonal][diagonal]
     return solved
 
 
@@ -195,16 +188,16 @@ def kept(samples: Iterable[SpeedSample]) -> tuple[float, ...]:
     Only servers that report cached tokens tell it. It begins at 1.0, which weighs as one sample.
     """
     sums, counts = [1.0] * AGES, [1] * AGES
-    for it in samples:
-        if it.prefix > 0 and it.cached != UNKNOWN:
-            sums[it.prefix_age] += min(1.0, it.cached / it.prefix)
-            counts[it.prefix_age] += 1
+    for sample in samples:
+        if sample.prefix > 0 and sample.cached != UNKNOWN:
+            sums[sample.prefix_age] += min(1.0, sample.cached / sample.prefix)
+            counts[sample.prefix_age] += 1
     return tuple([total / count for total, count in zip(sums, counts, strict=True)])
 
 
 def speeds(samples: Sequence[SpeedSample], parameters: Parameters, since_us: int = 0) -> Speeds:
     """Return what is published. `since_us`: when the slow start began; earlier samples are no completions."""
-    completions = sum([it.completed_us > since_us for it in samples])
+    completions = sum([sample.completed_us > since_us for sample in samples])
     return Speeds(*parameters, completions, kept(samples))
 
 
@@ -222,15 +215,15 @@ def lengths(samples: Iterable[LengthSample]) -> Lengths:
     """
     output = tokens = body_bytes = 0.0
     outputs = inputs = 0
-    for it in samples:
-        if it.output != UNKNOWN:
+    for sample in samples:
+        if sample.output != UNKNOWN:
             outputs += 1
-            output += max(1.0 / outputs, LEAST_ALPHA) * (it.output - output)
-        if it.input != UNKNOWN and it.body_bytes != UNKNOWN:
+            output += max(1.0 / outputs, LEAST_ALPHA) * (sample.output - output)
+        if sample.input != UNKNOWN and sample.body_bytes != UNKNOWN:
             inputs += 1
             alpha = max(1.0 / inputs, LEAST_ALPHA)
-            tokens += alpha * (it.input - tokens)
-            body_bytes += alpha * (it.body_bytes - body_bytes)
+            tokens += alpha * (sample.input - tokens)
+            body_bytes += alpha * (sample.body_bytes - body_bytes)
     return Lengths(output if outputs else None, body_bytes / tokens if tokens else None)
 
 
@@ -240,7 +233,7 @@ def load_seconds(samples: Iterable[LoadSample]) -> float:
     `samples` may be those of several names of the model, in any order.
     """
     last = sorted(samples)[-KEPT_LOADS:]
-    return typical_load([it.load_us for it in last]) / 1e6 if last else 0.0
+    return typical_load([sample.load_us for sample in last]) / 1e6 if last else 0.0
 
 
 def typical_load(times: Sequence[float]) -> float:

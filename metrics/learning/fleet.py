@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.registry.schema import Model, Speeds, names
+from gateway.routing.expected_time import Parameters
 from metrics.learning import fit
-from metrics.learning.fit import DEFAULT_PRIOR, Parameters
+from metrics.learning.doubling import doubling_load, telling_load
+from metrics.learning.fit import DEFAULT_PRIOR
 from metrics.learning.prefixes import PrefixShares
 from metrics.learning.samples import WINDOW, SpeedSample
 
@@ -57,6 +59,7 @@ class _Fitted:
     speeds: Speeds
     count: int
     few: tuple[SpeedSample, ...]  # if they are so few that the others matter
+    telling_load: float  # see metrics.learning.doubling
 
 
 @dataclass(slots=True)
@@ -75,7 +78,8 @@ class Fleet:
         first = fit.fit(samples, engine)
         few = tuple(samples) if len(samples) < FEW_SAMPLES else ()
         speeds = fit.speeds(samples, first, since_us)
-        self._groups.setdefault(group, {})[target] = _Fitted(engine, first, speeds, len(samples), few)
+        load = telling_load(samples)
+        self._groups.setdefault(group, {})[target] = _Fitted(engine, first, speeds, len(samples), few, load)
         self._group_of[target] = group
         self._news.setdefault(group, set()).add(target)
         self.prefixes.put(target, samples)
@@ -88,6 +92,12 @@ class Fleet:
             self._news.setdefault(group, set()).discard(target)
             self.prefixes.drop(target)
 
+    def doubling_load(self, target: Target) -> int | None:
+        """Return the load at which a token of a target takes twice as long as alone; None: it has not been seen yet."""
+        fitted = self._groups[self._group_of[target]][target]
+        load = doubling_load(fitted.speeds)
+        return load if load is not None and load <= fitted.telling_load else None
+
     def __contains__(self, target: Target) -> bool:
         return target in self._group_of
 
@@ -96,20 +106,20 @@ class Fleet:
 
     def take(self) -> dict[Target, Speeds]:
         """Return the speeds of all targets that may have changed since the last call."""
-        found: dict[Target, Speeds] = {}
+        speeds: dict[Target, Speeds] = {}
         for group, news in self._news.items():
             fits = self._groups[group]
-            prior = _Priors(it.first for it in fits.values() if it.count >= TELLING_SAMPLES)
-            for target, it in fits.items():
-                if it.few:
-                    parameters = fit.fit(it.few, it.engine, prior.without(it))
-                    found[target] = Speeds(*parameters, it.speeds.completions, it.speeds.kept)
+            prior = _Priors(target_fit.first for target_fit in fits.values() if target_fit.count >= TELLING_SAMPLES)
+            for target, target_fit in fits.items():
+                if target_fit.few:
+                    parameters = fit.fit(target_fit.few, target_fit.engine, prior.without(target_fit))
+                    speeds[target] = Speeds(*parameters, target_fit.speeds.completions, target_fit.speeds.kept)
                 elif target in news:
-                    found[target] = it.speeds
+                    speeds[target] = target_fit.speeds
             if not fits:
                 del self._groups[group]
         self._news = {}
-        return found
+        return speeds
 
 
 class _Priors:

@@ -52,7 +52,7 @@ def speed_sample(entry: RequestRecord) -> SpeedSample | None:
 def length_sample(entry: RequestRecord) -> LengthSample | None:
     """Return the sample of a learnable request; None if it tells no length."""
     output = (plausible(entry.output_tokens) if entry.kind in GENERATING else None) or UNKNOWN
-    tokens = plausible(entry.input_tokens) or UNKNOWN
+    tokens = UNKNOWN if entry.estimated else plausible(entry.input_tokens) or UNKNOWN  # what is expected is no news
     body_bytes = entry.body_bytes if 0 < entry.body_bytes <= LARGEST else UNKNOWN
     if output == UNKNOWN and UNKNOWN in (tokens, body_bytes):
         return None

@@ -63,7 +63,11 @@ def kept_of(kept: list[PastSample], new: Iterable[SpeedSample]) -> list[PastSamp
     for sample in kept:
         numbers.setdefault(slot_of(sample.completed_us), []).append(sample.number)
     highest = {slot: max(of_slot) for slot, of_slot in numbers.items() if len(of_slot) >= PER_SLOT}
-    return [past_sample(it) for it in new if it.number <= highest.get(slot_of(it.completed_us), it.number)]
+    return [
+        past_sample(new_sample)
+        for new_sample in new
+        if new_sample.number <= highest.get(slot_of(new_sample.completed_us), new_sample.number)
+    ]
 
 
 def with_new(kept: list[PastSample], new: Iterable[PastSample]) -> list[PastSample]:
@@ -71,15 +75,15 @@ def with_new(kept: list[PastSample], new: Iterable[PastSample]) -> list[PastSamp
     by_slot: dict[int, set[PastSample]] = {}
     for sample in new:
         by_slot.setdefault(slot_of(sample.completed_us), set()).add(sample)
-    found: list[PastSample] = []
+    samples: list[PastSample] = []
     for sample in kept:
         if (of_slot := by_slot.get(slot_of(sample.completed_us))) is None:
-            found.append(sample)
+            samples.append(sample)
         else:
             of_slot.add(sample)
     for of_slot in by_slot.values():
-        found += sorted(of_slot, key=_chance)[:PER_SLOT]
-    return sorted(found)
+        samples += sorted(of_slot, key=_chance)[:PER_SLOT]
+    return sorted(samples)
 
 
 _chance = itemgetter(1, 0)  # number, then completion

@@ -16,7 +16,7 @@ class PrefixShare(NamedTuple):
 
 
 def prefix_share(samples: Iterable[SpeedSample]) -> PrefixShare:
-    reported = [it.cached for it in samples if it.cached != UNKNOWN]
+    reported = [sample.cached for sample in samples if sample.cached != UNKNOWN]
     return PrefixShare(sum(cached > 0 for cached in reported), len(reported))
 
 

@@ -17,7 +17,8 @@ from operator import attrgetter
 from statistics import fmean, median, quantiles
 from typing import NamedTuple
 
-from metrics.learning.fit import SHORTEST, Parameters, fit
+from gateway.routing.expected_time import Parameters
+from metrics.learning.fit import SHORTEST, fit
 from metrics.learning.past import HOUR_US, MINUTE_US, PastSample, hour_of, speed_sample
 
 DAY_US = 24 * HOUR_US
@@ -80,22 +81,22 @@ class Reference(NamedTuple):
     slack: float  # logarithm of the ratio that is not noticed
     limit: float  # of the sum
 
-    def excess(self, it: PastSample) -> float | None:
+    def excess(self, sample: PastSample) -> float | None:
         """Return the logarithm of actual over usual durations; None if the reference has no such requests."""
-        load = _load(it)
-        if not (self.load.has(load) and self.output.has(it.output) and self.read.has(it.read)):
+        load = _load(sample)
+        if not (self.load.has(load) and self.output.has(sample.output) and self.read.has(sample.read)):
             return None
-        return _ratio(self.parameters, it, load) - self.errors[bisect_right(self.edges, load)]
+        return log_ratio(self.parameters, sample, load) - self.errors[bisect_right(self.edges, load)]
 
 
-def _load(it: PastSample) -> float:
-    return max(1.0, it.shared_us / it.duration_us)
+def _load(sample: PastSample) -> float:
+    return max(1.0, sample.shared_us / sample.duration_us)
 
 
-def _ratio(of: Parameters, it: PastSample, load: float) -> float:
-    setup, read, write, share = of
-    expected = setup + read * it.read + it.output * (write + share * load)
-    return math.log(it.duration_us / 1e6 / max(expected, SHORTEST))
+def log_ratio(of: Parameters, sample: PastSample, load: float) -> float:
+    """Return the logarithm of the actual over the expected duration, beside `load` requests on average."""
+    expected = max(of.duration(sample.read, sample.output, load), SHORTEST)
+    return math.log(sample.duration_us / 1e6 / expected)
 
 
 def reference_start(now_us: int) -> int:
@@ -110,41 +111,41 @@ def reference_end(first_us: int, now_us: int) -> int:
 
 def reference_samples(samples: Iterable[PastSample]) -> list[PastSample]:
     """Return those of sorted samples that a reference is fitted to: the first by chance of each hour."""
-    found: list[PastSample] = []
-    for _, of_hour in groupby(samples, lambda it: hour_of(it.completed_us)):
-        found += sorted(sorted(of_hour, key=attrgetter("number", "completed_us"))[:PER_HOUR])
-    return found
+    chosen_samples: list[PastSample] = []
+    for _, of_hour in groupby(samples, lambda sample: hour_of(sample.completed_us)):
+        chosen_samples += sorted(sorted(of_hour, key=attrgetter("number", "completed_us"))[:PER_HOUR])
+    return chosen_samples
 
 
 def reference(samples: Sequence[PastSample], engine: str) -> Reference | None:
     """Return the reference of sorted samples; None of too few."""
     if len(samples) < LEAST_REFERENCE:
         return None
-    parameters = fit([speed_sample(it) for it in samples], engine, weights=[1.0] * len(samples))
-    loads = [_load(it) for it in samples]
+    parameters = fit([speed_sample(sample) for sample in samples], engine, weights=[1.0] * len(samples))
+    loads = [_load(sample) for sample in samples]
     edges = quantiles(loads, n=LEVELS)
-    ratios = [_ratio(parameters, it, load) for it, load in zip(samples, loads, strict=True)]
+    ratios = [log_ratio(parameters, sample, load) for sample, load in zip(samples, loads, strict=True)]
     errors = _errors(ratios, [bisect_right(edges, load) for load in loads])
     rests = [ratio - errors[bisect_right(edges, load)] for ratio, load in zip(ratios, loads, strict=True)]
-    slack, limit = _threshold([max(-CLIP, min(CLIP, it)) for it in rests])
-    outputs, reads = [float(it.output) for it in samples], [float(it.read) for it in samples]
+    slack, limit = _threshold([max(-CLIP, min(CLIP, rest)) for rest in rests])
+    outputs, reads = [float(sample.output) for sample in samples], [float(sample.read) for sample in samples]
     return Reference(parameters, _Range.of(loads), _Range.of(reads), _Range.of(outputs), edges, errors, slack, limit)
 
 
 def _errors(ratios: Sequence[float], levels: Sequence[int]) -> list[float]:
     """Return the mean error of the fit at each level of load, without the influence of outliers."""
-    found = []
+    errors = []
     for level in range(LEVELS):
         of_level = [ratio for ratio, its in zip(ratios, levels, strict=True) if its == level] or list(ratios)
         middle = median(of_level)
-        found.append(middle + fmean(max(-CLIP, min(CLIP, ratio - middle)) for ratio in of_level))
-    return found
+        errors.append(middle + fmean(max(-CLIP, min(CLIP, ratio - middle)) for ratio in of_level))
+    return errors
 
 
 def _threshold(rests: Sequence[float]) -> tuple[float, float]:
     """Return slack and limit, so that neither the noise of single requests nor that of whole hours is an alarm."""
-    noise = fmean(it * it for it in rests)
-    means = [fmean(rests[at : at + BLOCK]) for at in range(0, len(rests) - BLOCK + 1, BLOCK)]
+    noise = fmean(rest * rest for rest in rests)
+    means = [fmean(rests[start : start + BLOCK]) for start in range(0, len(rests) - BLOCK + 1, BLOCK)]
     middle = median(means)
     spread = MAD * median(abs(mean - middle) for mean in means)
     hours = _without(noise / BLOCK, spread)
@@ -162,10 +163,10 @@ class _Test:
         self._up = self._down = self._total = 0.0
         self._since: list[tuple[int, float]] = []  # requests since the sum was zero: time and excess
 
-    def add(self, it: PastSample) -> bool:
+    def add(self, sample: PastSample) -> bool:
         """Add a request. Return True if a slow-down has begun or ended."""
         of = self._of
-        excess = of.excess(it)
+        excess = of.excess(sample)
         if excess is None:
             return False
         if not self.is_slow:
@@ -173,10 +174,10 @@ class _Test:
             if self._up <= 0.0:
                 self._forget()
                 return False
-        self._since.append((it.completed_us, excess))
+        self._since.append((sample.completed_us, excess))
         self._total += min(excess, CLIP + of.slack)
         if not self.is_slow:
-            self.is_slow = self._up >= of.limit and self._lasts(it.completed_us)
+            self.is_slow = self._up >= of.limit and self._lasts(sample.completed_us)
             return self.is_slow
         between = self._total / len(self._since) / 2
         self._down = max(0.0, self._down + max(-CLIP, min(CLIP, between - excess)))
@@ -209,14 +210,14 @@ def _without(variance: float, spread: float) -> float:
 def find(of: Reference, samples: Iterable[PastSample]) -> Slowdown | None:
     """Return the slow-down that goes on at the last of sorted samples after the reference, or None."""
     test = _Test(of)
-    for it in samples:
-        test.add(it)
+    for sample in samples:
+        test.add(sample)
     return test.slowdown if test.is_slow else None
 
 
 def beginnings(of: Reference, samples: Iterable[PastSample]) -> Iterator[Slowdown]:
     """Yield each slow-down as it was when it was found."""
     test = _Test(of)
-    for it in samples:
-        if test.add(it) and test.is_slow:
+    for sample in samples:
+        if test.add(sample) and test.is_slow:
             yield test.slowdown

@@ -36,7 +36,7 @@ class RecentClients:
 
     def advance(self, hour: int) -> None:
         """Remove hours that are too long before `hour`, the current one."""
-        for old in [at for at in self.hours if at <= hour - RETAINED_HOURS]:
+        for old in [kept_hour for kept_hour in self.hours if kept_hour <= hour - RETAINED_HOURS]:
             del self.hours[old]
 
     def busiest(self, hour: int, limit: int) -> Ranked:

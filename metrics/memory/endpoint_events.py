@@ -1,4 +1,4 @@
-"""Endpoint events of the last 60 minutes: changes of status by health checks, and edits by staff, with time and cause.
+"""Endpoint events of the last 60 minutes: changes of status by health checks, and edits, with time and cause.
 
 They are read from the database when an endpoint has changed, and every 30 seconds. Pages get them from memory. Control
 reads them in a thread that may wait for the database; while the database is away, the cached events stay.
@@ -50,8 +50,8 @@ class EndpointEvent:
 class EndpointEvents:
     """Cached events of the last 60 minutes, and the last change of status of each endpoint.
 
-    While endpoints change, only newer changes of status are read. A whole read follows each edit by staff, and every
-    READ_SECONDS.
+    While endpoints change, only newer changes of status are read. A whole read follows each edit of an endpoint, and
+    every READ_SECONDS.
     """
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ class Gauges:
             in_flight, waiting = max(gauge.in_flight, in_flight), max(gauge.waiting, waiting)
             online = min(gauge.online, online)
         self._minutes[minute] = Gauge(in_flight, waiting, online)
-        for old in [at for at in self._minutes if not minute - MINUTES < at <= minute]:
+        for old in [kept_minute for kept_minute in self._minutes if not minute - MINUTES < kept_minute <= minute]:
             del self._minutes[old]
 
     def at(self, minute: int) -> Gauge | None:

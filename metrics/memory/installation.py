@@ -1,235 +1,88 @@
-"""State of the running installation beside the journals: gateways, caches, limits. Control has the implementation."""
+"""State of the running installation beside the journals: gateways, caches, limits."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple
 
 from endpoints.engine_reports import EngineReading
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.counters.limit_use import LimitUse
-from gateway.ipc.limit_hits import Hits
+from gateway.model_names.plan import ModelNames
 from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
 from gateway.routing.affinity.affinity import Affinity
-from gateway.routing.model_names import ModelNames
 from gateway.routing.set_aside import AsideNote
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 
 
-class InstallationState(Protocol):
-    """State of the running installation, as the control process knows it.
+class InteractiveWaits(NamedTuple):
+    """Requests in the queue that are no bulk requests, over all workers."""
 
-    `routerdash.processes.running_installation` implements it; StoppedInstallation is its null object.
+    number: int = 0
+    endpoints: frozenset[str] = frozenset()  # that they wait for; with more than 64 endpoints, others, too
+
+
+@dataclass(slots=True, kw_only=True)
+class InstallationState:
+    """State of the running installation, as the control process knows it, for pages and API.
+
+    The defaults are those of a process that runs none: tests, shell and commands. Control has those of
+    `routerdash.processes.wiring`. Counts are over all workers, and mappings have endpoint ids as keys.
     """
 
-    @property
-    def limit_hits(self) -> Hits:
-        """Hits of resource limits, over all processes."""
-        ...
+    bound_hits: Hits = field(default_factory=Hits)  # of resource limits, over all processes
+    writer: WriterHandle | None = None  # of the database; None: this process has none
 
-    @property
-    def writer(self) -> WriterHandle | None:
-        """The database writer; None if this process has none."""
-        ...
+    # Requests
+    in_flight: Callable[[], Mapping[str, int]] = dict
+    waiting: Callable[[], int] = lambda: 0  # requests in the queues
+    waiting_interactive: Callable[[], InteractiveWaits] = InteractiveWaits  # those of them that do not give way
+    pending: Callable[[], Mapping[str, int]] = dict  # prompt tokens whose responses have not begun
+    # Lets workers publish their running requests until a second, and returns the previous value.
+    watch: Callable[[int], int] = lambda until: 0
+    # Lets the worker that runs a request, by its id, cancel it. Raises OSError.
+    cancel: Callable[[str], None] = lambda request_id: None
+    cancelled: Callable[[], Container[str]] = frozenset  # ids of the requests that were cancelled in the last minute
+    # Requests that no journal has accepted or reported as lost yet; unless `lost=False`, with those that a fault of
+    # RouterDash has left without a record (gateway.ipc.request_counts).
+    unrecorded: Callable[..., int] = lambda *, lost=True: 0
 
-    def in_flight(self) -> Mapping[str, int]:
-        """Return the running requests by endpoint id, over all workers."""
-        ...
+    # Endpoints
+    trials: Callable[[], Mapping[str, int]] = dict  # BreakerCells.trial_due, of circuit breakers that are not closed
+    # Endpoints that get no requests now, or lack a kind of requests.
+    aside: Callable[[], Mapping[str, AsideNote]] = dict
+    # The last report of an endpoint's engine; None: there is none.
+    engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None
+    # Present use of the limits of an API key, a user, or everyone, by level and id.
+    limit_use: Callable[[str, str], LimitUse] = lambda level, subject_id: LimitUse()
 
-    def waiting(self) -> int:
-        """Return the number of requests in the queues of all workers."""
-        ...
+    # Published for the gateways
+    # Endpoints, in any state, that have a model of this name.
+    routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
+    model_names: Callable[[], ModelNames | None] = lambda: None  # None: there are none
+    # Speeds of a kind of requests for a model at an endpoint; None: there are none, or they cannot be read.
+    speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None
+    # Lengths of the requests for a model, of an API key if there are.
+    lengths: Callable[[str, str | None], Lengths] = lambda model, key_id: Lengths(None)
+    engine_state: Callable[[str], EngineState] = lambda endpoint_id: EngineState(0.0)
+    affinity: Callable[[], Affinity | None] = lambda: None  # opens the prefix affinity to read it; None: it is off
+    # How many of the responses that routing learns from found their prefix, over all endpoints.
+    prefix_share: Callable[[], PrefixShare] = PrefixShare
 
-    def waiting_interactive(self) -> int:
-        """Return the number of those among them that do not give way: they are no bulk requests."""
-        ...
+    # Publication
+    revision: Callable[[], int] = lambda: 0  # grows with each change that is to be published
+    is_pending: Callable[[], bool] = lambda: False  # a gateway has not confirmed the last change
+    # Why the last change is not in effect in every gateway; None: it is.
+    pending_reason: Callable[[], str | None] = lambda: None
+    publication_failure: Callable[[], str | None] = lambda: None  # why changes cannot be published; None: they can
+    # When (seconds since 1970) the audit last found a difference between database and gateways.
+    drifted_at: Callable[[], float | None] = lambda: None
+    is_serving: Callable[[], bool] = lambda: False  # gateways have endpoints and keys to serve with
+    is_outdated: Callable[[], bool] = lambda: False  # endpoints, users and keys cannot be read from the database
 
-    def trials(self) -> Mapping[str, int]:
-        """Return BreakerCells.trial_due by endpoint id, for circuit breakers that are not closed."""
-        ...
-
-    def aside(self) -> Mapping[str, AsideNote]:
-        """Return the endpoints that get no requests now, or lack a kind of requests, by id."""
-        ...
-
-    def limit_use(self, level: str, subject_id: str) -> LimitUse:
-        """Return the present use of the limits of an API key, a user, or everyone, over all workers."""
-        ...
-
-    def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
-        """Return the published endpoints, in any state, that have a model of this name."""
-        ...
-
-    def model_names(self) -> ModelNames | None:
-        """Return the published model names; None if there are none."""
-        ...
-
-    def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
-        """Return the published speeds of a model at an endpoint; None if there are none, or they cannot be read."""
-        ...
-
-    def lengths(self, model: str, key_id: str | None) -> Lengths:
-        """Return the published lengths of the requests for a model, of an API key if there are."""
-        ...
-
-    @property
-    def engine(self) -> Callable[[str], EngineReading | None]:
-        """A function that returns what the engine of an endpoint, by its id, last reported; None: that is unknown."""
-        ...
-
-    def prefix_share(self) -> PrefixShare:
-        """Return how many of the responses that routing learns from found their prefix, over all endpoints."""
-        ...
-
-    def engine_state(self, endpoint_id: str) -> EngineState:
-        """Return the published state of an endpoint's engine."""
-        ...
-
-    def affinity(self) -> Affinity | None:
-        """Open the prefix affinity of the gateways, to read it; None if it is off."""
-        ...
-
-    def pending(self) -> Mapping[str, int]:
-        """Return the prompt tokens by endpoint id whose responses have not begun, over all workers."""
-        ...
-
-    def revision(self) -> int:
-        """Return a number that grows with each change that is to be published for the gateways."""
-        ...
-
-    def is_pending(self) -> bool:
-        """Return True while gateways that could read the last change have not confirmed it."""
-        ...
-
-    def pending_reason(self) -> str | None:
-        """Return why the last change is not in effect in every gateway; None if it is."""
-        ...
-
-    def publication_failure(self) -> str | None:
-        """Return why changes cannot be published for the gateways; None if they can."""
-        ...
-
-    def drifted_at(self) -> float | None:
-        """Return when (seconds since 1970) the audit last found a difference between database and gateways."""
-        ...
-
-    def watch(self, until: int) -> int:
-        """Let workers publish their running requests until this second. Return the previous value."""
-        ...
-
-    def cancel(self, request_id: str) -> None:
-        """Let the worker that runs this request cancel it. Raises OSError."""
-        ...
-
-    def cancelled(self) -> Container[str]:
-        """Return the ids of the requests that were cancelled in the last minute."""
-        ...
-
-    def unrecorded(self) -> int:
-        """Return the number of requests that no journal has accepted or reported as lost yet."""
-        ...
-
-    def is_serving(self) -> bool:
-        """Return True if gateways have endpoints and keys to serve with."""
-        ...
-
-    def is_outdated(self) -> bool:
-        """Return True if endpoints, users and keys cannot be read again from the database."""
-        ...
-
-    def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
-        """Return the names of these API keys by id; while the database is away, those known before."""
-        ...
-
-    def generated_passwords(self) -> list[tuple[str, str, datetime]]:
-        """Return the administrators that still have a generated password: user id, name, since when."""
-        ...
-
-
-class StoppedInstallation:
-    """Null object: the state of an installation that does not run, for tests, shell and commands."""
-
-    def __init__(self) -> None:
-        self.limit_hits = Hits()
-        self.writer: WriterHandle | None = None
-        self.engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None
-
-    def in_flight(self) -> Mapping[str, int]:
-        return {}
-
-    def waiting(self) -> int:
-        return 0
-
-    def waiting_interactive(self) -> int:
-        return 0
-
-    def trials(self) -> Mapping[str, int]:
-        return {}
-
-    def aside(self) -> Mapping[str, AsideNote]:
-        return {}
-
-    def limit_use(self, level: str, subject_id: str) -> LimitUse:
-        return LimitUse()
-
-    def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
-        return []
-
-    def model_names(self) -> ModelNames | None:
-        return None
-
-    def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
-        return None
-
-    def lengths(self, model: str, key_id: str | None) -> Lengths:
-        return Lengths(None)
-
-    def prefix_share(self) -> PrefixShare:
-        return PrefixShare()
-
-    def engine_state(self, endpoint_id: str) -> EngineState:
-        return EngineState(0.0)
-
-    def affinity(self) -> Affinity | None:
-        return None
-
-    def pending(self) -> Mapping[str, int]:
-        return {}
-
-    def revision(self) -> int:
-        return 0
-
-    def is_pending(self) -> bool:
-        return False
-
-    def pending_reason(self) -> str | None:
-        return None
-
-    def publication_failure(self) -> str | None:
-        return None
-
-    def drifted_at(self) -> float | None:
-        return None
-
-    def watch(self, until: int) -> int:
-        return 0
-
-    def cancel(self, request_id: str) -> None:
-        pass
-
-    def cancelled(self) -> Container[str]:
-        return frozenset()
-
-    def unrecorded(self) -> int:
-        return 0
-
-    def is_serving(self) -> bool:
-        return False
-
-    def is_outdated(self) -> bool:
-        return False
-
-    def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
-        return {}
-
-    def generated_passwords(self) -> list[tuple[str, str, datetime]]:
-        return []
+    # Users
+    # Names of API keys by id; while the database is away, those known before.
+    key_names: Callable[[Iterable[str]], Mapping[str, str]] = lambda ids: {}
+    # Administrators that still have a generated password: user id, name, since when.
+    generated_passwords: Callable[[], list[tuple[str, str, datetime]]] = list

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 
 from gateway.ipc.journal import START, Position
-from metrics.memory.cost_totals import CostTotals
+from metrics.costs.hardware_totals import HardwareTotals
+from metrics.costs.totals import CostTotals
 from metrics.memory.figures import Figures
-from metrics.memory.hardware_totals import HardwareTotals
 from metrics.memory.journal_reader import JournalReader
-from metrics.memory.name_steps import name_steps
 from metrics.memory.state import FiguresState
 from metrics.memory.trackers import Trackers
+from metrics.model_names.used_steps import name_steps
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,7 @@ class JournalFollower:
             if not part.batch.entries and not part.batch.damaged:
                 return count
             state.add(part.fold)
-            if part.fold.has_model_names:
-                name_steps.add(part.fold.counted)
+            name_steps.add(part.fold.counted)
             if part.records or part.fold.others:  # damage and lost records count; the head of a segment does not
                 self.trackers.version += 1
             self.folded += part.records

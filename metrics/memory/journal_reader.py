@@ -96,7 +96,9 @@ class JournalReader:
         batch = self.read(writer, position, limit)
         with self._lock:
             # End where a cached part begins. Otherwise a reader that fell behind could never use the cache again.
-            ahead = [at for name, at, in_zone in self._cache if name == writer and in_zone == zone and at > position]
+            ahead = [
+                start for name, start, in_zone in self._cache if name == writer and in_zone == zone and start > position
+            ]
         if ahead and min(ahead) < batch.position and not batch.damaged:
             batch = batch.before(min(ahead))
         part = Part.from_batch(batch, zone)

@@ -60,13 +60,13 @@ class LastHour:
         since = minute - MINUTES
         if since == self.since:
             return
-        for at, counts in self.minutes.items():
-            sign = -1 if self.since < at <= since else 1 if since < at <= self.since else 0
+        for counted_minute, counts in self.minutes.items():
+            sign = -1 if self.since < counted_minute <= since else 1 if since < counted_minute <= self.since else 0
             for key, count in counts.items() if sign else ():
                 self.sums[key] = self.sums.get(key, 0) + sign * count
         self.since = since
         self.sums = {key: count for key, count in self.sums.items() if count}
-        for old in [at for at in self.minutes if at <= minute - RETAINED_MINUTES]:
+        for old in [counted_minute for counted_minute in self.minutes if counted_minute <= minute - RETAINED_MINUTES]:
             del self.minutes[old]
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from gateway.ipc.journal import Position
+from metrics.costs.totals import CostTotalsNow
 from metrics.counting.cells import Cell, Counters, Daily, EndpointUsage, local_date
 from metrics.counting.fold import Fold
 from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_samples, runs_ahead
 from metrics.counting.totals import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS_FAILED, REQUESTS_OK
 from metrics.memory.client_hours import RecentClients
-from metrics.memory.cost_totals import CostTotalsNow
 from metrics.memory.figures import Point
 from metrics.memory.last_hour import LastHour
 
@@ -139,10 +139,10 @@ class FiguresState:
         self.hour.advance(this)
         self.clients.advance(this // 60)
         minute = earliest_minute(now)
-        for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
+        for old in [summed_minute for summed_minute in self.minutes if summed_minute <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
         date = local_date(minute, self.zone)
-        for past in [at for at in self.days if at < date]:
+        for past in [day for day in self.days if day < date]:
             del self.days[past]
 
     def _sum_since(self, since: int) -> None:

@@ -32,7 +32,7 @@ from metrics.queries.client_hours import (
     client_models,
     first_day,
 )
-from metrics.queries.clients import RankedClientPayload
+from metrics.queries.clients import RankedPayload
 from metrics.queries.stored import flushed
 from metrics.storage.settings_rows import store_setting
 from metrics.templatetags import figures
@@ -148,7 +148,7 @@ def _page(text: str, count: int, ignored: list[str]) -> tuple[int, int]:
     return int(text or 1), pages
 
 
-def _with_time(row: RankedClientPayload) -> Mapping[str, Any]:
+def _with_time(row: RankedPayload) -> Mapping[str, Any]:
     return {**row, "last_seen": parse_time(row["last_seen"]) if row["last_seen"] else None}
 
 
@@ -240,7 +240,7 @@ def heatmap(cells: list[HeatPayload]) -> HeatmapContext:
         }
         for day in range(7)
     ]
-    day, hour = max(counts, key=lambda at: counts[at])
+    day, hour = max(counts, key=lambda day_and_hour: counts[day_and_hour])
     busiest: BusiestHour = {"day": WEEKDAYS[(day - 1) % 7], "hour": f"{hour:02d}", "count": greatest}
     marks = [(48 + hour * 25, f"{hour:02d}") for hour in range(0, 24, 3)]
     return {

@@ -33,12 +33,12 @@ def conversation_list(request: HttpRequest) -> HttpResponse:
     parameters = {name: str(value) for name, value in request.GET.items() if value}
     query, notes = without_errors(ConversationPageQuerySerializer, parameters)
     behind = not flushed()
-    found = _page(query, parameters, notes)
+    conversations_page = _page(query, parameters, notes)
     moment, values = Moment.now(), query.validated_data
     filters = {name: value for name, value in parameters.items() if name not in ("cursor", "limit")}
     chosen = {name: str(values.get(name) or "") for name in ("model", "endpoint_id", "api_key_id")}
     context = {
-        "found": found,
+        "found": conversations_page,
         "notes": notes,
         "behind": behind,
         "filtered": bool(filters),
@@ -50,8 +50,9 @@ def conversation_list(request: HttpRequest) -> HttpResponse:
         "endpoints": sorted((name, key) for key, name in options.endpoints(moment, chosen["endpoint_id"]).items()),
         "keys": sorted((name, key) for key, name in options.keys(moment, chosen["api_key_id"]).items()),
         "existing_endpoints": {entry.id for entry in registry.all()},
-        "older": found.page.next and _url(parameters, cursor=found.page.next.encode()),
-        "newer": found.page.previous and _url(parameters, cursor=found.page.previous.encode()),
+        "older": conversations_page.page.next and _url(parameters, cursor=conversations_page.page.next.encode()),
+        "newer": conversations_page.page.previous
+        and _url(parameters, cursor=conversations_page.page.previous.encode()),
         "first": _url(parameters),
         "scanned": SCANNED_ROWS,
         "most": TURNS,
@@ -86,12 +87,12 @@ def _periods(parameters: dict[str, str]) -> Iterator[FilterLink]:
 @login_required
 def conversation_page(request: HttpRequest, conversation: str) -> HttpResponse:
     behind = not flushed()
-    found = lookups.conversation(conversation)
-    if found is None:
+    stored_conversation = lookups.conversation(conversation)
+    if stored_conversation is None:
         raise Http404
     context = {
-        "conversation": found.payload,
-        "turns": found.turns[-SHOWN_TURNS:],
+        "conversation": stored_conversation.payload,
+        "turns": stored_conversation.turns[-SHOWN_TURNS:],
         "behind": behind,
         "existing_endpoints": {entry.id for entry in registry.all()},
         "requests_url": f"{reverse('requests')}?{urlencode({'conversation': conversation})}",

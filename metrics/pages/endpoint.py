@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,20 +14,20 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from endpoints import capabilities, edit_log
+from endpoints.clouds.kinds import KIND_LABELS
 from endpoints.edit_log import Edit
-from endpoints.models import Kind, OperatorState
+from endpoints.models import OperatorState
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
+from gateway.registry.schema import plain_timeout
+from metrics.costs.of_period import last_days
+from metrics.costs.of_usage import with_costs
 from metrics.memory.runtime import runtime
-from metrics.prices.registry import price_registry
-from metrics.queries import figures, slowdowns, uptime, usage
-from metrics.queries.costs.by_group import with_costs
-from metrics.queries.costs.sums import last_days
+from metrics.queries import figures, uptime, usage
 from metrics.queries.endpoint_days import endpoint_days, endpoint_details, model_days
 from metrics.queries.figures import Moment
-from metrics.queries.hardware.costs import hardware_cost
-from metrics.queries.learned import learned_models, share_of_models
 from metrics.queries.requests.failures import last_failures
+from metrics.queries.slices import EndpointPage, figure_slices
 from metrics.queries.stored import flushed
 from metrics.queries.usage import UsagePayload
 
@@ -36,8 +35,6 @@ RANGES = (1, 7, 30, 90)
 DEFAULT_RANGE = 30
 SHOWN_EDITS = 10
 SHOWN_SPANS = 8
-SHOWN_LEARNED = 6  # models and kinds with their curves
-KINDS = dict(Kind.choices)
 DEADLINES = (0, 60, 300, 900, 3600)  # seconds, offered for a drain
 
 
@@ -57,13 +54,12 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     edits = edit_log.latest(entry.id)
     day_rows = endpoint_days(entry.id, days, today)
     models = model_days(entry.id, days, today)
-    learned = learned_models(entry)
     health = uptime.timeline(entry, uptime.MAX_DAYS, edits)
     costs = _costs(entry.id, days, today)
-    context = {
+    context: dict[str, object] = {
         "entry": entry,
+        "plain_timeout": plain_timeout(entry.inference_timeout_secs, settings.ROUTERDASH.plain_timeout_secs),
         "row": row,
-        "hardware_rate": price_registry.hardware().rate(entry.id, time.time()),
         "stats": figures.stats(moment),
         "behind": behind,
         "ranges": RANGES,
@@ -76,16 +72,11 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "models": models,
         "details": endpoint_details(entry.id, days, today),
         "costs": costs,
-        "hardware": hardware_cost(last_days(today, days), {"endpoint_id": entry.id}),
         "cost_by_model": {row["model_id"]: row for row in costs["rows"]},
         "offered": {name: model for model in entry.models for name in (model.canonical_name, model.id) if name},
         "speeds": figures.model_tps(entry.id, moment),
-        "learned": learned[:SHOWN_LEARNED],
-        "learned_total": len(learned),
-        "prefix": share_of_models(learned),
         "engine": runtime.installation.engine(entry.id),
         "health": health,
-        "slow": slowdowns.shown(entry.id, time.time(), edits, health.spans),
         "shown_spans": SHOWN_SPANS,
         "latencies": uptime.latencies(entry.id),
         "failures": last_failures(entry.id),
@@ -93,11 +84,14 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "drain_since": _drain_since(entry, edits),
         "deadlines": DEADLINES,
         "device": _device(entry.device_info),
-        "kind": KINDS.get(entry.kind, entry.kind),
+        "kind": KIND_LABELS.get(entry.kind, entry.kind),
         "can": [capabilities.label(word) for word in capabilities.to_store(entry.capabilities)],
         "server_zone": settings.ROUTERDASH.zone.key,
         "curl": _curl(entry, [model["model_id"] for model in models]),
     }
+    page = EndpointPage(entry, last_days(today, days), edits, health.spans)
+    for one in figure_slices():
+        context |= one.endpoint_page(page)
     return render(request, "endpoint/page.html", context)
 
 

@@ -16,9 +16,10 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
+from endpoints.clouds.kinds import KIND_CHOICES, KIND_LABELS
 from endpoints.filters import Selection
 from endpoints.lists.page_links import PageLinks
-from endpoints.models import Kind, OperatorState, Status
+from endpoints.models import OperatorState, Status
 from endpoints.page_parts import wants_part
 from endpoints.registry import Entry
 from metrics.counting.cells import Counters
@@ -34,7 +35,6 @@ SEVERITY = (
 )  # fmt: skip
 _RANK = {str(state): rank for rank, state in enumerate(SEVERITY)}
 
-KINDS: dict[str, Any] = dict(Kind.choices)
 
 Key = Callable[[Entry, Moment], Any]
 
@@ -155,7 +155,7 @@ def rows(entries: list[Entry], moment: Moment) -> list[BadgedEndpoint]:
             **row,
             **badges(entry.shown_status, row),
             "entry": entry,
-            "kind": KINDS.get(entry.kind, entry.kind),
+            "kind": KIND_LABELS.get(entry.kind, entry.kind),
         }
         for row, entry in zip(figures.endpoints(moment, entries), entries, strict=True)
     ]
@@ -171,7 +171,7 @@ def choices(entries: Iterable[Entry]) -> dict[str, list[tuple[str, Any, int]]]:
     labels = dict(Status.choices) | dict(OperatorState.choices)
     return {
         "states": [(name, labels.get(name, name), states[name]) for name in _RANK if states[name]],
-        "kinds": [(name, label, kinds[name]) for name, label in Kind.choices if kinds[name]],
+        "kinds": [(name, label, kinds[name]) for name, label in KIND_CHOICES if kinds[name]],
         "models": [(name, name, number) for name, number in sorted(models)],
         "tags": [(name, name, number) for name, number in sorted(tags.items(), key=lambda pair: pair[0].casefold())],
     }

@@ -16,11 +16,11 @@ from endpoints.registry import registry
 from gateway.base.request_kinds import BY_NAME, CAN_CHAT, CAPABILITIES, CHAT, KINDS
 from metrics.api.models import ModelsQuerySerializer
 from metrics.api.routing_serializers import RouteQuerySerializer
+from metrics.model_names import states as name_states
 from metrics.pages import options
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import STATES
-from metrics.queries.model_names import states as name_states
 from metrics.queries.routing.current_route import RouteQuestion, current_route
 from metrics.queries.stored import flushed
 
@@ -48,7 +48,7 @@ def models(request: HttpRequest) -> HttpResponse:
     offered = options.endpoints(moment, query.model_filter.endpoint_id)
     context: dict[str, Any] = {
         "page": page,
-        "shows_names": page.number == 1 and not any(values.get(it) for it in FILTERS),
+        "shows_names": page.number == 1 and not any(values.get(name) for name in FILTERS),
         "names": name_states.states(moment),
         "model_filter": query.model_filter,
         "filtered": any(values.get(name) for name in FILTERS),
@@ -79,7 +79,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     tokens = _tokens(request.GET)
     context = {
         "model": payload,
-        "winning_name": name_states.name_of(name),
+        "winning_name": name_states.winning_name(name),
         "behind": behind,
         "kinds": kinds,
         "kind": kind,

@@ -14,7 +14,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from endpoints import causes
-from endpoints.models import Kind, OperatorState, Status
+from endpoints.clouds.kinds import KIND_LABELS
+from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from endpoints.views import for_administrators
 from gateway.base.config import ADAPTIVE
@@ -28,7 +29,8 @@ from metrics.queries import overview as queries_overview
 from metrics.queries.figures import Moment
 from metrics.queries.live import speeds
 from metrics.queries.live.shown_endpoints import shown_endpoints
-from metrics.queries.payloads import EndpointPayload, LiveFigures, MinutePayload
+from metrics.queries.overview import LiveFigures
+from metrics.queries.payloads import DashboardEndpointPayload, MinutePayload
 from metrics.storage.notices import ADAPTIVE_BY_DEFAULT, notices
 from metrics.templatetags import figures
 
@@ -72,7 +74,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 def _shows_adaptive_notice(request: HttpRequest) -> bool:
-    """Return True if staff should learn that the balancer has changed with a release."""
+    """Return True if administrators should learn that the balancer has changed with a release."""
     if not getattr(request.user, "is_staff", False) or settings.ROUTERDASH.balancer != ADAPTIVE:
         return False
     return ADAPTIVE_BY_DEFAULT in notices.unread()
@@ -102,7 +104,6 @@ def _states(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _entries(moment: Moment, entries: list[Entry]) -> list[OverviewEndpoint]:
     """Return the rows of the table of endpoints."""
-    kinds = dict(Kind.choices)
     failed = _('<span data-value="failed_requests">%(number)s</span> failed')
     badges = badge_renderer()
     payloads = queries_figures.endpoints(moment, entries)
@@ -111,7 +112,7 @@ def _entries(moment: Moment, entries: list[Entry]) -> list[OverviewEndpoint]:
             **row,
             **badges(entry.shown_status, row),
             "entry": entry,
-            "kind": kinds.get(entry.kind, entry.kind),
+            "kind": KIND_LABELS.get(entry.kind, entry.kind),
             "host": urlsplit(entry.base_url).netloc or entry.base_url,
             "status_cause": _status_cause(row),
             "alarm": _alarm(row),
@@ -121,15 +122,17 @@ def _entries(moment: Moment, entries: list[Entry]) -> list[OverviewEndpoint]:
     ]
 
 
-def _status_cause(row: EndpointPayload) -> str:
+def _status_cause(row: DashboardEndpointPayload) -> str:
     """Return the time and cause of an unwanted status."""
     if row["status"] not in (Status.OFFLINE, Status.ERROR) or row["operator_state"] != OperatorState.ENABLED:
         return ""
-    at = figures.instant(row["status_since"])
-    return " · ".join(part for part in (figures.since(at) if at else "", causes.shown(row["last_error"] or "")) if part)
+    moment = figures.instant(row["status_since"])
+    return " · ".join(
+        part for part in (figures.since(moment) if moment else "", causes.shown(row["last_error"] or "")) if part
+    )
 
 
-def _alarm(row: EndpointPayload) -> str:
+def _alarm(row: DashboardEndpointPayload) -> str:
     failed = row["recent_failures"] / row["recent_attempts"] if row["recent_attempts"] else 0.0
     return "bad" if failed >= ALARMING else "warn" if failed >= TOLERABLE else ""
 

@@ -44,10 +44,10 @@ class RequestContext(TypedDict):
 
 def request_context(request: HttpRequest, request_id: str) -> RequestContext | None:
     """Return the context of the page and the drawer; None if there is no such request."""
-    found = priced_request(request_id)
-    if found is None:
+    detail_and_price = priced_request(request_id)
+    if detail_and_price is None:
         return None
-    detail, price = found
+    detail, price = detail_and_price
     ended = parse_time(detail["completed_at"])
     assert ended is not None
     context: RequestContext = {

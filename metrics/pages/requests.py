@@ -19,7 +19,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
-from gateway.base import limits
+from gateway.base import bounds
 from metrics.api.request_serializers import ExportQuerySerializer
 from metrics.exports import downloads
 from metrics.pages import options
@@ -215,30 +215,30 @@ def export(request: HttpRequest) -> HttpResponseBase:
     name = values.get("progress")
     try:
         return downloads.export_response(query.request_filter, values["format"], request.user.pk, name and str(name))
-    except downloads.ExportLimitReached as full:
+    except downloads.ExportBoundReached as full:
         list_query = parse_query(parameters)
-        list_query.notes.append(_limit_note(full))
+        list_query.notes.append(_bound_note(full))
         response = _list(request, list_query, status=429)
         response.headers["Retry-After"] = str(downloads.RETRY_SECONDS)
         return response
 
 
-def _limit_note(full: downloads.ExportLimitReached) -> str:
-    if full.limit is limits.USER_EXPORTS:
-        limit = downloads.MAX_PER_USER
+def _bound_note(full: downloads.ExportBoundReached) -> str:
+    if full.bound is bounds.USER_EXPORTS:
+        most = downloads.MAX_PER_USER
         text = ngettext(
             "You already have %(count)s export running, which is the limit. Try again in a moment.",
             "You already have %(count)s exports running, which is the limit. Try again in a moment.",
-            limit,
+            most,
         )
     else:
-        limit = downloads.MAX_AT_ONCE
+        most = downloads.MAX_AT_ONCE
         text = ngettext(
             "%(count)s export is already running, which is the limit. Try again in a moment.",
             "%(count)s exports are already running, which is the limit. Try again in a moment.",
-            limit,
+            most,
         )
-    return text % {"count": limit}
+    return text % {"count": most}
 
 
 URLS = [

@@ -9,7 +9,7 @@ from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 
 from endpoints.registry import Entry
-from metrics.queries.payloads import EndpointPayload
+from metrics.queries.payloads import DashboardEndpointPayload
 
 
 class EndpointBadges(TypedDict):
@@ -20,14 +20,14 @@ class EndpointBadges(TypedDict):
     aside_mark: str
 
 
-class BadgedEndpoint(EndpointPayload, EndpointBadges):
+class BadgedEndpoint(DashboardEndpointPayload, EndpointBadges):
     """An endpoint in a table of a page."""
 
     entry: Entry
     kind: str | Promise
 
 
-def badge_renderer(*, quiet: bool = False) -> Callable[[str, EndpointPayload], EndpointBadges]:
+def badge_renderer(*, quiet: bool = False) -> Callable[[str, DashboardEndpointPayload], EndpointBadges]:
     """Return a function that renders the badges of a shown status and of an endpoint's figures.
 
     With `quiet`, a closed breaker has none.
@@ -36,7 +36,7 @@ def badge_renderer(*, quiet: bool = False) -> Callable[[str, EndpointPayload], E
     breaker = cache(lambda state: render_to_string("components/breaker.html", {"state": state, "quiet": quiet}))
     aside = cache(_aside_mark)
 
-    def badges(shown: str, row: EndpointPayload) -> EndpointBadges:
+    def badges(shown: str, row: DashboardEndpointPayload) -> EndpointBadges:
         return {
             "status_mark": status(shown),
             "breaker_mark": breaker(row["breaker"]),

@@ -16,15 +16,14 @@ from django.views.decorators.cache import never_cache
 
 from metrics.api.usage import today
 from metrics.api.usage_serializers import UsageQuerySerializer
+from metrics.costs.of_period import CostsPayload
+from metrics.costs.of_usage import usage_with_costs, with_costs
 from metrics.pages import options
 from metrics.queries import usage
-from metrics.queries.costs.by_group import with_costs
-from metrics.queries.costs.of_usage import usage_with_costs
-from metrics.queries.costs.sums import CostsPayload
 from metrics.queries.figures import Moment
-from metrics.queries.hardware.costs import HardwareCostPayload, hardware_months
+from metrics.queries.slices import figure_slices
 from metrics.queries.stored import flushed
-from metrics.queries.usage import UsageRow
+from metrics.queries.usage import UsageRowPayload
 from metrics.queries.usage_periods import Period
 
 BY = {
@@ -127,19 +126,19 @@ class UsageSeries(TypedDict):
     monthly: bool
 
 
-def series(rows: Sequence[UsageRow], query: UsageQuery, now: date) -> UsageSeries:
+def series(rows: Sequence[UsageRowPayload], query: UsageQuery, now: date) -> UsageSeries:
     """Return every day or month of the period, also those without a request, for the chart and its table."""
     monthly = query.by == "month"
     by_time = {row["month"] if monthly else row["day"]: row for row in rows}
     times = query.period.months() if monthly else query.period.dates()
-    slots = [_slot(at, by_time.get(at)) for at in times]
+    slots = [_slot(time, by_time.get(time)) for time in times]
     present = now.isoformat()[:7] if monthly else now.isoformat()
     return {"slots": slots, "measure": query.measure, "now": present, "monthly": monthly}
 
 
-def _slot(at: str, row: UsageRow | None) -> UsageSlot:
+def _slot(time: str, row: UsageRowPayload | None) -> UsageSlot:
     return {
-        "at": at,
+        "at": time,
         "input_tokens": row["input_tokens"] if row else 0,
         "output_tokens": row["output_tokens"] if row else 0,
         "successful_requests": row["successful_requests"] if row else 0,
@@ -179,14 +178,16 @@ def page(request: HttpRequest) -> HttpResponse:
     return render(request, "usage/page.html", context)
 
 
-def _cost_months(query: UsageQuery, now: date) -> tuple[dict[str, HardwareCostPayload], list[CostMonth]]:
+def _cost_months(query: UsageQuery, now: date) -> tuple[dict[str, object], list[CostMonth]]:
     """Return the costs of own hardware by month, and the rows of the table of costs, latest first.
 
     They include months in which own hardware was idle only. Sums of costs are stored by day, so this reads a year of
     days: several times as long as the rest of the page. So the table is on the page by month alone.
     """
     span = last_months(now)
-    hardware = hardware_months(span, query.only)
+    hardware = {
+        month: costs for one in figure_slices() for month, costs in one.costs_by_month(span, query.only).items()
+    }
     months = with_costs(usage.usage("month", span, query.only), span, query.only)
     if not months["costs"] and not hardware:
         return hardware, []
@@ -202,7 +203,7 @@ def _cost_months(query: UsageQuery, now: date) -> tuple[dict[str, HardwareCostPa
     return hardware, [rows[month] for month in sorted(rows, reverse=True)]
 
 
-def _measured(row: UsageRow, measure: str) -> int:
+def _measured(row: UsageRowPayload, measure: str) -> int:
     return row["total_tokens"] if measure == "tokens" else row["requests"]
 
 

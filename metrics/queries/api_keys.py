@@ -12,10 +12,10 @@ from django.conf import settings
 from django.db.models import Max, QuerySet, Sum
 
 from metrics import sql
-from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.costs.of_period import CostsPayload, CurrencySums, cost_sums, costs_of
+from metrics.counting.reported_details import TokenDetailsPayload, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
-from metrics.queries.costs.sums import CostsPayload, CurrencySums, cost_sums, costs_of
 from metrics.queries.stored import flushed
 from metrics.queries.usage_periods import Period
 
@@ -49,12 +49,12 @@ def key_names(ids: Iterable[str | None]) -> dict[str, str]:
 def key_owners(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
     """Return the owners of these API keys by the keys' ids; of a deleted one, the user that it belonged to."""
     columns, ids = ("pk", "created_by_id", "created_by__username"), list(ids)
-    found = {
+    owners = {
         str(key): KeyOwner(str(owner), name)
         for keys in _batches(ids)
         for key, owner, name in keys.values_list(*columns)
     }
-    return found | _owners_of_deleted(key for key in ids if key not in found)
+    return owners | _owners_of_deleted(key for key in ids if key not in owners)
 
 
 def _owners_of_deleted(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
@@ -101,7 +101,7 @@ def recently_used() -> list[str]:
     return list(dict.fromkeys(key for key in rows if key))
 
 
-class KeyUse(DetailCounts, CostsPayload):
+class KeyUse(TokenDetailsPayload, CostsPayload):
     """Requests, tokens and costs of an API key, as `usage` counts them, and its last local day with requests."""
 
     requests: int

@@ -1,28 +1,28 @@
-"""Items that need an operator, from memory alone, so that they are available without the database."""
+"""Items that need an administrator, from memory alone, so that they are available without the database."""
 
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TypedDict, Unpack, cast
+from typing import Annotated, TypedDict, Unpack, cast
 
 from django.conf import settings
 
 from endpoints import clouds
-from endpoints.model_names.registry import model_names
 from endpoints.models import OperatorState, Status
+from endpoints.openapi.payload_fields import Choices, Help, TimeText, UuidText
 from endpoints.registry import Entry
 from gateway.base import volumes
 from gateway.providers.errors import ErrorCause
+from gateway.registry.limits import LEVELS, PERIODS, UNITS
 from gateway.routing.set_aside import AsideNote
+from metrics.learning.current_slowdowns import slowdowns
 from metrics.memory.endpoint_events import endpoint_events
-from metrics.memory.name_steps import name_steps
 from metrics.memory.runtime import runtime
-from metrics.memory.used_budgets import used_budgets
+from metrics.model_names.faults import NAME_ENDPOINT, NAME_STEP, NAME_TARGET, name_faults
 from metrics.queries import breakers
-from metrics.queries.model_names.states import NO_ENDPOINT, NOT_OFFERED, NameView
-from metrics.queries.payloads import AttentionPayload, StatsPayload
-from metrics.queries.slowdowns import slowdowns
+from metrics.queries.payloads import StatsPayload
+from metrics.spending.used_budgets import used_budgets
 from metrics.times import json_time
 
 BAD, WARN = "bad", "warn"
@@ -31,11 +31,11 @@ UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "er
 UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
 PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
 UNPUBLISHED, DRIFT, SLOW, ACCOUNT = "unpublished", "drift", "slow", "account"
-NAME_STEP, NAME_TARGET, NAME_ENDPOINT = "name_step", "name_target", "name_endpoint"
+ASSUMED_SLOTS = "assumed_slots"
 BUDGET_SPENT, BUDGET, MORE_BUDGETS, UNPRICED = "budget_spent", "budget", "more_budgets", "unpriced"
 KINDS = (
     UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, ACCOUNT, BREAKER, UNRESTORED, WAITING, DRIFT, NAME_ENDPOINT,
-    NAME_TARGET, NAME_STEP, SLOW, BUDGET_SPENT, BUDGET, MORE_BUDGETS, UNPRICED, BOUND, VOLATILE,
+    NAME_TARGET, NAME_STEP, SLOW, ASSUMED_SLOTS, BUDGET_SPENT, BUDGET, MORE_BUDGETS, UNPRICED, BOUND, VOLATILE,
     CLEAR_KEYS, PASSWORD, PLAIN_HTTP,
 )  # fmt: skip
 
@@ -45,12 +45,59 @@ BUDGET_PERCENT = 80  # of a budget: from here on it needs attention
 MAX_BUDGETS = 5  # with an item each
 MAX_UNPRICED = 5  # models without a price that the item names
 DRIFT_SECONDS = 86_400  # for which a difference between database and gateways is shown
-# Causes of a pause that need an operator, with the remarks of health checks about the same.
+# Causes of a pause that need an administrator, with the remarks of health checks about the same.
 _OF_THE_ACCOUNT: Mapping[str | None, str] = {
     ErrorCause.KEY_REFUSED.value: clouds.KEY_REFUSED,
     ErrorCause.MONEY.value: clouds.NO_CREDIT,
 }
 FREE_STEP = 100 << 20  # bytes: free space is rounded down, so that the item does not change all the time
+
+
+# Item that needs an administrator. Fields that do not apply to its kind are None.
+class AttentionPayload(TypedDict):
+    kind: Annotated[str, Choices(KINDS)]
+    severity: Annotated[str, Choices(SEVERITIES)]
+    since: Annotated[TimeText | None, Help("Null if unknown.")]
+    cause: Annotated[
+        str | None,
+        Help(
+            "Error of the health check or database, state of the circuit breaker, name of the limit, or of "
+            "`unpriced` the names of at most five models."
+        ),
+    ]
+    endpoint_id: UuidText | None
+    endpoint_name: str | None
+    models: Annotated[
+        int | None,
+        Help(
+            "Number of models of the endpoint; for `slow`, of those that slowed down; for `unpriced`, of those "
+            "for which budgets of money count nothing."
+        ),
+    ]
+    models_nowhere_else: Annotated[int | None, Help("Number of these models that no online endpoint has.")]
+    user_id: UuidText | None
+    username: str | None
+    free_bytes: Annotated[int | None, Help("Free bytes on the disk of the data directory.")]
+    keys: Annotated[int | None, Help("Number of upstream keys stored in plain text.")]
+    model: Annotated[
+        str | None,
+        Help(
+            "The model of a slow-down; of several, the one that slowed down most. Of a budget, the model name "
+            "to which requests go once it is spent. Of `unpriced`, the most used one."
+        ),
+    ]
+    factor: Annotated[float | None, Help("By how much longer its requests take than before, beside as many others.")]
+    level: Annotated[str | None, Choices(LEVELS), Help("Whose budget it is.")]
+    subject_id: Annotated[UuidText | None, Help("Id of the API key or user with the budget.")]
+    subject_name: Annotated[str | None, Help("Name of the API key or user with the budget.")]
+    unit: Annotated[str | None, Choices(UNITS), Help("Unit of the budget.")]
+    period: Annotated[str | None, Choices(PERIODS), Help("Period of the budget.")]
+    percent: Annotated[int | None, Help("Spent part of the budget, rounded down.")]
+    until: Annotated[TimeText | None, Help("End of the budget's period; null: it has none.")]
+    budgets: Annotated[int | None, Help("Number of further budgets that are spent, or nearly so.")]
+    slots: Annotated[
+        int | None, Help("Requests at a time that are assumed for the endpoint, while others wait for it.")
+    ]
 
 
 class _Details(TypedDict, total=False):
@@ -75,6 +122,7 @@ class _Details(TypedDict, total=False):
     percent: int | None
     until: str | None
     budgets: int | None
+    slots: int | None
 
 
 def items(
@@ -82,20 +130,26 @@ def items(
     trials: Mapping[str, str],
     aside: Mapping[str, AsideNote],
     stats: StatsPayload,
-    at: float,
+    now: float,
     most: int | None = None,
 ) -> tuple[list[AttentionPayload], int]:
     """Return the items, the worst first, at most so many (None: all), and the number of all.
 
     `trials` has the state of each circuit breaker that is not closed, `aside` the endpoints that get no requests;
-    `at` is in seconds since 1970.
+    `now` is in seconds since 1970.
     """
     away = [entry for entry in entries if _is_away(entry)]
     shown = _first(away, most)
-    attention_items = [*_recording(stats, at), *_disk(), *_away(shown, entries), *_limits(at)]
+    attention_items = [*_recording(stats, now), *_disk(), *_away(shown, entries), *_limits(now)]
     attention_items += _reachable(entries, trials, aside)
-    attention_items += [*_storage(entries), *_publication(at), *_slow(entries, at), *_passwords()]
-    attention_items += [*_model_names(entries, at), *_budgets(at)]
+    attention_items += [
+        *_storage(entries),
+        *_publication(now),
+        *_slow(entries, now),
+        *_assumed_slots(entries),
+        *_passwords(),
+    ]
+    attention_items += [*_model_names(entries, now), *_budgets(now)]
     if settings.ROUTERDASH.plain_http:
         attention_items.append(_item(PLAIN_HTTP, WARN))
     attention_items.sort(
@@ -124,6 +178,7 @@ _NO_DETAILS: _Details = {
     "percent": None,
     "until": None,
     "budgets": None,
+    "slots": None,
 }
 
 
@@ -133,21 +188,21 @@ def _item(kind: str, severity: str, since: datetime | None = None, **details: Un
     return cast(AttentionPayload, item)
 
 
-def _recording(stats: StatsPayload, at: float) -> Iterator[AttentionPayload]:
+def _recording(stats: StatsPayload, now: float) -> Iterator[AttentionPayload]:
     if not stats["figures_restored"]:
         yield _item(UNRESTORED, WARN)
     if (seconds := stats["records_waiting_secs"]) is not None:
-        yield _item(WAITING, WARN, datetime.fromtimestamp(round(at - seconds), UTC), cause=stats["writer_error"])
+        yield _item(WAITING, WARN, datetime.fromtimestamp(round(now - seconds), UTC), cause=stats["writer_error"])
     if stats["records_unrecorded"]:
         yield _item(UNRECORDED, BAD)
 
 
-def _publication(at: float) -> Iterator[AttentionPayload]:
+def _publication(now: float) -> Iterator[AttentionPayload]:
     installation = runtime.installation
     if (failure := installation.publication_failure()) is not None:
         yield _item(UNPUBLISHED, BAD, cause=failure)
     drifted_at = installation.drifted_at()
-    if drifted_at is not None and at - drifted_at < DRIFT_SECONDS:
+    if drifted_at is not None and now - drifted_at < DRIFT_SECONDS:
         yield _item(DRIFT, WARN, datetime.fromtimestamp(round(drifted_at), UTC))
 
 
@@ -161,7 +216,7 @@ def _disk() -> Iterator[AttentionPayload]:
 
 
 def _is_away(entry: Entry) -> bool:
-    """Return True for enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
+    """Return True for enabled endpoints only: a drained or disabled one is as an administrator wants it."""
     return entry.status in (Status.OFFLINE, Status.ERROR) and entry.operator_state == OperatorState.ENABLED
 
 
@@ -222,25 +277,16 @@ def _remark(entry: Entry, note: AsideNote | None) -> str | None:
     return None if note is None else _OF_THE_ACCOUNT.get(note.cause)
 
 
-def _model_names(entries: tuple[Entry, ...], at: float) -> Iterator[AttentionPayload]:
-    """Yield one item of each kind per enabled name. `cause` is the model of a target, or the number of a step."""
-    names = [name for name in model_names.all() if name.enabled]
-    if not names:
-        return
-    view, left = NameView.of_entries(entries, ()), name_steps.left(at)
-    for name in names:
-        targets = [target for step in view.state(name)["steps"] for target in step["targets"]]
-        for kind, state in ((NAME_ENDPOINT, NO_ENDPOINT), (NAME_TARGET, NOT_OFFERED)):
-            if found := [target for target in targets if target["state"] == state]:
-                yield _item(kind, WARN, cause=found[0]["model"], model=name.name, models=len(found))
-    for requested, use in left.items():
-        since = datetime.fromtimestamp(round(use.later_since), UTC)
-        yield _item(NAME_STEP, WARN, since, cause=str(use.step), model=requested)
+def _model_names(entries: tuple[Entry, ...], now: float) -> Iterator[AttentionPayload]:
+    for fault in name_faults(entries, now):
+        yield _item(fault.kind, WARN, fault.since, cause=fault.cause, model=fault.name, models=fault.targets)
 
 
-def _slow(entries: tuple[Entry, ...], at: float) -> Iterator[AttentionPayload]:
+def _slow(entries: tuple[Entry, ...], now: float) -> Iterator[AttentionPayload]:
     """Yield one item per endpoint that serves requests, with its model that has become the slowest."""
-    of_endpoint = {id: list(slow) for id, slow in groupby(slowdowns.current(at), lambda it: it.endpoint_id)}
+    of_endpoint = {
+        id: list(slow) for id, slow in groupby(slowdowns.current(now), lambda slow_model: slow_model.endpoint_id)
+    }
     for entry in entries:
         slow = of_endpoint.get(entry.id)
         if slow and entry.operator_state == OperatorState.ENABLED and entry.status == Status.ONLINE:
@@ -250,22 +296,38 @@ def _slow(entries: tuple[Entry, ...], at: float) -> Iterator[AttentionPayload]:
                 slow[0].since,
                 endpoint_id=entry.id,
                 endpoint_name=entry.name,
-                models=len({it.model for it in slow}),
+                models=len({slow_model.model for slow_model in slow}),
                 model=slow[0].model,
                 factor=slow[0].factor,
             )
 
 
-def _limits(at: float) -> Iterator[AttentionPayload]:
+def _assumed_slots(entries: tuple[Entry, ...]) -> Iterator[AttentionPayload]:
+    """Yield one item per endpoint whose limit nobody has entered, while requests wait for it."""
+    assumed = [entry for entry in entries if entry.has_assumed_slots]
+    wanted = runtime.installation.waiting_interactive().endpoints if assumed else ()
+    if not wanted:
+        return
+    in_flight = runtime.installation.in_flight()
+    for entry in assumed:
+        if entry.id in wanted and in_flight.get(entry.id, 0) >= (entry.slots or 0):
+            yield _item(ASSUMED_SLOTS, WARN, endpoint_id=entry.id, endpoint_name=entry.name, slots=entry.slots)
+
+
+def _limits(now: float) -> Iterator[AttentionPayload]:
     """Yield one item per limit, regardless of the number of clients that reached it."""
-    for name, since in runtime.installation.limit_hits.recent(at).items():
+    for name, since in runtime.installation.bound_hits.recent(now).items():
         yield _item(BOUND, WARN, datetime.fromtimestamp(since, UTC), cause=name)
 
 
-def _budgets(at: float) -> Iterator[AttentionPayload]:
+def _budgets(now: float) -> Iterator[AttentionPayload]:
     """Yield one item for each of the fullest budgets, without its amount: all users see the items."""
     most_used, noticed = used_budgets.current()
-    full = [it for it in most_used if it.percent >= BUDGET_PERCENT and (it.resets_at is None or it.resets_at > at)]
+    full = [
+        used_budget
+        for used_budget in most_used
+        if used_budget.percent >= BUDGET_PERCENT and (used_budget.resets_at is None or used_budget.resets_at > now)
+    ]
     for budget in full[:MAX_BUDGETS]:
         is_spent = budget.spent >= budget.amount
         yield _item(

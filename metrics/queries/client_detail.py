@@ -4,12 +4,13 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
+from endpoints.openapi.payload_fields import Help, TimeText, UuidText
 from gateway.base.addresses import client_of
 from metrics import sql
 from metrics.queries.api_keys import key_names
-from metrics.queries.client_hours import SENT, ClientModelPayload, client_models, first_day, of_addresses
+from metrics.queries.client_hours import SENT, SharedModelPayload, client_models, first_day, of_addresses
 from metrics.queries.clients import SUMS, ClientTotals
 from metrics.queries.requests.filters import RequestFilter
 from metrics.queries.requests.lookups import request_page
@@ -31,16 +32,16 @@ class ClientSummaryPayload(TypedDict):
     total_requests: int
     failed_requests: int
     cancelled_requests: int
-    first_seen: str | None
+    first_seen: Annotated[TimeText | None, Help("Beginning of the hour of the first request.")]
+    last_seen: TimeText | None
     input_tokens: int
     output_tokens: int
     total_tokens: int
-    last_seen: str | None
-    addresses: list[str]
+    addresses: Annotated[list[str], Help("Addresses of the client, the last used one first.")]
 
 
 class ClientKeyPayload(TypedDict):
-    api_key_id: str
+    api_key_id: UuidText
     name: str | None
     request_count: int
 
@@ -50,18 +51,22 @@ class HourOfDayPayload(TypedDict):
     count: int
 
 
-class RecentRequestPayload(TypedDict):
+class RecentPayload(TypedDict):
     id: str
-    timestamp: str | None
+    timestamp: TimeText | None
     model: str
-    status: str
+    status: Annotated[str, Help("`success` or `error`.")]
     duration_ms: float
 
 
 class ClientDetailPayload(ClientSummaryPayload):
-    recent_requests: list[RecentRequestPayload]
-    model_distribution: list[ClientModelPayload]
-    hourly_pattern: list[HourOfDayPayload]
+    """All-time sums; zeros for an unknown client."""
+
+    recent_requests: Annotated[
+        list[RecentPayload], Help("The last requests, at most 20, of the five addresses used last.")
+    ]
+    model_distribution: list[SharedModelPayload]
+    hourly_pattern: Annotated[list[HourOfDayPayload], Help("Requests by hour of the day, UTC.")]
 
 
 def parse_client(text: str) -> str:
@@ -129,7 +134,7 @@ def _first_part(network: str) -> str:
 def client_detail(client: str) -> ClientDetailPayload:
     """Return everything of a client of `parse_client`."""
     summary = client_summary(client)
-    recent: list[RecentRequestPayload] = [
+    recent: list[RecentPayload] = [
         {
             "id": request["id"],
             "timestamp": request["completed_at"],

@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
+from endpoints.openapi.payload_fields import Help
 from metrics import sql
 from metrics.queries.stored import run_sql
 from metrics.storage.database import vendor
@@ -16,23 +17,22 @@ SENT = "requests_ok + requests_failed + requests_cancelled"
 
 
 class ClientHourPayload(TypedDict):
-    hour: str
+    hour: Annotated[str, Help("`YYYY-MM-DDTHH:00:00`, UTC.")]
+    unique_ips: int
     request_count: int
     failed_count: int
     input_tokens: int
     output_tokens: int
-    unique_ips: int
 
 
+# Cell of the heatmap.
 class HeatPayload(TypedDict):
-    """Cell of the heatmap."""
-
-    day_of_week: int
+    day_of_week: Annotated[int, Help("0 is Sunday.")]
     hour: int
     count: int
 
 
-class ClientModelPayload(TypedDict):
+class SharedModelPayload(TypedDict):
     model: str
     request_count: int
     percentage: float
@@ -102,7 +102,7 @@ def _hour(hour: int, counts: Sequence[int]) -> ClientHourPayload:
     }
 
 
-def client_models(hours: int | None, addresses: Sequence[str] | None = None) -> list[ClientModelPayload]:
+def client_models(hours: int | None, addresses: Sequence[str] | None = None) -> list[SharedModelPayload]:
     """Return the requested models on the days (UTC) of the last hours, of all time for None. One query."""
     where, values = of_addresses(addresses)
     columns = ("model", f"SUM({SENT})")

@@ -7,8 +7,9 @@ the history takes, so also those that it cancelled.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
+from endpoints.openapi.payload_fields import Help, TimeText
 from gateway.base.addresses import client_of
 from metrics import sql
 from metrics.queries.alert_threshold import threshold
@@ -26,25 +27,27 @@ _COUNTS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens
 SUMS = (f"SUM({SENT})", *(f"SUM({name})" for name in _COUNTS[1:]))
 
 
+# Sums of one client.
 class ClientTotalsPayload(TypedDict):
-    """Sums of one client."""
-
-    request_count: int
+    request_count: Annotated[int, Help("Includes failed and cancelled requests, not rejected ones.")]
     failed_count: int
     cancelled_count: int
     input_tokens: int
     output_tokens: int
     total_tokens: int
-    last_seen: str | None
+    last_seen: TimeText | None
 
 
 class _ClientAddress(TypedDict):
-    ip: str
+    ip: Annotated[str, Help("An IPv4 address, or a /64 of IPv6.")]
 
 
-class RankedClientPayload(_ClientAddress, ClientTotalsPayload):
-    is_alert: bool
-    api_key_count: int
+class RankedPayload(_ClientAddress, ClientTotalsPayload):
+    is_alert: Annotated[
+        bool,
+        Help("True if the client sent at least `ip_alert_threshold` requests in this UTC hour or the previous one."),
+    ]
+    api_key_count: Annotated[int, Help("API keys used on the UTC days that the range touches.")]
 
 
 @dataclass(slots=True)
@@ -121,7 +124,7 @@ class ClientRanking:
     def marked(self) -> int:
         return sum(client.recent_requests >= self.threshold for client in self.clients)
 
-    def payloads(self, start: int, stop: int) -> list[RankedClientPayload]:
+    def payloads(self, start: int, stop: int) -> list[RankedPayload]:
         """Return some clients. Keys are counted over the days (UTC) that the hours lie in. Two queries."""
         shown = self.clients[start:stop]
         addresses = [address for client in shown for address in client.addresses]

@@ -3,19 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, NotRequired
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import Q, Sum
 from django.urls import reverse
 
+from endpoints.openapi.payload_fields import Help
 from gateway.base.request_kinds import GENERATING
 from metrics.counting import histogram
 from metrics.counting.histogram import Histogram
-from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.reported_details import TokenDetailsPayload, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DailyStat, DayRollUp
-from metrics.queries.payloads import ModelTotalsPayload
+from metrics.queries.payloads import ModelStatsPayload
 from metrics.queries.stored import TOTALS, daily_stats
 from metrics.storage.database import SaneSum
 from metrics.times import json_time
@@ -23,13 +25,22 @@ from metrics.times import json_time
 ENOUGH_RESPONSES = 20  # without a report, before the page says how to get one
 
 
-class ModelDaysPayload(ModelTotalsPayload):
-    """Attempts of one model over some days, with its speed and medians."""
+class ModelDaysPayload(ModelStatsPayload):
+    """Sums of one model. All-time sums lack the optional fields."""
 
-    tokens_per_second: float | None
-    p50_duration_ms: float | None
-    p50_first_token_ms: float | None
-    output_tokens: int
+    output_tokens: NotRequired[
+        Annotated[int, Help("All output tokens, also of requests without a speed. Only with `days`.")]
+    ]
+    tokens_per_second: NotRequired[
+        Annotated[float | None, Help("total_output_tokens over total_duration_ms. Only with `days`.")]
+    ]
+    p50_duration_ms: NotRequired[
+        Annotated[
+            float | None,
+            Help("Median of successful requests, from histograms with a precision of 1/16. Only with `days`."),
+        ]
+    ]
+    p50_first_token_ms: NotRequired[Annotated[float | None, Help("Median of successful streams. Only with `days`.")]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ class Distributions:
 class EndpointDetails:
     """Tokens that only some servers report, over some days of one endpoint."""
 
-    counts: DetailCounts
+    counts: TokenDetailsPayload
     responses: int  # successful, of APIs that generate tokens
 
     @property

@@ -10,8 +10,10 @@ from django.conf import settings
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
-from gateway.base.limits import LIMITS
+from gateway.base.bounds import BOUNDS
 from gateway.routing.set_aside import AsideNote
+from metrics.costs.hardware_totals import HardwareCosts
+from metrics.costs.totals import CostTotalsNow
 from metrics.counting.cells import Counters, Daily
 from metrics.counting.reported_details import total_details
 from metrics.counting.speeds import SpeedKey
@@ -27,15 +29,13 @@ from metrics.counting.totals import (
 )
 from metrics.memory import last_hour
 from metrics.memory.backlog import Backlog
-from metrics.memory.cost_totals import CostTotalsNow
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures, iso_minute
-from metrics.memory.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
 from metrics.queries import breakers
 from metrics.queries.payloads import (
-    DayPayload,
-    EndpointPayload,
+    DashboardEndpointPayload,
+    DayStatsPayload,
     EndpointTpsPayload,
     LiveEndpointPayload,
     MinutePayload,
@@ -57,7 +57,7 @@ class Moment:
     waiting: int
     trials: Mapping[str, int]
     unrecorded: int
-    limit_hits: Mapping[str, int] = field(default_factory=dict)
+    bound_hits: Mapping[str, int] = field(default_factory=dict)
     aside: Mapping[str, AsideNote] = field(default_factory=dict)
     costs: CostTotalsNow | None = None  # None: not read from the database yet
     hardware: HardwareCosts | None = None  # the same
@@ -71,7 +71,7 @@ class Moment:
             runtime.installation.waiting(),
             runtime.installation.trials(),
             runtime.installation.unrecorded(),
-            runtime.installation.limit_hits.totals(),
+            runtime.installation.bound_hits.totals(),
             runtime.installation.aside(),
             runtime.follower.costs.read(),
             runtime.follower.hardware.read(),
@@ -100,7 +100,7 @@ def live_endpoints(moment: Moment, entries: Iterable[Entry]) -> list[LiveEndpoin
     return [cast(LiveEndpointPayload, {name: row[name] for name in _LIVE}) for row in rows]  # type: ignore[literal-required]
 
 
-def endpoints(moment: Moment, entries: Iterable[Entry] | None = None) -> list[EndpointPayload]:
+def endpoints(moment: Moment, entries: Iterable[Entry] | None = None) -> list[DashboardEndpointPayload]:
     """Return the endpoints in their order; all of them, or only `entries`."""
     return [_endpoint(entry, moment) for entry in (moment.entries if entries is None else entries)]
 
@@ -111,7 +111,7 @@ def tokens_per_second(entry: Entry, moment: Moment) -> float | None:
     return speeds.tokens_per_second if speeds is not None and speeds.models else None
 
 
-def _endpoint(entry: Entry, moment: Moment) -> EndpointPayload:
+def _endpoint(entry: Entry, moment: Moment) -> DashboardEndpointPayload:
     counters = moment.figures.endpoints.get(entry.id) or Counters()
     trial_due = moment.trials.get(entry.id, 0)
     note = moment.aside.get(entry.id) or AsideNote(0, None, ())
@@ -171,7 +171,7 @@ def stats(moment: Moment) -> StatsPayload:
         "cancelled_requests": totals.get(REQUESTS_CANCELLED, 0),
         "rejected_requests": sum(rejected.values()),
         "rejected_by_reason": rejected,
-        "bound_hits": {limit.name: moment.limit_hits.get(limit.name, 0) for limit in LIMITS},
+        "bound_hits": {bound.name: moment.bound_hits.get(bound.name, 0) for bound in BOUNDS},
         "total_active_requests": sum(moment.in_flight.values()),
         "queued_requests": moment.waiting,
         "average_response_time_ms": _average_response_time(moment),
@@ -306,7 +306,7 @@ def speed(key: SpeedKey, moment: Moment) -> ModelTpsPayload:
     }
 
 
-def today_stats(endpoint_id: str, moment: Moment) -> DayPayload:
+def today_stats(endpoint_id: str, moment: Moment) -> DayStatsPayload:
     speeds, today = moment.figures.endpoint_speeds.get(endpoint_id), moment.figures.today
     rows = [today[key] for key in speeds.keys if key in today] if speeds is not None else []
     return {

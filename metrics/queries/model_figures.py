@@ -3,21 +3,29 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, TypedDict, cast, overload
+from typing import Any, cast, overload
 
 from django.db.models import Q, Sum
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.base.request_kinds import CAPABILITIES
-from gateway.routing.model_list import ModelOffer, ModelPayload, model_payload, supported_apis
+from gateway.routing.lists.model_facts import facts_of
+from gateway.routing.model_list import ModelOffer, model_payload, supported_apis
 from metrics import sql
-from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.costs.of_period import CostsPayload, CurrencySums, cost_sums, costs_of, last_days, total_of
+from metrics.counting.reported_details import TokenDetailsPayload, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
-from metrics.queries.costs.sums import CostsPayload, CurrencySums, cost_sums, costs_of, last_days, total_of
 from metrics.queries.figures import Moment
 from metrics.queries.model_catalogue import Catalogue, CatalogueModel
+from metrics.queries.model_payloads import (
+    CatalogueModelDetailPayload,
+    CatalogueModelPayload,
+    ModelCounts,
+    ModelDayPayload,
+    SpeedPayload,
+)
 
 WEEK, MONTH = 7, 30  # days, today included
 
@@ -25,73 +33,6 @@ READY, NOT_READY = "ready", "not_ready"
 STATES = (READY, NOT_READY)
 BY_NAME, BY_REQUESTS, BY_SPEED, BY_ENDPOINTS = "name", "requests", "speed", "endpoints"
 SORTS = (BY_NAME, BY_REQUESTS, BY_SPEED, BY_ENDPOINTS)
-
-
-class ModelSpeedPayload(TypedDict):
-    """Moving average of the speed of a requested name at an endpoint."""
-
-    endpoint_id: str
-    model_id: str
-    api_kind: str
-    tps: float
-    request_count: int
-
-
-class ModelOfferPayload(TypedDict):
-    """A model at one endpoint."""
-
-    endpoint_id: str
-    endpoint_name: str
-    model_id: str
-    status: str
-    operator_state: str
-    shown_status: str
-    max_tokens: int | None
-    active_requests: int
-    max_concurrency: int | None
-    fastest_tps: float | None
-    speeds: list[ModelSpeedPayload]
-
-
-class ModelCounts(TypedDict):
-    """Requests and tokens of a model, or of one of its names."""
-
-    requests_today: int
-    failed_today: int
-    cancelled_today: int
-    requests_7_days: int
-    failed_7_days: int
-    cancelled_7_days: int
-    input_tokens_7_days: int
-    output_tokens_7_days: int
-
-
-class ModelRowPayload(ModelPayload, ModelCounts):
-    """A model of the dashboard's list."""
-
-    costs_7_days: CostsPayload
-
-    endpoints: list[ModelOfferPayload]
-    endpoints_online: int
-    fastest_tps: float | None
-
-
-class ModelDayPayload(CostsPayload):
-    day: str
-    requests: int
-    successful_requests: int
-    failed_requests: int
-    cancelled_requests: int
-    input_tokens: int
-    output_tokens: int
-    average_duration_ms: float | None
-
-
-class ModelDetailPayload(ModelRowPayload):
-    asked_names: list[str]
-    days: list[ModelDayPayload]
-    token_details: DetailCounts
-    costs: CostsPayload
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +46,12 @@ class ModelFilter:
     sort: str = BY_NAME
 
 
-class ModelRows(Sequence[ModelRowPayload]):
+class ModelRows(Sequence[CatalogueModelPayload]):
     """Models in order. A payload is built on access: a page shows few of thousands."""
 
-    def __init__(self, listed_models: list[CatalogueModel], build: Callable[[CatalogueModel], ModelRowPayload]) -> None:
+    def __init__(
+        self, listed_models: list[CatalogueModel], build: Callable[[CatalogueModel], CatalogueModelPayload]
+    ) -> None:
         self._listed_models = listed_models
         self._build = build
 
@@ -116,13 +59,13 @@ class ModelRows(Sequence[ModelRowPayload]):
         return len(self._listed_models)
 
     @overload
-    def __getitem__(self, at: int) -> ModelRowPayload: ...
+    def __getitem__(self, index: int) -> CatalogueModelPayload: ...
     @overload
-    def __getitem__(self, at: slice) -> list[ModelRowPayload]: ...
-    def __getitem__(self, at: int | slice) -> ModelRowPayload | list[ModelRowPayload]:
-        if isinstance(at, slice):
-            return [self._build(listed) for listed in self._listed_models[at]]
-        return self._build(self._listed_models[at])
+    def __getitem__(self, index: slice) -> list[CatalogueModelPayload]: ...
+    def __getitem__(self, index: int | slice) -> CatalogueModelPayload | list[CatalogueModelPayload]:
+        if isinstance(index, slice):
+            return [self._build(listed) for listed in self._listed_models[index]]
+        return self._build(self._listed_models[index])
 
 
 def models(moment: Moment, model_filter: ModelFilter) -> ModelRows:
@@ -151,7 +94,7 @@ def models(moment: Moment, model_filter: ModelFilter) -> ModelRows:
     )
 
 
-def model(moment: Moment, name: str, days: int = MONTH) -> ModelDetailPayload | None:
+def model(moment: Moment, name: str, days: int = MONTH) -> CatalogueModelDetailPayload | None:
     """Return a model by any of its names, with its last days. Four queries.
 
     Return None if no endpoint has it and no request named it in this time.
@@ -198,20 +141,24 @@ def _row(
     listed: CatalogueModel,
     moment: Moment,
     counts: Sequence["NameCounts"],
-    speeds: list[ModelSpeedPayload],
+    speeds: list[SpeedPayload],
     costs: Mapping[str, CurrencySums],
-) -> ModelRowPayload:
+) -> CatalogueModelPayload:
     online = catalogue.online(listed)
     offers = sorted(catalogue.offers(listed), key=lambda offer: (_severity(offer[0]), offer[0].name))
     by_endpoint = _by_endpoint(speeds)
     return {
         **model_payload(
             listed.name,
-            [ModelOffer(entry.id, model.max_tokens, model.canonical_name) for entry, model in offers],
+            [
+                ModelOffer(entry.id, model.max_tokens, model.canonical_name, entry.created(model))
+                for entry, model in offers
+            ],
             ready=online > 0,
             capabilities=[word for word in CAPABILITIES if word in listed.capabilities],
             apis=supported_apis(listed.capabilities, known=listed.all_capabilities_known),
             names=listed.aliases,
+            facts=facts_of(model for _, model in offers),
         ),
         "endpoints": [
             {
@@ -244,7 +191,7 @@ def _week_costs(moment: Moment) -> dict[str, CurrencySums]:
     return cost_sums("model", last_days(moment.figures.date, WEEK))
 
 
-def _fastest(speeds: Iterable[ModelSpeedPayload]) -> float | None:
+def _fastest(speeds: Iterable[SpeedPayload]) -> float | None:
     return max((speed["tps"] for speed in speeds), default=None)
 
 
@@ -259,10 +206,10 @@ def _severity(entry: Entry) -> int:
 # Speeds
 
 
-def _speeds(catalogue: Catalogue, moment: Moment) -> dict[str, list[ModelSpeedPayload]]:
+def _speeds(catalogue: Catalogue, moment: Moment) -> dict[str, list[SpeedPayload]]:
     """Return moving averages by row, under every requested name, of endpoints that exist."""
     ids = {entry.id for entry in moment.entries}
-    by_model: dict[str, list[ModelSpeedPayload]] = {}
+    by_model: dict[str, list[SpeedPayload]] = {}
     for (endpoint_id, requested, kind), tps in sorted(moment.figures.speeds.items()):
         name = catalogue.find(requested)
         if name is not None and endpoint_id in ids:
@@ -279,8 +226,8 @@ def _speeds(catalogue: Catalogue, moment: Moment) -> dict[str, list[ModelSpeedPa
     return by_model
 
 
-def _by_endpoint(speeds: Iterable[ModelSpeedPayload]) -> dict[str, list[ModelSpeedPayload]]:
-    by_endpoint: dict[str, list[ModelSpeedPayload]] = {}
+def _by_endpoint(speeds: Iterable[SpeedPayload]) -> dict[str, list[SpeedPayload]]:
+    by_endpoint: dict[str, list[SpeedPayload]] = {}
     for row in speeds:
         by_endpoint.setdefault(row["endpoint_id"], []).append(row)
     return by_endpoint
@@ -353,7 +300,9 @@ def _by_model(catalogue: Catalogue, counts: Iterable[NameCounts]) -> dict[str, l
     return by_model
 
 
-def _days(names: Sequence[str], today: str, days: int) -> tuple[list[ModelDayPayload], DetailCounts, CostsPayload]:
+def _days(
+    names: Sequence[str], today: str, days: int
+) -> tuple[list[ModelDayPayload], TokenDetailsPayload, CostsPayload]:
     """Return the days with requests for these names, newest first, and token details and costs of all of them."""
     since = (date.fromisoformat(today) - timedelta(days=days)).isoformat()
     rows: Any = DayRollUp.objects.filter(date__gt=since, date__lte=today, model__in=names)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TypedDict
 from zlib import crc32
 
 from metrics.memory import last_hour
@@ -12,22 +13,58 @@ from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
 from metrics.queries import attention as attention_items
 from metrics.queries import breakers, figures
+from metrics.queries.attention import AttentionPayload
 from metrics.queries.figures import Moment
 from metrics.queries.live import speeds
 from metrics.queries.live.shown_endpoints import shown_endpoints
 from metrics.queries.payloads import (
-    AttentionPayload,
     BusiestPayload,
-    DigestsPayload,
     EndpointEventPayload,
-    LiveFigures,
-    LiveOverviewPayload,
+    LiveEndpointPayload,
     MinuteFiguresPayload,
+    MinutePayload,
+    SpeedRowPayload,
     StatsPayload,
 )
 from metrics.times import json_time
 
 MAX_ATTENTION = 8  # items on the page and in events; the API lists all of them
+
+
+class MarksPayload(TypedDict):
+    """Which endpoint events of the last 60 minutes there are: a page fetches them again when this changes."""
+
+    count: int
+    last_at: str | None
+
+
+class DigestsPayload(TypedDict):
+    """Texts by which an open list notices that it has to be fetched again."""
+
+    endpoints_digest: str
+    states_digest: str
+
+
+class LiveFigures(DigestsPayload):
+    """What live events keep up to date on all pages. Its size does not depend on the number of endpoints."""
+
+    stats: StatsPayload
+    history: list[MinutePayload]
+    speeds: list[SpeedRowPayload]
+    speeds_known: int
+    minutes: list[MinuteFiguresPayload]
+    busiest: BusiestPayload
+    attention: list[AttentionPayload]
+    attention_count: int
+    marks: MarksPayload
+    states: dict[str, int]
+    generated_at: str
+
+
+class LiveOverviewPayload(LiveFigures):
+    """Everything that an open page shows and live events keep up to date."""
+
+    endpoints: list[LiveEndpointPayload]
 
 
 def live(moment: Moment | None = None) -> LiveOverviewPayload:
@@ -120,9 +157,9 @@ def attention(moment: Moment, stats: StatsPayload) -> list[AttentionPayload]:
 
 def first_attention(moment: Moment, stats: StatsPayload, most: int | None) -> tuple[list[AttentionPayload], int]:
     """Return the worst items, at most so many, and the number of all."""
-    at = moment.figures.at
-    trials = {endpoint_id: breakers.state(due, at) for endpoint_id, due in moment.trials.items()}
-    return attention_items.items(moment.entries, trials, moment.aside, stats, at, most)
+    now = moment.figures.at
+    trials = {endpoint_id: breakers.state(due, now) for endpoint_id, due in moment.trials.items()}
+    return attention_items.items(moment.entries, trials, moment.aside, stats, now, most)
 
 
 def recent_events() -> list[EndpointEventPayload]:

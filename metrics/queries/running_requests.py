@@ -5,13 +5,14 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 from django.conf import settings
 from django.db import Error
 
+from endpoints.openapi.payload_fields import Choices, Help, TimeText, UuidText
 from endpoints.registry import registry
-from gateway.base.queue_class import INTERACTIVE
+from gateway.base.queue_class import CLASSES, INTERACTIVE
 from gateway.ipc import running_requests
 from gateway.ipc.running_requests import Present, Running, Waiting
 from metrics.memory.runtime import runtime
@@ -30,46 +31,59 @@ IN_QUEUE, TO_FIRST_TOKEN, STREAMS, IS_ANSWERED = "queue", "first_token", "stream
 PHASES = (IN_QUEUE, TO_FIRST_TOKEN, STREAMS, IS_ANSWERED)
 
 
-class _RequestNowPayload(TypedDict):
+class _Arrival(TypedDict):
     id: str
     worker: int
     model: str
     kind: str
-    api_key_id: str | None
+    api_key_id: UuidText | None
     api_key_name: str | None
     client_ip: str | None
-    since: str
+    since: Annotated[TimeText, Help("Time of the request's arrival.")]
     age_ms: float
-    queue_class: str
 
 
-class QueuedRequestPayload(_RequestNowPayload):
-    phase: str
-    position: int
+class _RequestNow(_Arrival):
+    phase: Annotated[
+        str,
+        Choices(PHASES),
+        Help(
+            "`queue`: waits for a slot; `first_token`: a stream before its first token; `stream`: after it; "
+            "`answer`: a response that is not streamed."
+        ),
+    ]
+    queue_class: Annotated[str, Choices(CLASSES), Help("`bulk`: it gives way to interactive requests.")]
 
 
-class RunningRequestPayload(_RequestNowPayload):
-    endpoint_id: str | None
+class WaitingPayload(_RequestNow):
+    """A queued or running request."""
+
+    position: Annotated[int, Help("Position in the queue of the worker; 1 is the next.")]
+
+
+class RunningPayload(_RequestNow):
+    """A queued or running request."""
+
+    endpoint_id: UuidText | None
     endpoint_name: str | None
     streamed: bool
-    deltas: int
-    phase: str
-    first_token_ms: float | None
+    deltas: Annotated[int, Help("Stream events that were sent to the client.")]
+    first_token_ms: Annotated[float | None, Help("Time to first token; null if no token has arrived yet.")]
 
 
-class RunningRequestsPayload(TypedDict):
-    at: str
+class LivePayload(TypedDict):
+    at: TimeText
     workers: int
-    workers_told: int
+    workers_told: Annotated[int, Help("Workers that reported their requests within three seconds.")]
     waiting_total: int
     running_total: int
-    waiting_is_cut: bool
-    running_is_cut: bool
-    waiting: list[QueuedRequestPayload]
-    running: list[RunningRequestPayload]
+    waiting_is_cut: Annotated[bool, Help("True if `waiting` is incomplete; `waiting_total` counts all.")]
+    running_is_cut: Annotated[bool, Help("True if `running` is incomplete; `running_total` counts all.")]
+    waiting: list[WaitingPayload]
+    running: list[RunningPayload]
 
 
-def read_running(*, wait: bool = True) -> RunningRequestsPayload:
+def read_running(*, wait: bool = True) -> LivePayload:
     """Return the queued and running requests, oldest first.
 
     If workers were not watched before, this waits up to a second for their reports; not if `wait` is False.
@@ -111,7 +125,7 @@ def _all_since(reports: list[Present], moment: float) -> bool:
     return sum(report.at >= moment for report in reports) >= settings.ROUTERDASH.workers
 
 
-def _payload(reports: list[Present]) -> RunningRequestsPayload:
+def _payload(reports: list[Present]) -> LivePayload:
     now = time.time()
     waiting = [(request, report.worker) for report in reports for request in report.waiting]
     running = [(request, report.worker) for report in reports for request in report.running]
@@ -126,12 +140,18 @@ def _payload(reports: list[Present]) -> RunningRequestsPayload:
         "waiting_is_cut": any(report.waiting_total > len(report.waiting) for report in reports),
         "running_is_cut": any(report.running_total > len(report.running) for report in reports),
         "waiting": [
-            {**_common(request, worker, now, keys), "phase": IN_QUEUE, "position": request.position}
+            {
+                **_arrival(request, worker, now, keys),
+                "queue_class": request.queue_class or INTERACTIVE,
+                "phase": IN_QUEUE,
+                "position": request.position,
+            }
             for request, worker in sorted(waiting, key=_age)
         ],
         "running": [
             {
-                **_common(request, worker, now, keys),
+                **_arrival(request, worker, now, keys),
+                "queue_class": request.queue_class or INTERACTIVE,
                 "endpoint_id": request.endpoint_id,
                 "endpoint_name": request.endpoint_id and registry.name(request.endpoint_id),
                 "streamed": request.streamed,
@@ -156,7 +176,7 @@ def _age(entry: tuple[Waiting | Running, int]) -> tuple[float, str]:
     return entry[0].since, entry[0].id
 
 
-def _common(request: Waiting | Running, worker: int, now: float, keys: Mapping[str, str]) -> _RequestNowPayload:
+def _arrival(request: Waiting | Running, worker: int, now: float, keys: Mapping[str, str]) -> _Arrival:
     return {
         "id": request.id,
         "worker": worker,
@@ -167,7 +187,6 @@ def _common(request: Waiting | Running, worker: int, now: float, keys: Mapping[s
         "client_ip": request.client_ip,
         "since": json_time(datetime.fromtimestamp(request.since, UTC)),
         "age_ms": max(0.0, (now - request.since) * 1000),
-        "queue_class": request.queue_class or INTERACTIVE,
     }
 
 

@@ -11,7 +11,7 @@ from endpoints.registry import registry
 from metrics import sql
 from metrics.memory.runtime import runtime
 from metrics.models import DailyStat
-from metrics.queries.payloads import DayPayload, ModelTotalsPayload
+from metrics.queries.payloads import DayStatsPayload, ModelStatsPayload
 from metrics.sql import SqlRow
 from metrics.storage.database import SaneSum
 
@@ -32,7 +32,7 @@ def flushed() -> bool:
     return writer.backlog.late_since(time.time()) is None and writer.flush()
 
 
-def daily_stats(endpoint_id: str, days: int, today: str) -> list[DayPayload]:
+def daily_stats(endpoint_id: str, days: int, today: str) -> list[DayStatsPayload]:
     """Return the last `days` days, today included, that have rows, oldest first. One query."""
     since = (date.fromisoformat(today) - timedelta(days=days - 1)).isoformat()
     sums = (
@@ -55,14 +55,14 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[DayPayload]:
 TOTALS = ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms")
 
 
-def model_stats(endpoint_id: str | None = None) -> list[ModelTotalsPayload]:
+def model_stats(endpoint_id: str | None = None) -> list[ModelStatsPayload]:
     """Return all-time sums by model, busiest first: of one endpoint, or of all registered endpoints."""
     ids = {entry.id for entry in registry.all()} if endpoint_id is None else {endpoint_id}
     days = DailyStat.objects.all()
     if endpoint_id is not None or not counted_endpoints() <= ids:  # else a filter would cost a look-up per row
         days = days.filter(endpoint_id__in=ids)
     sums = days.values_list("model_id").annotate(*map(SaneSum, TOTALS))
-    rows: list[ModelTotalsPayload] = [
+    rows: list[ModelStatsPayload] = [
         {
             "model_id": model,
             "total_requests": total,

@@ -1,15 +1,15 @@
 """States of an endpoint during the last days, and the share of time it was online.
 
-The sources are changes of status (the few rows of an index) and edits of the operator state. In hours without a stored
-check of any endpoint, the state is unknown. docs/reference/figures.md has the definition.
+The sources are changes of status (the few rows of an index) and edits of the administrative state. In hours without a
+stored check of any endpoint, the state is unknown. docs/reference/figures.md has the definition.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
-from typing import TypedDict
+from typing import Annotated, TypedDict, cast
 
 from django.conf import settings
 from django.db import connection
@@ -19,6 +19,7 @@ from django.utils import timezone
 from endpoints import edit_log
 from endpoints.edit_log import Edit
 from endpoints.models import HealthCheck, OperatorState, Status
+from endpoints.openapi.payload_fields import Choices, DateText, Help, TimeText, UuidText
 from endpoints.registry import Entry
 from metrics import sql
 from metrics.queries.stored import run_sql
@@ -37,36 +38,54 @@ STATES = (
     LATER, Status.ONLINE.value, Status.PENDING.value, UNKNOWN, OperatorState.DRAINING.value,
     OperatorState.DISABLED.value, Status.ERROR.value, Status.OFFLINE.value,
 )  # fmt: skip
+KNOWN_STATES = STATES[1:]
 MEASURED = (Status.ONLINE.value, Status.ERROR.value, Status.OFFLINE.value)
 
 
+class SecondsPayload(TypedDict):
+    """Seconds in each state."""
+
+    online: float
+    pending: float
+    unknown: float
+    draining: float
+    disabled: float
+    error: float
+    offline: float
+
+
 class HealthDayPayload(TypedDict):
-    date: str
+    date: Annotated[DateText, Help("Local day in the server's time zone.")]
     uptime: float | None
-    seconds: dict[str, float]
+    seconds: SecondsPayload
 
 
 class HealthSpanPayload(TypedDict):
-    state: str
-    since: str
-    until: str
+    state: Annotated[str, Choices(KNOWN_STATES)]
+    since: TimeText
+    until: Annotated[TimeText, Help("End of the state; the present time for the first one.")]
     duration_secs: float
-    cause: str | None
+    cause: Annotated[str | None, Help("The result of a check, or the user who changed the state.")]
 
 
+# States of an endpoint over some days.
 class HealthPayload(TypedDict):
-    """States of an endpoint over some days. `seconds` has each of STATES but LATER."""
-
-    endpoint_id: str
+    endpoint_id: UuidText
     days: int
-    since: str
-    until: str
-    uptime: float | None
-    seconds: dict[str, float]
-    by_day: list[HealthDayPayload]
-    spans: list[HealthSpanPayload]
+    since: Annotated[TimeText, Help("Midnight of the first local day.")]
+    until: Annotated[TimeText, Help("The present time.")]
+    uptime: Annotated[
+        float | None,
+        Help("Share of time online, among online, error and offline: 0 to 1; null if nothing was measured."),
+    ]
+    seconds: SecondsPayload
+    by_day: Annotated[list[HealthDayPayload], Help("Days, oldest first.")]
+    spans: Annotated[list[HealthSpanPayload], Help("Successive states, newest first, at most 200.")]
     spans_total: int
-    latencies_ms: list[int | None]
+    latencies_ms: Annotated[
+        list[int | None],
+        Help("Latencies of the last 120 checks, oldest first; null if a check failed or traffic replaced it."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +137,40 @@ class StateTrack:
 
 
 def spans(
-    checks: StateTrack, operator: StateTrack, unknown: Sequence[StateSpan], since: datetime, until: datetime
+    checks: StateTrack, administrative: StateTrack, unknown: Sequence[StateSpan], since: datetime, until: datetime
 ) -> list[StateSpan]:
-    """Return the states, oldest first: unknown, else the operator state unless it is enabled, else the status."""
-    edges = {since, until, *checks.times, *operator.times}
+    """Return the states, oldest first: unknown, else the administrative state unless it is enabled, else the status."""
+    edges = {since, until, *checks.times, *administrative.times}
     edges.update(moment for span in unknown for moment in (span.since, span.until))
     cuts = sorted(edge for edge in edges if since <= edge <= until)
     starts = [span.since for span in unknown]
     merged: list[StateSpan] = []
-    for at, end in pairwise(cuts):
-        state, cause = _state(at, checks, operator, unknown, starts)
+    for start, end in pairwise(cuts):
+        state, cause = _state(start, checks, administrative, unknown, starts)
         if merged and merged[-1].state == state:
             merged[-1] = StateSpan(state, merged[-1].since, end, merged[-1].cause, merged[-1].began)
         else:
-            merged.append(StateSpan(state, at, end, cause, began=at > since))
+            merged.append(StateSpan(state, start, end, cause, began=start > since))
     return merged
 
 
 def _state(
-    at: datetime, checks: StateTrack, operator: StateTrack, unknown: Sequence[StateSpan], starts: list[datetime]
+    moment: datetime,
+    checks: StateTrack,
+    administrative: StateTrack,
+    unknown: Sequence[StateSpan],
+    starts: list[datetime],
 ) -> tuple[str, str | None]:
-    place = bisect_right(starts, at) - 1
-    if place >= 0 and at < unknown[place].until:
+    place = bisect_right(starts, moment) - 1
+    if place >= 0 and moment < unknown[place].until:
         return UNKNOWN, unknown[place].cause
-    state, user = operator.at(at)
-    return checks.at(at) if state == OperatorState.ENABLED else (state, user)
+    state, user = administrative.at(moment)
+    return checks.at(moment) if state == OperatorState.ENABLED else (state, user)
 
 
 def seconds(spans: Iterable[StateSpan], since: datetime, until: datetime) -> dict[str, float]:
     """Return the seconds in each state between two moments."""
-    sums = dict.fromkeys(STATES[1:], 0.0)
+    sums = dict.fromkeys(KNOWN_STATES, 0.0)
     for span in spans:
         if span.since < until and span.until > since:
             sums[span.state] += (min(span.until, until) - max(span.since, since)).total_seconds()
@@ -211,16 +234,19 @@ def timeline(entry: Entry, days: int, edits: Sequence[Edit] | None = None) -> He
         known_since = max(known_since, changes[0].at)
     if known_since > since:
         unknown = [StateSpan(UNKNOWN, since, known_since), *(span for span in unknown if span.until > known_since)]
-    operator = _operator_changes(edit_log.latest(entry.id) if edits is None else edits, since)
+    administrative = _administrative_changes(edit_log.latest(entry.id) if edits is None else edits, since)
     states = spans(
         StateTrack.of(changes, entry.status, since),
-        StateTrack.of(operator, entry.operator_state, since),
+        StateTrack.of(administrative, entry.operator_state, since),
         _merged(unknown),
         since,
         now,
     )
     return HealthTimeline(
-        since, now, states, [_day(day, edges[at], edges[at + 1], states, now) for at, day in enumerate(dates)]
+        since,
+        now,
+        states,
+        [_day(day, edges[position], edges[position + 1], states, now) for position, day in enumerate(dates)],
     )
 
 
@@ -232,8 +258,11 @@ def health_payload(entry: Entry, days: int) -> HealthPayload:
         "since": json_time(health.since),
         "until": json_time(health.until),
         "uptime": health.uptime,
-        "seconds": health.seconds,
-        "by_day": [{"date": day.date.isoformat(), "uptime": day.uptime, "seconds": day.seconds} for day in health.days],
+        "seconds": _seconds_payload(health.seconds),
+        "by_day": [
+            {"date": day.date.isoformat(), "uptime": day.uptime, "seconds": _seconds_payload(day.seconds)}
+            for day in health.days
+        ],
         "spans": [
             {
                 "state": span.state,
@@ -249,6 +278,11 @@ def health_payload(entry: Entry, days: int) -> HealthPayload:
     }
 
 
+def _seconds_payload(of: Mapping[str, float]) -> SecondsPayload:
+    """Return sums with each of KNOWN_STATES as a payload."""
+    return cast(SecondsPayload, dict(of))
+
+
 def latencies(endpoint_id: str, limit: int = 120) -> list[int | None]:
     """Return the latencies of the last checks, oldest first; None for a failed check, or one that was not needed."""
     checks = HealthCheck.objects.filter(endpoint_id=endpoint_id).order_by("-id")
@@ -260,9 +294,9 @@ def _changes(endpoint_id: str, since: datetime) -> tuple[list[StatusChange], boo
     rows = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
     columns = rows.order_by("-id").values_list("checked_at", "status_before", "status_after", "error_message")
     changes = [
-        StatusChange(at.astimezone(UTC), _status(before), _status(after), error)
-        for at, before, after, error in columns[: MAX_CHANGES + 1]
-        if at is not None and at >= since  # None: a damaged value
+        StatusChange(checked_at.astimezone(UTC), _status(before), _status(after), error)
+        for checked_at, before, after, error in columns[: MAX_CHANGES + 1]
+        if checked_at is not None and checked_at >= since  # None: a damaged value
     ]
     changes.sort(key=lambda change: change.at)  # a clock may have been set back
     return changes[-MAX_CHANGES:], len(changes) <= MAX_CHANGES
@@ -273,8 +307,8 @@ def _status(stored: str) -> str:
     return stored if stored in Status.values else Status.PENDING
 
 
-def _operator_changes(edits: Sequence[Edit], since: datetime) -> list[StatusChange]:
-    """Return changes of the operator state, oldest first."""
+def _administrative_changes(edits: Sequence[Edit], since: datetime) -> list[StatusChange]:
+    """Return changes of the administrative state, oldest first."""
     changes = [
         StatusChange(edit.at.astimezone(UTC), edit.state[0], edit.state[1], edit.user)
         for edit in reversed(edits)
@@ -289,7 +323,7 @@ def gaps_without_checks(since: datetime, until: datetime) -> list[StateSpan]:
     One query finds the first and the last check of each hour in their index by time.
     """
     hours = int((until - since) / timedelta(hours=1)) + 1
-    bounds = [sql_time(since + timedelta(hours=at), connection.vendor) for at in range(hours + 1)]
+    bounds = [sql_time(since + timedelta(hours=hour), connection.vendor) for hour in range(hours + 1)]
     first, last = (
         sql.select(
             "checked_at",
@@ -307,7 +341,7 @@ def gaps_without_checks(since: datetime, until: datetime) -> list[StateSpan]:
         moment for row in rows for value in row if value is not None and (moment := parse_time(value)) is not None
     )
     marks = [since, *checked, until]
-    return [StateSpan(UNKNOWN, at, end) for at, end in pairwise(marks) if end - at > MAX_CHECK_GAP]
+    return [StateSpan(UNKNOWN, start, end) for start, end in pairwise(marks) if end - start > MAX_CHECK_GAP]
 
 
 def _merged(unknown: Sequence[StateSpan]) -> list[StateSpan]:
@@ -336,7 +370,7 @@ def _day(of: date, since: datetime, end: datetime, spans: list[StateSpan], now: 
 
 def _runs(cells: list[int]) -> Iterable[tuple[str, int, int]]:
     first = 0
-    for at in range(1, len(cells) + 1):
-        if at == len(cells) or cells[at] != cells[first]:
-            yield STATES[cells[first]], first, at - first
-            first = at
+    for position in range(1, len(cells) + 1):
+        if position == len(cells) or cells[position] != cells[first]:
+            yield STATES[cells[first]], first, position - first
+            first = position

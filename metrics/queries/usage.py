@@ -4,19 +4,20 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from django.db import connection
 
+from endpoints.openapi.payload_fields import Choices, DateText, Help, UuidText
 from endpoints.registry import registry
 from gateway.base.csv_cells import csv_cell
 from metrics import sql
+from metrics.costs.of_period import CurrencyCostPayload
 from metrics.counting.plausibility import NO_ENDPOINT
-from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.reported_details import TokenDetailsPayload, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
 from metrics.queries.api_keys import KeyOwner, key_names, key_owners
-from metrics.queries.costs.sums import CurrencyCostPayload
 from metrics.queries.stored import run_sql
 from metrics.queries.usage_periods import Period, Pieces
 
@@ -58,72 +59,91 @@ _USED = (
 _OF_SERVED = tuple("0" if name == "requests_rejected" else name for name in _USED)
 
 
-class UsageCounts(DetailCounts):
-    """Requests and tokens of one group."""
+# Requests and tokens of one group.
+class UsageCountsPayload(TokenDetailsPayload):
+    """Tokens that only some servers report. Each sum is null if no response reported it."""
 
-    requests: int
+    requests: Annotated[int, Help("Requests, without cancelled and rejected ones.")]
     successful_requests: int
     failed_requests: int
     cancelled_requests: int
-    rejected_requests: int
+    rejected_requests: Annotated[
+        int, Help("Requests that RouterDash rejected itself. They have no model, so by model only the total has them.")
+    ]
     input_tokens: int
     output_tokens: int
     total_tokens: int
 
 
-class UsageHardwareCost(TypedDict):
-    """Costs of own hardware in one currency: of requests and idle time, and of idle time alone."""
+class UsageHardwareCostPayload(TypedDict):
+    """Costs of own hardware in one currency, of the hours that are counted."""
 
-    currency: str
-    cost: str
-    idle_cost: str
+    currency: Annotated[str, Help("ISO 4217 code.")]
+    cost: Annotated[str, Help("Of requests and of idle time, in units of the currency; exact.")]
+    idle_cost: Annotated[
+        str, Help("The part of idle time. It belongs to no model, key or user: by these, only the total has it.")
+    ]
 
 
+# Fields that name the group of a row: those of NAMES.
 class UsageGroup(TypedDict, total=False):
-    """Fields that name the group of a row: those of NAMES."""
-
-    day: str
-    month: str
-    model_id: str
-    served_model: str
-    canonical_name: str
-    step: int
-    endpoint_id: str | None
+    day: DateText
+    month: Annotated[str, Help("`YYYY-MM`")]
+    model_id: Annotated[str, Help("The name that requests asked for.")]
+    served_model: Annotated[str, Help("The endpoint's own id of the model.")]
+    canonical_name: Annotated[str, Help("Canonical name of the served model; without one, the served model.")]
+    step: Annotated[int, Help("Step of a model name, from 1; 0: no model name.")]
+    endpoint_id: UuidText | None
     endpoint_name: str | None
-    external: bool | None
-    api_key_id: str | None
+    external: Annotated[
+        bool | None, Help("Whether the endpoint is external now; null for no endpoint and deleted ones.")
+    ]
+    api_key_id: UuidText | None
     api_key_name: str | None
-    user_id: str | None
-    username: str | None
+    user_id: Annotated[UuidText | None, Help("Null for requests without an API key, or with a deleted one.")]
+    username: Annotated[str | None, Help("The owner of the key.")]
 
 
-class _Previous(TypedDict, total=False):
-    previous_requests: int
+class _RowCosts(TypedDict, total=False):
+    costs: Annotated[list[CurrencyCostPayload], Help("By currency; empty if no request has a price.")]
+    requests_without_cost: Annotated[
+        int, Help("Requests, cancelled ones included, that have no price or no known tokens.")
+    ]
+    hardware_costs: Annotated[
+        list[UsageHardwareCostPayload], Help("Of own hardware; not by `served`, `canonical` and `step`.")
+    ]
+
+
+class _UsageBefore(TypedDict, total=False):
+    previous_requests: Annotated[
+        int, Help("Requests of the previous period; only with `compare`, and not by `day` or `month`.")
+    ]
     previous_total_tokens: int
-    costs: list[CurrencyCostPayload]
-    requests_without_cost: int
-    hardware_costs: list[UsageHardwareCost]
 
 
-class UsageRow(UsageGroup, UsageCounts, _Previous):
-    """Usage of one group, with that of the period before if it was requested."""
+class UsageRowPayload(UsageCountsPayload, _RowCosts, UsageGroup, _UsageBefore):
+    """Usage of one group, with the fields of `by`."""
 
 
 class PreviousPayload(TypedDict):
-    since: str
-    until: str
-    total: UsageCounts
+    """The previous period of equal length."""
+
+    since: DateText
+    until: DateText
+    total: UsageCountsPayload
 
 
 class UsagePayload(TypedDict):
-    by: str
-    since: str
-    until: str
-    rows: list[UsageRow]
-    total: UsageCounts
-    costs: NotRequired[list[CurrencyCostPayload]]
-    requests_without_cost: NotRequired[int]
-    hardware_costs: NotRequired[list[UsageHardwareCost]]
+    by: Annotated[str, Choices(tuple(BY))]
+    since: DateText
+    until: DateText
+    rows: list[UsageRowPayload]
+    total: UsageCountsPayload
+    costs: NotRequired[Annotated[list[CurrencyCostPayload], Help("Of all rows, by currency.")]]
+    requests_without_cost: NotRequired[Annotated[int, Help("Of all rows.")]]
+    hardware_costs: NotRequired[
+        Annotated[list[UsageHardwareCostPayload], Help("Of all rows, and of the idle time that belongs to none.")]
+    ]
     previous: NotRequired[PreviousPayload]
 
 
@@ -166,7 +186,9 @@ def usage(
         for value, row in used.items()
         if by not in ROUTED_GROUPS or row["requests"] or row["cancelled_requests"] or value in added
     )
-    rows: list[UsageRow] = [{**names.fields(value), **used[value], **_Previous()} for value in shown]
+    rows: list[UsageRowPayload] = [
+        {**names.fields(value), **used[value], **_RowCosts(), **_UsageBefore()} for value in shown
+    ]
     payload: UsagePayload = {
         "by": by,
         "since": period.since.isoformat(),
@@ -245,7 +267,7 @@ def stored_value(column: str, value: str) -> Any:
     return field.get_db_prep_value(value, connection)
 
 
-def _counts(sums: Sequence[int]) -> UsageCounts:
+def _counts(sums: Sequence[int]) -> UsageCountsPayload:
     ok, failed, cancelled, tokens_in, tokens_out, rejected, *details = sums
     return {
         "requests": ok + failed,
@@ -260,7 +282,7 @@ def _counts(sums: Sequence[int]) -> UsageCounts:
     }
 
 
-def _total(sums: Iterable[Sequence[int]]) -> UsageCounts:
+def _total(sums: Iterable[Sequence[int]]) -> UsageCountsPayload:
     return _counts([sum(column) for column in zip((0,) * len(_USED), *sums, strict=True)])
 
 
@@ -317,14 +339,14 @@ def usage_csv(payload: UsagePayload) -> str:
     """Return the rows as CSV by RFC 4180, their total last. Each currency has columns of its own."""
     text = io.StringIO()
     out = csv.writer(text)
-    currencies = [it["currency"] for it in payload.get("costs", [])]
-    at_hardware = [it["currency"] for it in payload.get("hardware_costs", [])]
+    currencies = [cost["currency"] for cost in payload.get("costs", [])]
+    at_hardware = [cost["currency"] for cost in payload.get("hardware_costs", [])]
     costs = [f"{name}_{currency.lower()}" for currency in currencies for name in COST_FIGURES]
     costs += [f"{name}_{currency.lower()}" for currency in at_hardware for name in HARDWARE_FIGURES]
     names = (*NAMES[payload["by"]], *FIGURES)
     out.writerow((*names, *costs))
 
-    def cost_cells(of: UsageRow | UsagePayload) -> list[Any]:
+    def cost_cells(of: UsageRowPayload | UsagePayload) -> list[Any]:
         return [
             *_cells(of.get("costs", []), currencies, COST_FIGURES),
             *_cells(of.get("hardware_costs", []), at_hardware, HARDWARE_FIGURES),
@@ -340,8 +362,10 @@ def usage_csv(payload: UsagePayload) -> str:
 
 
 def _cells(
-    costs: Iterable[CurrencyCostPayload | UsageHardwareCost], currencies: Iterable[str], figures: Mapping[str, str]
+    costs: Iterable[CurrencyCostPayload | UsageHardwareCostPayload],
+    currencies: Iterable[str],
+    figures: Mapping[str, str],
 ) -> list[Any]:
     """Return the cells of all currencies, empty for those without a cost."""
-    found: dict[str, Mapping[str, Any]] = {it["currency"]: it for it in costs}
-    return [found.get(currency, {}).get(field, "") for currency in currencies for field in figures.values()]
+    by_currency: dict[str, Mapping[str, Any]] = {cost["currency"]: cost for cost in costs}
+    return [by_currency.get(currency, {}).get(field, "") for currency in currencies for field in figures.values()]

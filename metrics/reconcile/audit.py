@@ -12,21 +12,19 @@ from gateway.ipc.journal import SegmentDeleted
 from metrics.reconcile import (
     averages,
     checks,
-    cost_laws,
     detail_laws,
     distributions,
     endpoint_laws,
     journals,
+    key_laws,
     laws,
-    learned,
     live,
 )
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
-from metrics.reconcile.limits import budget_laws, key_laws
-from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.repair import RepairedFigure
 from metrics.reconcile.scope import Scope, read
+from metrics.reconcile.slices import audited_slices
 from metrics.storage import database
 
 TRIES = 5
@@ -52,9 +50,9 @@ class AuditReport:
 def check(config: Config, options: AuditOptions) -> AuditReport:
     """Compare all figures and change nothing. Raises ForeignDatabase, or django.db.Error."""
     report = _check_stored(config, options)
-    for differences, notes in (live.compare(config), learned.compare(config), budget_laws.compare(config)):
+    for differences, notes in (live.compare(config), *(one.compare_running(config) for one in audited_slices())):
         report = replace(report, differences=report.differences + differences, notes=report.notes + notes)
-    return report
+    return replace(report, differences=report.differences + list(journals.without_record(config.live_page_path)))
 
 
 def _check_stored(config: Config, options: AuditOptions) -> AuditReport:
@@ -88,18 +86,16 @@ def _differences(scope: Scope, options: AuditOptions, *, will_retry: bool) -> It
     yield from journals.differences(scope, will_retry=will_retry)  # first, because journals change meanwhile
     yield from checks.negative(scope)
     yield from checks.uncounted(scope)
-    for law in (*laws.DERIVED, *laws.CHECKED_ONLY):
+    for law in (*laws.derived(), *laws.CHECKED_ONLY):
         comparison = law(scope)
         if comparison is not None:
             yield from comparison.differences()
     for comparison in (*distributions.derived(scope), *distributions.sums(scope)):
         yield from comparison.differences()
     yield from detail_laws.served_is_part(scope)
-    yield from cost_laws.priced_are_part(scope)
-    yield from cost_laws.one_currency(scope)
-    yield from hardware_laws.hours(scope)
-    yield from hardware_laws.rates(scope)
-    yield from hardware_laws.requests(scope)
+    for one in audited_slices():
+        for check_of_slice in one.checks():
+            yield from check_of_slice(scope)
     yield from key_laws.reasons_are_part(scope)
     yield from key_laws.last_uses(scope)
     yield from averages.differences(scope)

@@ -97,13 +97,13 @@ class Comparison:
     def _query(self) -> Query:
         """Return the rows of both sides, summed by key, where any sum differs."""
         keys, numbered = ", ".join(self.keys), list(enumerate(self.columns))
-        expected = [part for at, column in numbered for part in (f"{column} AS e{at}", f"0 AS f{at}")]
-        found = [part for at, column in numbered for part in (f"0 AS e{at}", f"{column} AS f{at}")]
-        sums = [f"SUM(COALESCE({side}{at}, 0))" for side in "ef" for at, _ in numbered]
-        differ = " OR ".join(f"{sums[at]} <> {sums[at + len(numbered)]}" for at, _ in numbered)
+        expected = [part for number, column in numbered for part in (f"{column} AS e{number}", f"0 AS f{number}")]
+        stored = [part for number, column in numbered for part in (f"0 AS e{number}", f"{column} AS f{number}")]
+        sums = [f"SUM(COALESCE({side}{number}, 0))" for side in "ef" for number, _ in numbered]
+        differ = " OR ".join(f"{sums[number]} <> {sums[number + len(numbered)]}" for number, _ in numbered)
         both = [
             sql.select([*self.keys, *expected], sql.subquery(self.expected.sql, "one")),
-            sql.select([*self.keys, *found], sql.subquery(self.found.sql, "other")),
+            sql.select([*self.keys, *stored], sql.subquery(self.found.sql, "other")),
         ]
         statement = sql.select(
             [*self.keys, *sums],

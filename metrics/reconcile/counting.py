@@ -8,6 +8,7 @@ from gateway.ipc import record
 from gateway.ipc.record import Entry, RequestRecord
 
 MAX_TOKENS = 1 << 40
+MAX_COUNT = 1 << 32
 MAX_DURATION_US = 365 * 86_400 * 1_000_000
 MAX_COMPLETED_US = 4_102_444_800_000_000  # 2100
 
@@ -26,6 +27,7 @@ def counts(entry: Entry) -> bool:
         and 0 <= entry.completed_us < MAX_COMPLETED_US
         and min(durations) >= 0
         and max(durations) <= MAX_DURATION_US
+        and 1 <= entry.count <= MAX_COUNT
     )
 
 
@@ -40,7 +42,7 @@ def count(entries: Iterable[Entry]) -> CountedFigures:
 
 def _add(figures: CountedFigures, entry: RequestRecord) -> None:
     if entry.outcome == record.REJECTED:
-        figures[f"rejected/{entry.error or ''}"] += 1
+        figures[f"rejected/{entry.error or ''}"] += entry.count
         return
     for attempt in entry.attempts:
         if attempt.outcome != record.CANCELLED:

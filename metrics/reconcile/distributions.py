@@ -113,7 +113,9 @@ def store(comparison: Comparison, key: tuple[Any, ...], counts: dict[int, int]) 
         cursor.execute(sql.select(column, comparison.table, where=where), key)
         row = cursor.fetchone()
         merged = {**_read(row[0] if row else None), **counts}
-        packed = json.dumps({str(at): merged[at] for at in sorted(merged) if merged[at]}, separators=(",", ":"))
+        packed = json.dumps(
+            {str(bucket): merged[bucket] for bucket in sorted(merged) if merged[bucket]}, separators=(",", ":")
+        )
         cursor.execute(sql.update(comparison.table, sql.equal([column]), where), (packed, *key))
 
 

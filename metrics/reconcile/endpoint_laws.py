@@ -35,7 +35,7 @@ def daily_speeds(scope: Scope) -> Comparison | None:
     """Express L3: tokens and time of daily rows are those of requests with a speed, on days without llmlb."""
     adopted_dates = {date for (date,) in Query("SELECT DISTINCT date FROM adopted_days").rows()}
     dates = scope.days(scope.history_since) if scope.every_row else {}
-    dates = {date: at for date, at in dates.items() if date > scope.adopted_on and date not in adopted_dates}
+    dates = {date: span for date, span in dates.items() if date > scope.adopted_on and date not in adopted_dates}
     statement = sql.select(
         [
             "endpoint_id",

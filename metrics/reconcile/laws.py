@@ -4,15 +4,8 @@ These modules repeat the rules of counting on purpose: they share no code with m
 sums.
 """
 
-from collections.abc import Callable
-
-from metrics.reconcile import checks, client_laws, cost_laws, detail_laws, endpoint_laws, request_laws
-from metrics.reconcile.comparison import Comparison
-from metrics.reconcile.limits import key_laws
-from metrics.reconcile.own_hardware import hardware_laws
-from metrics.reconcile.scope import Scope
-
-Law = Callable[[Scope], Comparison | None]
+from metrics.reconcile import checks, client_laws, detail_laws, endpoint_laws, key_laws, request_laws
+from metrics.reconcile.slices import Law, audited_slices
 
 # Derived figures: each is compared with its source, which is closer to the requests. A repair uses the same order.
 DERIVED: tuple[Law, ...] = (
@@ -24,8 +17,6 @@ DERIVED: tuple[Law, ...] = (
     request_laws.newer_columns_of_days,
     request_laws.months,
     detail_laws.served,
-    cost_laws.days,
-    hardware_laws.days,
     client_laws.hours,
     client_laws.days,
     client_laws.all_clients,
@@ -40,3 +31,8 @@ DERIVED: tuple[Law, ...] = (
 
 # Comparisons that a repair does not use.
 CHECKED_ONLY: tuple[Law, ...] = (checks.timeline, checks.refusals, key_laws.refusals)
+
+
+def derived() -> list[Law]:
+    """Return the laws of derived figures, those of slices last."""
+    return [*DERIVED, *(law for one in audited_slices() for law in one.laws())]

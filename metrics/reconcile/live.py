@@ -1,4 +1,4 @@
-"""L5: figures that a running RouterDash exposes in JSON, pages, admin and metrics, compared with database and journals.
+"""L5: figures that a running RouterDash exposes in JSON and metrics, compared with database and journals.
 
 Figures grow while RouterDash serves. They are therefore counted before and after each request: the exposed value must
 lie between both.
@@ -9,16 +9,12 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
-from html.parser import HTMLParser
-from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
-from django.conf import settings
-from django.contrib.auth import get_user_model
-
+from endpoints.local_key import local_key
 from gateway.base.config import Config
 from gateway.ipc.journal import START, SegmentDeleted
 from metrics.reconcile import counting, journals
@@ -46,6 +42,8 @@ TOTALS = {
 }
 DIRECTIONS = {"cached_input": "cached", "cache_write_input": "cache_write", "reasoning_output": "reasoning"}
 
+FiguresOf = Callable[[str], dict[str, int]]  # of the body of a response, by name
+
 
 class NotExposed(Exception):
     """RouterDash did not respond, or its response contains no figures."""
@@ -55,14 +53,12 @@ def compare(config: Config) -> tuple[list[FigureDifference], list[str]]:
     """Return differences, and notes about comparisons that were left out. Raises ForeignDatabase, django.db.Error."""
     if not is_running(config):
         return [], ["not running: live figures were not compared"]
-    cookie = _cookie()
-    if cookie is None:
-        return [], ["there is no administrator to log in as: live figures were not compared"]
     differences: list[FigureDifference] = []
     notes: list[str] = []
-    for path in PAGES:
+    headers = {"X-API-Key": local_key()}
+    for path, figures_of in RESPONSES.items():
         try:
-            differences += _compare(config, path, cookie)
+            differences += compare_response(config, path, figures_of, headers)
         except NotExposed as error:
             notes.append(f"GET {path} {error}: its figures were not compared")
         except SegmentDeleted as error:
@@ -70,9 +66,12 @@ def compare(config: Config) -> tuple[list[FigureDifference], list[str]]:
     return differences, notes
 
 
-def _compare(config: Config, path: str, cookie: str) -> Iterator[FigureDifference]:
+def compare_response(
+    config: Config, path: str, figures_of: FiguresOf, headers: Mapping[str, str]
+) -> Iterator[FigureDifference]:
+    """Yield the differences of one response of the running RouterDash. Raises NotExposed, SegmentDeleted."""
     low = counted(config)
-    figures = _figures(path, _get(config, path, cookie))
+    figures = figures_in(_get(config, path, headers), figures_of)
     high = counted(config)
     for name, value in figures.items():
         lowest, highest = low.get(name, 0), high.get(name, 0)
@@ -81,9 +80,10 @@ def _compare(config: Config, path: str, cookie: str) -> Iterator[FigureDifferenc
             yield FigureDifference("L5", name, f"GET {path}", expected, value)
 
 
-def _figures(path: str, body: str) -> dict[str, int]:
+def figures_in(body: str, figures_of: FiguresOf) -> dict[str, int]:
+    """Return the figures of a response by name. Raises NotExposed."""
     try:
-        return PAGES[path](body)
+        return figures_of(body)
     except (ValueError, KeyError, TypeError) as error:
         raise NotExposed(f"does not have the format of this release ({error!r})") from None
 
@@ -183,24 +183,10 @@ def is_running(config: Config) -> bool:
     return True
 
 
-def _cookie() -> str | None:
-    """Return a session cookie of the first administrator.
-
-    A process that can read the secret key and open the socket of control could create a session of any user.
-    """
-    users = get_user_model().objects.filter(role="admin", must_change_password=False)
-    user = users.order_by("created_at").first()
-    if user is None:
-        return None
-    cookie: str = import_module(settings.SESSION_ENGINE).local_cookie(user)
-    return cookie
-
-
-def _get(config: Config, path: str, cookie: str) -> str:
-    headers = {"Cookie": cookie, "Accept-Language": "en"}
+def _get(config: Config, path: str, headers: Mapping[str, str]) -> str:
     try:
         with closing(_SocketConnection(str(config.control_socket))) as connection:
-            connection.request("GET", path, headers=headers)
+            connection.request("GET", path, headers={**headers, "Accept-Language": "en"})
             response = connection.getresponse()
             body = response.read().decode()
     except (OSError, http.client.HTTPException) as error:
@@ -223,29 +209,14 @@ def _overview_figures(overview: dict[str, Any]) -> dict[str, int]:
     for row in overview["endpoints"]:
         figures |= {f"endpoints/{row['id']}/{name}": row[name] for name in COUNTERS}
     for slot in overview["history"]:
-        figures |= _slot_figures(slot["minute"], slot)
+        figures |= slot_figures(slot["minute"], slot)
     return figures
 
 
-def _slot_figures(minute: str, slot: dict[str, Any]) -> dict[str, int]:
+def slot_figures(minute: str, slot: dict[str, Any]) -> dict[str, int]:
     """Return the figures of a minute of the timeline, which is given in ISO 8601."""
     number = int(datetime.fromisoformat(minute).timestamp()) // 60
     return {f"history/{number}/{name}": int(slot[name]) for name in ("success", "error")}
-
-
-def _page(body: str) -> dict[str, int]:
-    """Return the figures in the markup of the overview. Raises ValueError if it has none of the total or a minute."""
-    page = _Page()
-    page.feed(body)
-    if "stats/total_requests" not in page.figures or not any(name.startswith("history/") for name in page.figures):
-        raise ValueError("no figures")
-    return page.figures
-
-
-def _admin(body: str) -> dict[str, int]:
-    page = _Page()
-    page.feed(body)
-    return page.figures
 
 
 OUTCOMES = {"ok": "successful", "failed": "failed", "cancelled": "cancelled"}
@@ -256,56 +227,22 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 def _prometheus(body: str) -> dict[str, int]:
     figures: dict[str, int] = {}
     for name, labels, value in _SAMPLE.findall(body):
-        at = dict(_LABEL.findall(labels))
-        direction = at.get("direction", "")
-        outcome = f"{OUTCOMES.get(at.get('outcome', 'cancelled'))}_requests"
+        label_values = dict(_LABEL.findall(labels))
+        direction = label_values.get("direction", "")
+        outcome = f"{OUTCOMES.get(label_values.get('outcome', 'cancelled'))}_requests"
         exposed_as = {
             "requests": f"stats/{outcome}",
-            "rejected_requests": f"rejected/{at.get('reason')}",
+            "rejected_requests": f"rejected/{label_values.get('reason')}",
             "tokens": f"stats/total_{DIRECTIONS.get(direction, direction)}_tokens",
-            "endpoint_attempts": f"endpoints/{at.get('endpoint_id')}/{outcome}",
-            "endpoint_cancelled": f"endpoints/{at.get('endpoint_id')}/{outcome}",
+            "endpoint_attempts": f"endpoints/{label_values.get('endpoint_id')}/{outcome}",
+            "endpoint_cancelled": f"endpoints/{label_values.get('endpoint_id')}/{outcome}",
         }.get(name)
         if exposed_as is not None:
             figures[exposed_as] = int(float(value))
     return figures
 
 
-class _Page(HTMLParser):
-    """Parser that collects the marked figures of the overview, and columns of the endpoint list in the admin."""
-
-    COLUMNS: ClassVar = {"field-attempts": "total_requests", "field-failures": "failed_requests"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.figures: dict[str, int] = {}
-        self._endpoint = self._name = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        at = {name: value or "" for name, value in attrs}
-        if "data-endpoint" in at or at.get("name") == "_selected_action":
-            self._endpoint = at.get("data-endpoint") or at["value"]
-        column = at.get("data-value") or self.COLUMNS.get(at.get("class", ""))
-        if "data-minute" in at:
-            slot = {name: at[f"data-{name}"] for name in ("success", "error")}
-            self.figures |= _slot_figures(at["data-minute"], slot)
-        elif "data-stat" in at:
-            self._name = f"stats/{at['data-stat']}"
-        elif column:
-            self._name = f"endpoints/{self._endpoint}/{column}"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._name = ""
-
-    def handle_data(self, data: str) -> None:
-        number = data.strip().replace(",", "")
-        if self._name and number.isdigit():
-            self.figures[self._name] = int(number)
-
-
-PAGES: dict[str, Callable[[str], dict[str, int]]] = {
+RESPONSES: dict[str, FiguresOf] = {
     "/api/dashboard/overview": _overview,
-    "/": _page,
-    "/admin/endpoints/endpoint/": _admin,
     "/metrics": _prometheus,
 }

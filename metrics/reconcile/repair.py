@@ -59,7 +59,7 @@ def repair(scope: Scope, *, allow_decrease: bool) -> Iterator[RepairedFigure]:
 
 
 def _derived(scope: Scope) -> Iterator[Comparison]:
-    for law in laws.DERIVED:
+    for law in laws.derived():
         if (comparison := law(scope)) is not None:
             yield comparison
     yield from distributions.derived(scope)  # after the rows that contain them
@@ -101,10 +101,10 @@ def _write(comparison: Comparison, row: DifferingRow, new: dict[str, int]) -> No
 def _number_of_costs(cursor: Any, keys: tuple[str, ...], key: tuple[Any, ...]) -> tuple[int]:
     """Return the number of a key of costs, which is stored if it is new."""
     cursor.execute(sql.select("number", "rollup_cost_keys", where=sql.equal(keys)), key)
-    found = cursor.fetchone()
-    if found is None:
+    row = cursor.fetchone()
+    if row is None:
         used = sql.union_all(sql.select("number", table) for table in ("rollup_cost_keys", "rollup_cost_sums"))
         cursor.execute(sql.select("COALESCE(MAX(number), 0) + 1", sql.subquery(used, "used")))
-        found = cursor.fetchone()
-        cursor.execute(sql.insert("rollup_cost_keys", (*keys, "number")), (*key, *found))
-    return (int(found[0]),)
+        row = cursor.fetchone()
+        cursor.execute(sql.insert("rollup_cost_keys", (*keys, "number")), (*key, *row))
+    return (int(row[0]),)

@@ -86,7 +86,7 @@ def days_of_requests(scope: Scope) -> Comparison | None:
     """Express L3: day roll-ups are the requests of the history, for whole days with incomplete minutes."""
     if not scope.every_row:
         return None
-    dates = {date: at for date, at in scope.days(scope.history_since).items() if at[0] < scope.minutes_since}
+    dates = {date: span for date, span in scope.days(scope.history_since).items() if span[0] < scope.minutes_since}
     parts = []
     for date, (first, end) in dates.items():
         rows = counted(scope, first).select(["CAST(%s AS text) AS date", *DIMENSIONS, *_AS_CELL], where="minute < %s")
@@ -108,7 +108,7 @@ def newer_columns_of_days(scope: Scope) -> Comparison | None:
 def dates_with_newer_columns(scope: Scope) -> dict[str, tuple[int, int]]:
     """Return the dates on which all rows have newer columns, with their first minute and the one after their last."""
     dates = scope.days(max(scope.minutes_since, scope.narrow_minute + 1))
-    return {date: at for date, at in dates.items() if date > scope.narrow_date}
+    return {date: span for date, span in dates.items() if date > scope.narrow_date}
 
 
 def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Comparison | None:

@@ -15,6 +15,7 @@ from metrics import sql
 from metrics.reconcile.comparison import Query
 
 MINUTES_KEPT_DAYS = 8
+FORMER_DAYS = 7  # of history rows
 
 
 class ForeignDatabase(Exception):
@@ -56,9 +57,10 @@ class Scope:
         """
         last = int(self.now // 60) + 26 * 60  # a minute of tomorrow, also if the clock changes
         dates = [
-            (date, list(minutes)) for date, minutes in groupby(range(since - 1, last), lambda at: self.local_date(at))
+            (date, list(minutes))
+            for date, minutes in groupby(range(since - 1, last), lambda minute: self.local_date(minute))
         ]
-        return {date: (at[0], at[-1] + 1) for date, at in dates[1:-1] if date > self.in_part_until}
+        return {date: (minutes[0], minutes[-1] + 1) for date, minutes in dates[1:-1] if date > self.in_part_until}
 
     @property
     def history_minutes_since(self) -> int:
@@ -100,12 +102,23 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         adopted=adopted,
         every_row=config.history == "all",
         minutes_since=max(minutes_since, adopted.minutes_since if adopted else 0),
-        history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
+        history_since=max(minutes_since, _whole_hour(_history_since(now, config.history_retention_days))),
         narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
         narrow_date=_last_narrow("rollup_days", "date") or "",
         clients_since=_clients_since(adopted),
         details_since=int(details_since or 0),
     )
+
+
+def _history_since(now: float, days: int) -> float:
+    """Return the moment from which on history rows are complete. A longer retention brings none back.
+
+    Former releases did not store up to when rows were deleted, and kept seven days unless fewer were set.
+    """
+    rows = Query("SELECT value FROM settings WHERE key = 'history_gone_before'").rows()
+    stored = [moment(str(value)) for (value,) in rows]
+    deleted_before = stored[0].timestamp() if stored else now - min(days, FORMER_DAYS) * 86_400
+    return max(now - days * 86_400, deleted_before)
 
 
 def _last_narrow(table: str, span: str) -> Any:

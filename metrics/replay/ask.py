@@ -38,7 +38,7 @@ class OfferedEndpoint(msgspec.Struct, frozen=True):
     is_enabled: bool
     models: dict[str, str]
     tier: int = 1
-    weight: float = 1.0  # of its costs
+    weight: float = 1.0  # of its expected times
 
 
 class ReplayScope(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ class Answer:
 
 def read_recording(run: RunSql, vendor: Vendor, scope: ReplayScope, offered: Sequence[OfferedEndpoint]) -> Recording:
     """Read recorded requests and fit their endpoints. Errors of `run` pass."""
-    models = {name: model for it in offered for name, model in it.models.items()}
+    models = {name: model for endpoint in offered for name, model in endpoint.models.items()}
     past = read_past(run, vendor, scope.since, scope.until, models)
     return record(past, _known(past, offered, _windows(run, vendor, past, offered)))
 
@@ -95,68 +95,76 @@ def answer(
     change = question.change
     nodes = changed(recording.nodes, change)
     past = recording.past
-    found = Answer(
+    answer_so_far = Answer(
         recording.policy,
-        sum(len(it.turns) for it in recording.parts),
+        sum(len(session.turns) for session in recording.parts),
         len(recording.parts),
         past.is_cut,
         recording.is_guessed,
         past.failed,
-        {it.id: it.name for it in offered} | {it.id: it.name for it in nodes},
+        {endpoint.id: endpoint.name for endpoint in offered} | {node.id: node.name for node in nodes},
     )
     refusal = refusal_of(recording, change.policy, successes=scope.successes) or fleet_refusal(recording.parts, nodes)
     if refusal is not None:
-        return replace(found, refusal=refusal)
+        return replace(answer_so_far, refusal=refusal)
     setting = RunSetting(
         recording.nodes, recording.lengths, recording.policy, queue=scope.queue_places, spill_after=scope.spill_after
     )
     tested = backtest(recording, setting)
-    found = replace(found, tested=tested, refusal=tested.refusal)
-    if found.refusal is not None:
-        return found
+    answer_so_far = replace(answer_so_far, tested=tested, refusal=tested.refusal)
+    if answer_so_far.refusal is not None:
+        return answer_so_far
     progress(TESTED)
     other = replace(tested.setting, policy=change.policy, nodes=nodes)
     predicted = predict(recording, tested, other, lambda share: progress(TESTED + share * (PREDICTED - TESTED)))
     carries = headroom(
         recording, other, question.seconds, tested.error, lambda share: progress(PREDICTED + share * (1 - PREDICTED))
     )
-    return replace(found, prediction=predicted, headroom=carries)
+    return replace(answer_so_far, prediction=predicted, headroom=carries)
 
 
 def _known(
     past: Past, offered: Sequence[OfferedEndpoint], windows: Mapping[str, Mapping[Group, Sequence[SpeedSample]]]
 ) -> list[KnownEndpoint]:
     """Return the endpoints of the recorded requests, and the enabled ones that have one of their models."""
-    used = {it.endpoint for it in past.requests}
-    models = {it.model for it in past.requests}
+    used = {request.endpoint for request in past.requests}
+    models = {request.model for request in past.requests}
     known = [
-        KnownEndpoint(it.id, it.name, it.engine, it.slots, it.tier, it.weight, windows.get(it.id, {}))
-        for it in offered
-        if it.id in used or (it.is_enabled and not models.isdisjoint(it.models.values()))
+        KnownEndpoint(
+            endpoint.id,
+            endpoint.name,
+            endpoint.engine,
+            endpoint.slots,
+            endpoint.tier,
+            endpoint.weight,
+            windows.get(endpoint.id, {}),
+        )
+        for endpoint in offered
+        if endpoint.id in used or (endpoint.is_enabled and not models.isdisjoint(endpoint.models.values()))
     ]
-    deleted = used - {it.id for it in offered}
-    return known + [KnownEndpoint(it, it, "") for it in sorted(deleted)]
+    deleted = used - {endpoint.id for endpoint in offered}
+    return known + [KnownEndpoint(endpoint_id, endpoint_id, "") for endpoint_id in sorted(deleted)]
 
 
 def _windows(
     run: RunSql, vendor: Vendor, past: Past, offered: Sequence[OfferedEndpoint]
 ) -> dict[str, dict[Group, list[SpeedSample]]]:
     """Return what routing has learned of the models of these requests, also before them. One query."""
-    models = {it.model for it in past.requests}
-    names = sorted({name for it in offered for name, model in it.models.items() if model in models})
+    models = {request.model for request in past.requests}
+    names = sorted({name for endpoint in offered for name, model in endpoint.models.items() if model in models})
     source, values = sql.listed(names, vendor)
     statement = sql.select(
         ("endpoint_id", "model", "kind", "samples"),
         "learning_speeds",
         where=f"lower(model) IN ({sql.select('value', source)})",
     )
-    by_id = {it.id: it.models for it in offered}
-    found: dict[str, dict[Group, list[SpeedSample]]] = {}
+    by_id = {endpoint.id: endpoint.models for endpoint in offered}
+    windows: dict[str, dict[Group, list[SpeedSample]]] = {}
     for endpoint_id, name, kind, packed in run(statement, values):
         model = by_id.get(str(endpoint_id), {}).get(str(name).casefold())
         if model is None:
             continue
-        of = found.setdefault(str(endpoint_id), {})
+        of = windows.setdefault(str(endpoint_id), {})
         merged = sorted({*of.get((model, kind), ()), *unpack_speeds(bytes(packed))})
         of[model, kind] = merged[-WINDOW:]
-    return found
+    return windows

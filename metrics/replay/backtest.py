@@ -63,13 +63,13 @@ class Recording:
 
     def times(self, setting: RunSetting, parts: Sequence[PastSession]) -> list[Times]:
         """Play sessions, and return the times of their requests."""
-        streamed = [it.first > 0 for it in self.past.requests]
-        return figures.played_times(play(setting, parts), [it.id for it in setting.nodes], streamed)
+        streamed = [request.first > 0 for request in self.past.requests]
+        return figures.played_times(play(setting, parts), [node.id for node in setting.nodes], streamed)
 
     def typical(self, setting: RunSetting) -> RunFigures:
         """Return the figures of the run with the median p95 per token, of several that draw differently."""
         runs = [run_figures(self.times(replace(setting, seed=seed), self.parts)) for seed in range(SEEDS)]
-        runs.sort(key=lambda it: it.per_token.p95 if it.per_token else 0.0)
+        runs.sort(key=lambda run: run.per_token.p95 if run.per_token else 0.0)
         return runs[SEEDS // 2]
 
 
@@ -79,9 +79,9 @@ def record(past: Past, known: Sequence[KnownEndpoint]) -> Recording:
     parts, is_guessed = sessions(requests)
     nodes = fit_nodes(requests, parts, known)
     fitted = {node.id for node in nodes}
-    unknown = tuple(it.name for it in known if it.id not in fitted)
-    adaptive = sum(it.balancer == ADAPTIVE for it in requests)
-    least = sum(it.balancer == LEAST_INFLIGHT for it in requests)
+    unknown = tuple(endpoint.name for endpoint in known if endpoint.id not in fitted)
+    adaptive = sum(request.balancer == ADAPTIVE for request in requests)
+    least = sum(request.balancer == LEAST_INFLIGHT for request in requests)
     policy = LEAST_INFLIGHT if least > adaptive else ADAPTIVE
     return Recording(past, policy, _playable(parts, nodes), is_guessed, nodes, means(requests), unknown)
 
@@ -89,7 +89,7 @@ def record(past: Past, known: Sequence[KnownEndpoint]) -> Recording:
 def _playable(parts: Iterable[PastSession], nodes: Iterable[Node]) -> list[PastSession]:
     """Return the sessions of which every turn has an endpoint that is known."""
     groups = {group for node in nodes for group in node.behaviours}
-    return [it for it in parts if all(turn.group in groups for turn in it.turns)]
+    return [session for session in parts if all(turn.group in groups for turn in session.turns)]
 
 
 def refusal_of(recording: Recording, policy: str, *, successes: bool = True) -> ReplayRefusal | None:
@@ -98,14 +98,14 @@ def refusal_of(recording: Recording, policy: str, *, successes: bool = True) -> 
     `successes`: successful requests are in the history.
     """
     past = recording.past
-    count = sum(it.output > 0 for it in recording.replayed_requests())
+    count = sum(request.output > 0 for request in recording.replayed_requests())
     if not successes:
         return ReplayRefusal(COARSE)
     if count < LEAST_REQUESTS:
         return ReplayRefusal(FEW, {"requests": count, "needed": LEAST_REQUESTS})
     if past.cold > COLD_SHARE * count:
         return ReplayRefusal(COLD, {"requests": past.cold})
-    others = sum(it.balancer not in ("", recording.policy) for it in past.requests)
+    others = sum(request.balancer not in ("", recording.policy) for request in past.requests)
     if others > OTHER_POLICY * count:
         return ReplayRefusal(SWITCHED, {"requests": others})
     if past.queue_refused > REFUSED_SHARE * count or is_saturated(recording):
@@ -122,7 +122,10 @@ def is_saturated(recording: Recording) -> bool:
     longer. The last alone may also be a busy hour, in which nothing gets slower.
     """
     requests = recording.past.requests
-    wholes, waits = sorted(it.ended - it.arrived for it in requests), sorted(it.sent - it.arrived for it in requests)
+    wholes, waits = (
+        sorted(request.ended - request.arrived for request in requests),
+        sorted(request.sent - request.arrived for request in requests),
+    )
     if quantile(waits, 0.5) > QUEUED_SHARE * quantile(wholes, 0.5):
         return True
     begin, end = requests[0].arrived, requests[-1].arrived
@@ -131,18 +134,20 @@ def is_saturated(recording: Recording) -> bool:
     progress = [0.0] * PARTS  # mean requests in progress
     tokens: list[list[float]] = [[] for _ in range(PARTS)]
     slowdowns: list[list[float]] = [[] for _ in range(PARTS)]
-    for it in requests:
-        at = min(PARTS - 1, int((it.arrived - begin) / length))
-        tokens[at].append((it.ended - it.arrived) / (it.output or 1))
-        node = nodes.get(it.endpoint)
-        if node is not None and it.group in node.behaviours:
-            alone = node.behaviours[it.group].seconds_alone(it.prompt - max(0, it.cached), it.output)
-            slowdowns[at].append((it.ended - it.arrived) / alone)
-        for part in range(at, PARTS):
+    for request in requests:
+        first_part = min(PARTS - 1, int((request.arrived - begin) / length))
+        tokens[first_part].append((request.ended - request.arrived) / (request.output or 1))
+        node = nodes.get(request.endpoint)
+        if node is not None and request.group in node.behaviours:
+            alone = node.behaviours[request.group].seconds_alone(
+                request.prompt - max(0, request.cached), request.output
+            )
+            slowdowns[first_part].append((request.ended - request.arrived) / alone)
+        for part in range(first_part, PARTS):
             since, until = begin + part * length, begin + (part + 1) * length
-            if it.ended <= since:
+            if request.ended <= since:
                 break
-            progress[part] += (min(until, it.ended) - max(since, it.arrived)) / length
+            progress[part] += (min(until, request.ended) - max(since, request.arrived)) / length
     if any(part and quantile(sorted(part), 0.5) > SLOWDOWN for part in slowdowns):
         return True
     if not all(tokens) or sorted(progress) != progress:

@@ -48,27 +48,27 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def usual(values: Iterable[float]) -> float:
     """Return the geometric mean of the middle half. A median may jump between a fast and a slow endpoint."""
-    found = sorted(values)
-    middle = found[len(found) // 4 : 3 * len(found) // 4 + 1]
-    return math.exp(sum(math.log(max(1e-9, it)) for it in middle) / len(middle))
+    ordered = sorted(values)
+    middle = ordered[len(ordered) // 4 : 3 * len(ordered) // 4 + 1]
+    return math.exp(sum(math.log(max(1e-9, value)) for value in middle) / len(middle))
 
 
 def quantiles(values: Iterable[float]) -> Quantiles | None:
-    found = sorted(values)
-    return Quantiles(quantile(found, 0.5), quantile(found, 0.95), quantile(found, 0.99)) if found else None
+    ordered = sorted(values)
+    return Quantiles(quantile(ordered, 0.5), quantile(ordered, 0.95), quantile(ordered, 0.99)) if ordered else None
 
 
 def recorded_times(requests: Iterable[PastRequest]) -> list[Times]:
     return [
         Times(
-            it.key,
-            it.endpoint,
-            it.output,
-            it.ended - it.arrived,
-            it.sent - it.arrived,
-            it.first - it.arrived if it.first else None,
+            request.key,
+            request.endpoint,
+            request.output,
+            request.ended - request.arrived,
+            request.sent - request.arrived,
+            request.first - request.arrived if request.first else None,
         )
-        for it in requests
+        for request in requests
     ]
 
 
@@ -76,34 +76,38 @@ def played_times(played: Iterable[Played], endpoints: Sequence[str], streamed: S
     """Return the times of replayed requests. `endpoints`: ids by number. `streamed`: by number of the request."""
     return [
         Times(
-            it.turn.key,
-            endpoints[it.node],
-            it.turn.output,
-            it.ended - it.arrived,
-            it.sent - it.arrived,
-            it.first - it.arrived if not streamed or streamed[it.turn.number] else None,
+            request.turn.key,
+            endpoints[request.node],
+            request.turn.output,
+            request.ended - request.arrived,
+            request.sent - request.arrived,
+            request.first - request.arrived if not streamed or streamed[request.turn.number] else None,
         )
-        for it in played
-        if it.ended
+        for request in played
+        if request.ended
     ]
 
 
 def per_token(times: Iterable[Times]) -> list[float]:
     """Return the time of each request per output token."""
-    return [it.whole / it.output for it in times if it.output]
+    return [request_times.whole / request_times.output for request_times in times if request_times.output]
 
 
 def run_figures(times: Sequence[Times]) -> RunFigures:
     by_key: dict[str, list[Times]] = {}
-    for it in times:
-        by_key.setdefault(it.key, []).append(it)
-    shares = Counter(it.endpoint for it in times)
-    keys = {key: found for key, of_key in by_key.items() if (found := quantiles(per_token(of_key))) is not None}
+    for request_times in times:
+        by_key.setdefault(request_times.key, []).append(request_times)
+    shares = Counter(request_times.endpoint for request_times in times)
+    keys = {
+        key: key_quantiles
+        for key, of_key in by_key.items()
+        if (key_quantiles := quantiles(per_token(of_key))) is not None
+    }
     return RunFigures(
         len(times),
         quantiles(per_token(times)),
-        quantiles(it.first for it in times if it.first is not None),
-        quantiles(it.queued for it in times) or Quantiles(0.0, 0.0, 0.0),
+        quantiles(request_times.first for request_times in times if request_times.first is not None),
+        quantiles(request_times.queued for request_times in times) or Quantiles(0.0, 0.0, 0.0),
         keys,
         {endpoint: count / len(times) for endpoint, count in shares.most_common()},
     )

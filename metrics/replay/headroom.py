@@ -77,16 +77,16 @@ def headroom(
     highs: list[float] = []
     failed: list[_Load] = []
     for number in range(TRIES):
-        for found, of in ((lows, limited), (highs, setting)):
+        for estimates, of in ((lows, limited), (highs, setting)):
             most, load = _most(base, replace(of, seed=number), seconds, _Share(progress, len(lows) + len(highs)))
-            found.append(most)
+            estimates.append(most)
             if load is not None and of is setting:
                 failed.append(load)
     width = 1.0 + max(MODEL_ERROR, abs(error))
     low = min(lows) / width
     if not failed:
         return Headroom(low, MOST_USERS, seconds)
-    [((limit, endpoint), _)] = Counter((it.limit, it.endpoint) for it in failed).most_common(1)
+    [((limit, endpoint), _)] = Counter((failure.limit, failure.endpoint) for failure in failed).most_common(1)
     return Headroom(low, min(MOST_USERS, max(highs) * width), seconds, limit, endpoint)
 
 
@@ -119,22 +119,22 @@ def _next(low: float, high: float, step: int) -> float:
 
 
 def _latest(parts: Sequence[PastSession]) -> list[PastSession]:
-    found: list[PastSession] = []
+    sessions: list[PastSession] = []
     count = 0
     for session in reversed(parts):
         count += len(session.turns)
-        if found and count > BASE_REQUESTS:
+        if sessions and count > BASE_REQUESTS:
             break
-        found.append(session)
-    return found[::-1]
+        sessions.append(session)
+    return sessions[::-1]
 
 
 def multiplied(parts: Sequence[PastSession], users: float, random: Random) -> list[PastSession]:
     """Return the sessions of so many times the users, by their start."""
     if users <= 1.0:
-        return [it for it in parts if random.random() < users]
+        return [past_session for past_session in parts if random.random() < users]
     begin, end = parts[0].start, parts[-1].start
-    found = list(parts)
+    sessions = list(parts)
     for copy in range(1, int(users) + 1):
         share = min(1.0, users - copy)
         for session in parts:
@@ -142,23 +142,23 @@ def multiplied(parts: Sequence[PastSession], users: float, random: Random) -> li
                 start = session.start + random.uniform(-MOVED, MOVED)
                 if not begin <= start <= end:  # so that there are as many at the edges
                     start = random.uniform(max(begin, start - MOVED), min(end, start + MOVED))
-                found.append(_copied(session, start, copy))
-    found.sort(key=lambda it: it.start)
-    return found
+                sessions.append(_copied(session, start, copy))
+    sessions.sort(key=lambda past_session: past_session.start)
+    return sessions
 
 
 def _copied(session: PastSession, start: float, copy: int) -> PastSession:
-    turns = tuple([it._replace(conversation=f"{it.conversation}/{copy}") for it in session.turns])
+    turns = tuple([turn._replace(conversation=f"{turn.conversation}/{copy}") for turn in session.turns])
     return PastSession(start, session.key, turns)
 
 
 def _run(base: Sequence[PastSession], setting: RunSetting, users: float, seconds: float) -> _Load:
     run = ReplayRun(setting)
     played = run.run(multiplied(base, users, Random(setting.seed)))  # noqa: S311
-    generating = [it for it in played if it.turn.output]
-    firsts = sorted(it.first - it.arrived for it in generating)
+    generating = [request for request in played if request.turn.output]
+    firsts = sorted(request.first - request.arrived for request in generating)
     refused = run.refused / max(1, run.refused + len(played))
-    limit, number = _limit([it for it in generating if it.first - it.arrived > seconds])
+    limit, number = _limit([request for request in generating if request.first - request.arrived > seconds])
     if refused > REFUSED_SHARE:
         limit = QUEUE_FULL
     first = quantile(firsts, 0.95) if firsts else 0.0
@@ -168,9 +168,9 @@ def _run(base: Sequence[PastSession], setting: RunSetting, users: float, seconds
 def _limit(late: Iterable[Played]) -> tuple[str, int]:
     """Return what late first tokens waited for the longest, and the number of the endpoint; -1 if there is none."""
     seconds: dict[str, dict[int, float]] = {limit: defaultdict(float) for limit in (SLOTS, PREFILL, DECODE)}
-    for it in late:
-        seconds[SLOTS][it.node] += it.begun - it.arrived
-        seconds[PREFILL][it.node] += it.read - it.begun
-        seconds[DECODE][it.node] += it.first - it.read
-    limit, by_node = max(seconds.items(), key=lambda it: sum(it[1].values()))
-    return (limit, max(by_node, key=lambda it: by_node[it])) if by_node else ("", -1)
+    for request in late:
+        seconds[SLOTS][request.node] += request.begun - request.arrived
+        seconds[PREFILL][request.node] += request.read - request.begun
+        seconds[DECODE][request.node] += request.first - request.read
+    limit, by_node = max(seconds.items(), key=lambda item: sum(item[1].values()))
+    return (limit, max(by_node, key=lambda node: by_node[node])) if by_node else ("", -1)

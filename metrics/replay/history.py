@@ -24,7 +24,7 @@ COLUMNS = (
 _ADAPTIVE_REASONS = {
     adaptive.FASTEST, adaptive.KEPT_PREFIX, adaptive.LOADED, adaptive.PROBE, adaptive.WAITED,
 }  # fmt: skip
-_LEAST_REASONS = {balancer.LEAST, balancer.DRAWN, balancer.SPILLED}  # without costs
+_LEAST_REASONS = {balancer.LEAST, balancer.DRAWN, balancer.SPILLED}  # without expected times
 BYTES_PER_TOKEN = adaptive.UNKNOWN_BYTES_PER_TOKEN
 
 
@@ -60,7 +60,7 @@ def read_past(
 
 def past_of(rows: Sequence[SqlRow], models: Mapping[str, str]) -> Past:
     """Return the requests of rows of COLUMNS, which are sorted by completion, the latest first."""
-    found: list[PastRequest] = []
+    requests: list[PastRequest] = []
     failed = queue_refused = unusable = cold = 0
     for row in rows[:MOST_REQUESTS]:
         outcome, attempts = row[4], stored_attempts(row[9])
@@ -73,9 +73,9 @@ def past_of(rows: Sequence[SqlRow], models: Mapping[str, str]) -> Past:
             unusable += 1
             continue
         cold += attempts[-1].work is not None and attempts[-1].work.is_cold
-        found.append(one)
-    found.sort()
-    return Past(found, len(rows) > MOST_REQUESTS, failed, queue_refused, unusable, cold)
+        requests.append(one)
+    requests.sort()
+    return Past(requests, len(rows) > MOST_REQUESTS, failed, queue_refused, unusable, cold)
 
 
 def _request(row: SqlRow, attempt: StoredAttempt, models: Mapping[str, str]) -> PastRequest | None:

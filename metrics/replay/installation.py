@@ -7,7 +7,6 @@ from django.conf import settings
 from endpoints import model_aliases
 from endpoints.models import OperatorState
 from endpoints.registry import Entry, registry
-from gateway.registry.schema import Model, names
 from metrics.learning.fleet import group_of
 from metrics.replay.ask import OfferedEndpoint, ReplayScope
 
@@ -30,8 +29,7 @@ def offered_endpoints() -> list[OfferedEndpoint]:
 
 
 def _models(entry: Entry) -> dict[str, str]:
-    models = [Model(it.id, it.canonical_name, model_aliases.aliases(it.id, it.canonical_name)) for it in entry.models]
-    exact, folded = names(models)
+    exact, folded = model_aliases.by_name(entry.models)
     by_name = {name.casefold(): model for name, model in exact.items()} | folded
     return {name: group_of(model, "")[0] for name, model in by_name.items()}
 

@@ -12,12 +12,12 @@ from datetime import datetime
 import msgspec
 from django.conf import settings
 
-from gateway.base import limits
+from gateway.base import bounds
 from metrics.exports.downloads import database_parameters, worker_environment
 from metrics.memory.runtime import runtime
 from metrics.replay.ask import ReplayQuestion
 from metrics.replay.installation import offered_endpoints, replay_scope
-from metrics.replay.payload import AnswerPayload
+from metrics.replay.payload import ReplayAnswerPayload
 from metrics.replay.worker import ReplayJob, ReplayMessage
 from metrics.storage.database import vendor
 
@@ -44,7 +44,7 @@ class Replay:
     until: datetime
     state: str = RUNNING
     progress: float = 0.0  # share of the work that is done
-    answer: AnswerPayload | None = None
+    answer: ReplayAnswerPayload | None = None
     unknown_endpoint: str | None = None  # an endpoint of the question that has no requests in this time
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     ended: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -73,8 +73,8 @@ class Replays:
         )
         one = Replay(str(uuid.uuid4()), question, since, until)
         with self._lock:
-            if sum(it.state == RUNNING for it in self._replays.values()) >= MAX_AT_ONCE:
-                runtime.installation.limit_hits.hit(limits.REPLAYS)
+            if sum(replay.state == RUNNING for replay in self._replays.values()) >= MAX_AT_ONCE:
+                runtime.installation.bound_hits.hit(bounds.REPLAYS)
                 raise TooManyReplays
             one.process = subprocess.Popen(  # noqa: S603
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=settings.BASE_DIR,
@@ -87,8 +87,8 @@ class Replays:
         return one
 
     def _forget_oldest(self) -> None:
-        for name, it in self._replays.items():
-            if it.state != RUNNING:
+        for name, replay in self._replays.items():
+            if replay.state != RUNNING:
                 del self._replays[name]
                 return
 

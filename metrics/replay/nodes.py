@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from gateway.registry.schema import Speeds
 from gateway.routing.adaptive import NO_LIMIT, SLOW_START
+from gateway.routing.expected_time import Parameters
 from metrics.learning import fit
-from metrics.learning.fit import SHORTEST, Parameters
+from metrics.learning.fit import SHORTEST
 from metrics.learning.samples import UNKNOWN, SpeedSample
 from metrics.replay import timeline
 from metrics.replay.traffic import Group, PastRequest, PastSession, Turn
@@ -38,8 +39,7 @@ class Behaviour:
 
     def seconds_alone(self, unread: int, output: int) -> float:
         """Return how long a request takes that runs alone."""
-        of = self.parameters
-        return max(SHORTEST, of.setup + of.read * unread + output * (of.write + of.share))
+        return max(SHORTEST, self.parameters.duration(unread, output, 1))
 
     def slower(self, factor: float) -> "Behaviour":
         return replace(self, parameters=Parameters(*[value * factor for value in self.parameters]))
@@ -58,10 +58,12 @@ class Node:
     behaviours: Mapping[Group, Behaviour]
     most: int = NO_LIMIT  # requests that were in flight there at once; how it serves more is not known
     tier: int = 1
-    weight: float = 1.0  # of its costs
+    weight: float = 1.0  # of its expected times
 
     def slower(self, factor: float) -> "Node":
-        return replace(self, behaviours={group: it.slower(factor) for group, it in self.behaviours.items()})
+        return replace(
+            self, behaviours={group: behaviour.slower(factor) for group, behaviour in self.behaviours.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ class PrefixCache:
 
     def match(self, turn: Turn) -> int:
         """Return the tokens of a prompt that are cached."""
-        found = min(self._tokens.get(turn.system, 0), turn.system_tokens) if turn.system_tokens else 0
-        if found == turn.system_tokens:
-            found += min(self._tokens.get(turn.conversation, 0), turn.prefix - found)
-        return found
+        tokens = min(self._tokens.get(turn.system, 0), turn.system_tokens) if turn.system_tokens else 0
+        if tokens == turn.system_tokens:
+            tokens += min(self._tokens.get(turn.conversation, 0), turn.prefix - tokens)
+        return tokens
 
     def keep(self, turn: Turn) -> None:
         """Keep a prompt and the response to it."""
@@ -120,12 +122,14 @@ def fit_nodes(
     """Fit all endpoints to requests, which are sorted by arrival. `parts`: their sessions."""
     turns = {turn.number: turn for session in parts for turn in session.turns}
     by_endpoint: dict[str, list[int]] = defaultdict(list)
-    for number in sorted(range(len(requests)), key=lambda it: requests[it].sent):
+    for number in sorted(range(len(requests)), key=lambda position: requests[position].sent):
         by_endpoint[requests[number].endpoint].append(number)
     nodes = []
     for endpoint in known:
         numbers = by_endpoint.get(endpoint.id, [])
-        node = _fit_node(endpoint, [requests[it] for it in numbers], [turns[it] for it in numbers])
+        node = _fit_node(
+            endpoint, [requests[position] for position in numbers], [turns[position] for position in numbers]
+        )
         if node.behaviours:
             nodes.append(node)
     return nodes
@@ -135,18 +139,18 @@ def _fit_node(endpoint: KnownEndpoint, requests: Sequence[PastRequest], turns: S
     """Fit an endpoint to its requests, which are sorted by their start."""
     prefixes = _expected_prefixes(requests, turns)
     unread = [
-        max(1, it.prompt - (prefix if it.cached == UNKNOWN else it.cached))
-        for it, (prefix, _) in zip(requests, prefixes, strict=True)
+        max(1, request.prompt - (prefix if request.cached == UNKNOWN else request.cached))
+        for request, (prefix, _) in zip(requests, prefixes, strict=True)
     ]
     places = min(timeline.seen_slots(requests), endpoint.slots or NO_LIMIT)
     by_group: dict[Group, list[tuple[SpeedSample, bool]]] = defaultdict(list)
-    for it, sample in zip(requests, timeline.samples(requests, unread, prefixes, places), strict=True):
-        by_group[it.group].append(sample)
-    behaviours = {group: _behaviour(found, endpoint.engine) for group, found in by_group.items()}
+    for request, sample in zip(requests, timeline.samples(requests, unread, prefixes, places), strict=True):
+        by_group[request.group].append(sample)
+    behaviours = {group: _behaviour(samples, endpoint.engine) for group, samples in by_group.items()}
     for group, earlier in endpoint.samples.items():
         if len(by_group.get(group, ())) < LEAST_SAMPLES <= len(earlier):
-            behaviours[group] = _behaviour([(it, True) for it in earlier], endpoint.engine)
-    behaviours = {group: it for group, it in behaviours.items() if it.samples >= LEAST_SAMPLES}
+            behaviours[group] = _behaviour([(earlier_sample, True) for earlier_sample in earlier], endpoint.engine)
+    behaviours = {group: behaviour for group, behaviour in behaviours.items() if behaviour.samples >= LEAST_SAMPLES}
     room = cache_room(requests, turns)
     most = timeline.most_in_flight(requests) or NO_LIMIT
     return Node(
@@ -159,41 +163,40 @@ def _expected_prefixes(requests: Sequence[PastRequest], turns: Sequence[Turn]) -
     """Return the tokens of each prompt that were sent to the endpoint before, and their age."""
     read = 0
     last: dict[str, int] = {}  # prompt tokens that it had read by then
-    found = []
-    for it, turn in zip(requests, turns, strict=True):
+    prefixes = []
+    for request, turn in zip(requests, turns, strict=True):
         if turn.prefix > turn.system_tokens and turn.conversation in last:
-            found.append((turn.prefix, age_of(read - last[turn.conversation])))
+            prefixes.append((turn.prefix, age_of(read - last[turn.conversation])))
         elif turn.system_tokens and turn.system in last:
-            found.append((turn.system_tokens, age_of(read - last[turn.system])))
+            prefixes.append((turn.system_tokens, age_of(read - last[turn.system])))
         else:
-            found.append((0, 0))
-        read += it.prompt - max(0, it.cached)
+            prefixes.append((0, 0))
+        read += request.prompt - max(0, request.cached)
         last[turn.conversation] = last[turn.system] = read
-    return found
+    return prefixes
 
 
-def _behaviour(found: Sequence[tuple[SpeedSample, bool]], engine: str) -> Behaviour:
-    samples = sorted(it for it, _ in found)
-    began = sorted(it for it, at_once in found if at_once)
+def _behaviour(begun_samples: Sequence[tuple[SpeedSample, bool]], engine: str) -> Behaviour:
+    samples = sorted(sample for sample, _ in begun_samples)
+    began = sorted(sample for sample, at_once in begun_samples if at_once)
     used = began if len(began) >= LEAST_SAMPLES else samples
     parameters = fit.fit(used, engine, weights=[1.0] * len(used))
-    residuals = [residual(it, parameters) for it in used[-RESIDUALS_KEPT:]]
+    residuals = [residual(sample, parameters) for sample in used[-RESIDUALS_KEPT:]]
     return Behaviour(parameters, fit.kept(samples), tuple(residuals), len(samples))
 
 
-def residual(it: SpeedSample, parameters: Parameters) -> float:
+def residual(sample: SpeedSample, parameters: Parameters) -> float:
     """Return the actual duration of a sample over the fitted one, within bounds."""
-    beside = max(1.0, it.shared_us / it.duration_us)
-    fitted = parameters.setup + parameters.read * (it.read + it.read_meanwhile)
-    fitted += it.output * (parameters.write + parameters.share * beside)
+    beside = max(1.0, sample.shared_us / sample.duration_us)
+    fitted = parameters.duration(sample.read + sample.read_meanwhile, sample.output, beside)
     least, most = RESIDUAL_BOUNDS
-    return min(most, max(least, it.duration_us / 1e6 / fitted)) if fitted > 0 else 1.0
+    return min(most, max(least, sample.duration_us / 1e6 / fitted)) if fitted > 0 else 1.0
 
 
 def cache_room(requests: Sequence[PastRequest], turns: Sequence[Turn]) -> float:
     """Return the tokens of a prefix cache that would have had as many hits as the requests of an endpoint report."""
-    reported = sum(it.cached for it in requests if it.cached != UNKNOWN)
-    if not any(it.cached != UNKNOWN for it in requests):
+    reported = sum(request.cached for request in requests if request.cached != UNKNOWN)
+    if not any(request.cached != UNKNOWN for request in requests):
         return ENDLESS
     best, least = ENDLESS, abs(_hits(requests, turns, ENDLESS) - reported)
     for room in reversed(CACHE_SIZES):
@@ -205,8 +208,8 @@ def cache_room(requests: Sequence[PastRequest], turns: Sequence[Turn]) -> float:
 
 def _hits(requests: Sequence[PastRequest], turns: Sequence[Turn], room: float) -> int:
     cache, hits = PrefixCache(room), 0
-    for it, turn in zip(requests, turns, strict=True):
-        if it.cached != UNKNOWN:
+    for request, turn in zip(requests, turns, strict=True):
+        if request.cached != UNKNOWN:
             hits += cache.match(turn)
         cache.keep(turn)
     return hits

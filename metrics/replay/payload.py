@@ -1,13 +1,16 @@
 """JSON of an answer, for the API, the page and the command line. Imports nothing of Django."""
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Annotated, Any, TypedDict
 
+from endpoints.openapi.payload_fields import Choices, Help
 from metrics.replay.ask import Answer
-from metrics.replay.backtest import ReplayRefusal
+from metrics.replay.backtest import REFUSALS, ReplayRefusal
 from metrics.replay.figures import Quantiles, RunFigures
-from metrics.replay.headroom import Headroom
+from metrics.replay.headroom import LIMITS, Headroom
+from metrics.replay.history import MOST_REQUESTS
 from metrics.replay.prediction import Gain
+from metrics.replay.run import POLICIES
 from metrics.replay.sentences import sentences
 
 
@@ -23,86 +26,98 @@ class KeyTimesPayload(TypedDict):
 
 
 class SharePayload(TypedDict):
-    endpoint_id: str
+    endpoint_id: Annotated[str, Help("With `+1` and so on for one that was added.")]
     endpoint_name: str
-    share: float
+    share: Annotated[float, Help("Of the requests.")]
 
 
-class RunPayload(TypedDict):
+class ReplayRunPayload(TypedDict):
     requests: int
-    per_token: QuantilesPayload | None
-    first_token: QuantilesPayload | None
-    queue: QuantilesPayload
+    per_token: Annotated[QuantilesPayload | None, Help("Time of a request per output token.")]
+    first_token: Annotated[QuantilesPayload | None, Help("Time to first token, of streams.")]
+    queue: Annotated[QuantilesPayload, Help("Wait in the queue.")]
     keys: list[KeyTimesPayload]
     endpoints: list[SharePayload]
 
 
 class GainPayload(TypedDict):
+    """How many times shorter the 95th percentile would be: the interval, and its middle. Below 1 it would be longer."""
+
     low: float
     middle: float
     high: float
 
 
 class HeadroomPayload(TypedDict):
+    """How many times the users of today the changed fleet would carry."""
+
     low: float
     high: float
-    first_token_ms: float
-    limit: str | None
-    endpoint_id: str | None
+    first_token_ms: Annotated[float, Help("95th percentile of the time to first token that must hold.")]
+    limit: Annotated[str | None, Choices(LIMITS), Help("What fails first; null if even 16 times the users fit.")]
+    endpoint_id: Annotated[str | None, Help("Where most requests wait then.")]
     endpoint_name: str | None
 
 
-class RefusalPayload(TypedDict):
-    code: str
-    values: Mapping[str, str | int]
+class ReplayRefusalPayload(TypedDict):
+    code: Annotated[str, Choices(REFUSALS)]
+    values: Annotated[Mapping[str, Any], Help("Numbers and names of the sentence.")]
 
 
-class AnswerPayload(TypedDict):
-    sentences: list[str]
-    recorded_policy: str
-    requests: int
+class ReplayAnswerPayload(TypedDict):
+    """What a change would do. Without a prediction there is a `refusal`."""
+
+    sentences: Annotated[list[str], Help("The result in English.")]
+    recorded_policy: Annotated[str, Choices(POLICIES)]
+    requests: Annotated[int, Help(f"That were replayed: at most the latest {MOST_REQUESTS:,}.")]
     sessions: int
-    is_cut: bool
-    conversations_guessed: bool
-    failed_requests: int
-    refusal: RefusalPayload | None
-    error: float | None
-    speed_factor: float | None
-    happened: RunPayload | None
-    replayed: RunPayload | None
-    predicted: RunPayload | None
+    is_cut: Annotated[bool, Help("There were more requests.")]
+    conversations_guessed: Annotated[
+        bool, Help("No conversation is recorded in this time, so they were guessed by key and length of the prompt.")
+    ]
+    failed_requests: Annotated[int, Help("These are left out.")]
+    refusal: ReplayRefusalPayload | None
+    error: Annotated[
+        float | None, Help("Of the replayed 95th percentile per token: 0.1 is 10 % more than what happened.")
+    ]
+    speed_factor: Annotated[
+        float | None, Help("On all times, so that the replay agrees in the middle with what happened.")
+    ]
+    happened: ReplayRunPayload | None
+    replayed: Annotated[ReplayRunPayload | None, Help("The recorded balancer and fleet.")]
+    predicted: Annotated[ReplayRunPayload | None, Help("The change.")]
     per_token_gain: GainPayload | None
     first_token_gain: GainPayload | None
     headroom: HeadroomPayload | None
 
 
-def answer_payload(found: Answer) -> AnswerPayload:
-    tested, prediction = found.tested, found.prediction
+def answer_payload(answer: Answer) -> ReplayAnswerPayload:
+    tested, prediction = answer.tested, answer.prediction
     return {
-        "sentences": sentences(found),
-        "recorded_policy": found.recorded_policy,
-        "requests": found.requests,
-        "sessions": found.sessions,
-        "is_cut": found.is_cut,
-        "conversations_guessed": found.is_guessed,
-        "failed_requests": found.failed,
-        "refusal": _refusal(found.refusal) if found.refusal else None,
+        "sentences": sentences(answer),
+        "recorded_policy": answer.recorded_policy,
+        "requests": answer.requests,
+        "sessions": answer.sessions,
+        "is_cut": answer.is_cut,
+        "conversations_guessed": answer.is_guessed,
+        "failed_requests": answer.failed,
+        "refusal": _refusal(answer.refusal) if answer.refusal else None,
         "error": tested.error if tested else None,
         "speed_factor": tested.setting.speed if tested else None,
-        "happened": _run(tested.happened, found.names) if tested else None,
-        "replayed": _run(tested.replayed, found.names) if tested else None,
-        "predicted": _run(prediction.figures, found.names) if prediction else None,
+        "happened": _run(tested.happened, answer.names) if tested else None,
+        "replayed": _run(tested.replayed, answer.names) if tested else None,
+        "predicted": _run(prediction.figures, answer.names) if prediction else None,
         "per_token_gain": _gain(prediction.gain) if prediction else None,
         "first_token_gain": _gain(prediction.first_gain) if prediction else None,
-        "headroom": _headroom(found.headroom, found.names) if found.headroom else None,
+        "headroom": _headroom(answer.headroom, answer.names) if answer.headroom else None,
     }
 
 
-def _refusal(refusal: ReplayRefusal) -> RefusalPayload:
+def _refusal(refusal: ReplayRefusal) -> ReplayRefusalPayload:
     return {"code": refusal.code, "values": refusal.values}
 
 
-def _run(figures: RunFigures, names: Mapping[str, str]) -> RunPayload:
+def _run(figures: RunFigures, names: Mapping[str, str]) -> ReplayRunPayload:
     return {
         "requests": figures.requests,
         "per_token": _quantiles(figures.per_token),
@@ -130,12 +145,12 @@ def _gain(gain: Gain | None) -> GainPayload | None:
     return None if gain is None else {"low": gain.low, "middle": gain.middle, "high": gain.high}
 
 
-def _headroom(found: Headroom, names: Mapping[str, str]) -> HeadroomPayload:
+def _headroom(headroom: Headroom, names: Mapping[str, str]) -> HeadroomPayload:
     return {
-        "low": found.low,
-        "high": found.high,
-        "first_token_ms": 1000 * found.seconds,
-        "limit": found.limit or None,
-        "endpoint_id": found.endpoint or None,
-        "endpoint_name": names.get(found.endpoint, found.endpoint) or None,
+        "low": headroom.low,
+        "high": headroom.high,
+        "first_token_ms": 1000 * headroom.seconds,
+        "limit": headroom.limit or None,
+        "endpoint_id": headroom.endpoint or None,
+        "endpoint_name": names.get(headroom.endpoint, headroom.endpoint) or None,
     }

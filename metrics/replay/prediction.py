@@ -71,14 +71,14 @@ def changed(nodes: Sequence[Node], question: Question) -> list[Node]:
         if name not in by_name:
             raise NotReplayed(name)
     slower = dict(question.slower)
-    found = [
+    fleet = [
         node.slower(slower[node.name]) if node.name in slower else node
         for node in nodes
         if node.name not in question.removed
     ]
     for number, name in enumerate(question.added, 1):
-        found.append(replace(by_name[name], id=f"{by_name[name].id}+{number}", name=f"{name} +{number}"))
-    return found
+        fleet.append(replace(by_name[name], id=f"{by_name[name].id}+{number}", name=f"{name} +{number}"))
+    return fleet
 
 
 def fleet_refusal(parts: Iterable[PastSession], nodes: Iterable[Node]) -> ReplayRefusal | None:
@@ -102,10 +102,10 @@ def predict(recording: Recording, tested: Backtest, other: RunSetting, progress:
         progress(seed / BOOTSTRAPS)
         drawn = resampled(recording.parts, Random(seed))  # noqa: S311
         before = recording.times(replace(tested.setting, seed=seed), drawn)
-        for at, setting in enumerate(settings):
+        for position, setting in enumerate(settings):
             after = recording.times(replace(setting, seed=seed), drawn)
-            tokens[at].append(_ratio(figures.per_token(before), figures.per_token(after)))
-            firsts[at].append(_ratio(_firsts(before), _firsts(after)))
+            tokens[position].append(_ratio(figures.per_token(before), figures.per_token(after)))
+            firsts[position].append(_ratio(_firsts(before), _firsts(after)))
     least = LESS_CAPACITY_ERROR if is_less else GUESSED_ERROR if recording.is_guessed else MODEL_ERROR
     width = 1.0 + max(abs(tested.error), least)
     return Prediction(recording.typical(other), _interval(tokens, width), _interval(firsts, width))
@@ -113,7 +113,7 @@ def predict(recording: Recording, tested: Backtest, other: RunSetting, progress:
 
 def careful(nodes: Iterable[Node]) -> list[Node]:
     """Return endpoints that serve no more requests at once than they were seen to."""
-    return [replace(it, places=min(it.places, it.most)) for it in nodes]
+    return [replace(node, places=min(node.places, node.most)) for node in nodes]
 
 
 def has_less_capacity(before: Sequence[Node], after: Sequence[Node]) -> bool:
@@ -125,7 +125,9 @@ def has_less_capacity(before: Sequence[Node], after: Sequence[Node]) -> bool:
 
 
 def _is_slower(now: Node, before: Node) -> bool:
-    return any(now.behaviours[group].parameters > it.parameters for group, it in before.behaviours.items())
+    return any(
+        now.behaviours[group].parameters > behaviour.parameters for group, behaviour in before.behaviours.items()
+    )
 
 
 def resampled(parts: Sequence[PastSession], random: Random) -> list[PastSession]:
@@ -133,15 +135,15 @@ def resampled(parts: Sequence[PastSession], random: Random) -> list[PastSession]
     strata: dict[tuple[str, int], list[PastSession]] = defaultdict(list)
     for session in parts:
         strata[session.key, int(session.start / HOUR)].append(session)
-    found = []
+    drawn = []
     for session in parts:
         stratum = strata[session.key, int(session.start / HOUR)]
-        found.append(session._replace(turns=stratum[int(random.random() * len(stratum))].turns))
-    return found
+        drawn.append(session._replace(turns=stratum[int(random.random() * len(stratum))].turns))
+    return drawn
 
 
 def _firsts(times: Iterable[Times]) -> list[float]:
-    return [it.first for it in times if it.first is not None]
+    return [request.first for request in times if request.first is not None]
 
 
 def _ratio(before: Iterable[float], after: Iterable[float]) -> float:
@@ -153,7 +155,7 @@ def _ratio(before: Iterable[float], after: Iterable[float]) -> float:
 
 def _interval(gains: Sequence[Sequence[float]], width: float) -> Gain | None:
     """Return the interval of the gains of all settings, around the median of the first."""
-    if any(math.isnan(it) for of in gains for it in of):
+    if any(math.isnan(gain) for of in gains for gain in of):
         return None
-    found = sorted(it for of in gains for it in of)
-    return Gain(found[LEFT_OUT] / width, quantile(sorted(gains[0]), 0.5), found[-1 - LEFT_OUT] * width)
+    ordered = sorted(gain for of in gains for gain in of)
+    return Gain(ordered[LEFT_OUT] / width, quantile(sorted(gains[0]), 0.5), ordered[-1 - LEFT_OUT] * width)

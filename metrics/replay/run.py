@@ -7,7 +7,8 @@ from random import Random
 
 from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 from gateway.routing import adaptive, balancer
-from gateway.routing.adaptive import UNKNOWN_OUTPUT, Demand, Row
+from gateway.routing.adaptive import UNKNOWN_OUTPUT
+from gateway.routing.expected_time import Demand, Row
 from metrics.replay.nodes import Node, age_of
 from metrics.replay.server import Played, ReplayedServer
 from metrics.replay.traffic import Group, PastSession, Turn
@@ -51,7 +52,7 @@ class ReplayRun:
         self._events: list[tuple[float, int, _What, int]] = []
         self._number = 0
         self._queue: list[Played] = []
-        self._by_id = {it.id: it for it in self._servers}
+        self._by_id = {server.id: server for server in self._servers}
         self._of_group: dict[Group, list[ReplayedServer]] = {}
         self._rows: dict[Group, list[Row[ReplayedServer]]] = {}
         self._had: dict[str, dict[int, int]] = {}  # what an endpoint had read by then, by name of a prefix
@@ -60,7 +61,7 @@ class ReplayRun:
 
     def run(self, parts: Sequence[PastSession]) -> list[Played]:
         """Play sessions, and return their requests that were sent, by arrival."""
-        begin = min((it.start for it in parts), default=0.0)
+        begin = min((session.start for session in parts), default=0.0)
         for session in parts:
             self._push(session.start - begin, session, 0)
         events, pop = self._events, heapq.heappop
@@ -76,9 +77,9 @@ class ReplayRun:
                 self._arrive(what, number, now)
         return self.played
 
-    def _push(self, at: float, what: _What, number: int) -> None:
+    def _push(self, moment: float, what: _What, number: int) -> None:
         self._number += 1
-        heapq.heappush(self._events, (at, self._number, what, number))
+        heapq.heappush(self._events, (moment, self._number, what, number))
 
     def _arrive(self, session: PastSession, number: int, now: float) -> None:
         one = Played(session, number, session.turns[number], now)
@@ -99,13 +100,13 @@ class ReplayRun:
             self._push(now + LOOK_SECONDS, None, 0)
 
     def _look(self, now: float) -> None:
-        at = 0
-        while at < min(len(self._queue), LOOKS):
-            server = self._choose(self._queue[at], now, len(self._queue) - 1)
+        position = 0
+        while position < min(len(self._queue), LOOKS):
+            server = self._choose(self._queue[position], now, len(self._queue) - 1)
             if server is None:
-                at += 1
+                position += 1
             else:
-                self._send(self._queue.pop(at), server, now)
+                self._send(self._queue.pop(position), server, now)
         self._look_later(now)
 
     def _choose(self, one: Played, now: float, waiting: int) -> ReplayedServer | None:
@@ -116,7 +117,7 @@ class ReplayRun:
         draw = self._random.random
         if not self._is_adaptive:
             decision = balancer.pick(
-                servers, lambda it: it.in_flight, choose=lambda names: names[int(draw() * len(names))]
+                servers, lambda server: server.in_flight, choose=lambda names: names[int(draw() * len(names))]
             )
         else:
             demand = self._demand(one, servers, now)
@@ -129,7 +130,7 @@ class ReplayRun:
         numbers = [number for number, node in enumerate(self._nodes) if group in node.behaviours]
         servers = self._of_group[group] = [self._servers[number] for number in numbers]
         speeds = [self._nodes[number].behaviours[group].speeds for number in numbers]
-        last = max((it.tier for it in servers), default=1)
+        last = max((server.tier for server in servers), default=1)
         self._rows[group] = [
             adaptive.row(
                 server,
@@ -157,14 +158,14 @@ class ReplayRun:
 
     def _kept(self, turn: Turn) -> dict[int, float]:
         """Return the tokens of a prompt that routing expects in the caches of endpoints."""
-        found: dict[int, float] = {}
+        tokens: dict[int, float] = {}
         if turn.system_tokens:
             for number, read in self._had.get(turn.system, NOTHING_HAD).items():
-                found[number] = turn.system_tokens * self._share(turn, number, read)
+                tokens[number] = turn.system_tokens * self._share(turn, number, read)
         if turn.prefix > turn.system_tokens:
             for number, read in self._had.get(turn.conversation, NOTHING_HAD).items():
-                found[number] = turn.prefix * self._share(turn, number, read)
-        return found
+                tokens[number] = turn.prefix * self._share(turn, number, read)
+        return tokens
 
     def _share(self, turn: Turn, number: int, read: int) -> float:
         behaviour = self._nodes[number].behaviours.get(turn.group)

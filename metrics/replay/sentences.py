@@ -74,21 +74,21 @@ def limit_text(limit: str | None, endpoint: str, translate: Translate = _) -> st
     return translate(LIMITS[limit]) % {"endpoint": endpoint} if limit else ""
 
 
-def sentences(found: Answer) -> list[str]:
+def sentences(answer: Answer) -> list[str]:
     """Return one sentence for each thing that is predicted, or one that says why nothing is."""
-    if found.refusal is not None:
-        return [refusal_text(found.refusal.code, found.refusal.values)]
+    if answer.refusal is not None:
+        return [refusal_text(answer.refusal.code, answer.refusal.values)]
     shown = []
-    if found.prediction is not None:
-        for name, gain in ((PER_TOKEN, found.prediction.gain), (FIRST_TOKEN, found.prediction.first_gain)):
+    if answer.prediction is not None:
+        for name, gain in ((PER_TOKEN, answer.prediction.gain), (FIRST_TOKEN, answer.prediction.first_gain)):
             if gain is not None:
                 shown.append(_gain_sentence(name, gain))
-    if found.headroom is not None:
-        carried = found.headroom
+    if answer.headroom is not None:
+        carried = answer.headroom
         users = users_text(carried.low, carried.high, carried.limit)
         shown.append(f"Carried with a {FIRST_TOKEN} of at most {carried.seconds:g} s: {users}.")
         if carried.limit:
-            shown.append(limit_text(carried.limit, found.names.get(carried.endpoint, "")))
+            shown.append(limit_text(carried.limit, answer.names.get(carried.endpoint, "")))
     return shown
 
 

@@ -1,8 +1,7 @@
 """An endpoint in virtual time, as far as the parameters of a fit describe it. Pure: the caller has the clock.
 
 Prompts are read one after the other. While one is read, nothing is written; otherwise all requests that write advance
-together, each token of a request in `write + share * n` seconds beside n - 1 others. That is what
-metrics.learning.fit assumes of durations.
+together, each token of a request in the time that gateway.routing.expected_time has for it beside the others.
 """
 
 import heapq
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 
 from gateway.registry.schema import ENABLED, ONLINE
 from gateway.routing.balancer import rank
-from gateway.routing.cost_parts import recent_mean
-from metrics.learning.fit import Parameters
+from gateway.routing.expected_time import Parameters, recent_mean
 from metrics.replay.nodes import Node, PrefixCache
 from metrics.replay.traffic import Group, PastSession, Turn
 
@@ -42,16 +40,16 @@ class Played:
 class _Writers:
     """Requests with the same parameters, which write at the same speed. `clock` counts the tokens of each."""
 
-    __slots__ = ("clock", "ends", "share", "write")
+    __slots__ = ("clock", "ends", "parameters")
 
     def __init__(self, parameters: Parameters) -> None:
-        self.write, self.share = parameters.write, parameters.share
+        self.parameters = parameters
         self.clock = 0.0
         self.ends: list[tuple[float, int, Played]] = []
 
 
 class ReplayedServer:
-    """The server of a node, and the candidate that routing chooses (gateway.routing.adaptive.LoadedCandidate)."""
+    """The server of a node, and the candidate that routing chooses (gateway.routing.expected_time.LoadedCandidate)."""
 
     __slots__ = (
         "_behaviours", "_left", "_number", "_places", "_reading", "_waiting", "_writers", "_writing", "at", "cache",
@@ -105,7 +103,7 @@ class ReplayedServer:
         due, number = _NEVER, self._writing
         for group in self._writers.values():
             if group.ends:
-                due = min(due, (group.ends[0][0] - group.clock) * (group.write + group.share * number))
+                due = min(due, (group.ends[0][0] - group.clock) * group.parameters.token(number))
         return self.at + due
 
     def advance(self, now: float) -> None:
@@ -119,7 +117,7 @@ class ReplayedServer:
         number = self._writing
         for group in self._writers.values():
             if group.ends:
-                group.clock += elapsed / (group.write + group.share * number)
+                group.clock += elapsed / group.parameters.token(number)
 
     def step(self, now: float) -> tuple[list[Played], list[Played]]:
         """Advance to an event. Return the requests whose prompt was read with it, and those that ended."""
@@ -155,6 +153,6 @@ class ReplayedServer:
         if group is None:
             group = self._writers[one.turn.group] = _Writers(self._behaviours[one.turn.group].parameters)
         self._writing += 1
-        one.first = now + one.setup + one.factor * (group.write + group.share * self._writing)
+        one.first = now + one.setup + one.factor * group.parameters.token(self._writing)
         self._number += 1
         heapq.heappush(group.ends, (group.clock + one.factor * output, self._number, one))

@@ -25,10 +25,12 @@ class Beside:
 
 def _events(requests: Sequence[PastRequest]) -> list[tuple[float, int, int]]:
     events = []
-    for number, it in enumerate(requests):
-        ended = max(it.ended, it.sent + LEAST_SECONDS)
-        events.append((it.sent, _START, number))
-        events.append((min(ended, max(it.first, it.sent + LEAST_SECONDS)) if it.first else ended, _FIRST, number))
+    for number, request in enumerate(requests):
+        ended = max(request.ended, request.sent + LEAST_SECONDS)
+        events.append((request.sent, _START, number))
+        events.append(
+            (min(ended, max(request.first, request.sent + LEAST_SECONDS)) if request.first else ended, _FIRST, number)
+        )
         events.append((ended, _END, number))
     return sorted(events)
 
@@ -38,31 +40,31 @@ def beside(requests: Sequence[PastRequest], unread: Sequence[int], slots: int = 
 
     No more than `slots` requests count as in flight: the others wait and slow nothing down.
     """
-    found = [Beside() for _ in requests]
+    surroundings = [Beside() for _ in requests]
     in_flight = pending = read = 0
     integral = last = 0.0
-    for at, event, number in _events(requests):
-        integral += min(in_flight, slots) * (at - last)
-        last = at
-        it = found[number]
+    for moment, event, number in _events(requests):
+        integral += min(in_flight, slots) * (moment - last)
+        last = moment
+        around = surroundings[number]
         if event == _START:
-            it.in_flight, it.pending = in_flight, pending
+            around.in_flight, around.pending = in_flight, pending
             in_flight += 1
             pending += unread[number]
             read += unread[number]
-            it.shared, it.read_meanwhile = -integral, -read
+            around.shared, around.read_meanwhile = -integral, -read
         elif event == _FIRST:
             pending -= unread[number]
         else:
             in_flight -= 1
-            it.shared += integral
-            it.read_meanwhile += read
-    return found
+            around.shared += integral
+            around.read_meanwhile += read
+    return surroundings
 
 
 def most_in_flight(requests: Sequence[PastRequest]) -> int:
     """Return how many requests of one endpoint were in flight at once."""
-    return max((it.in_flight + 1 for it in beside(requests, [0] * len(requests))), default=0)
+    return max((around.in_flight + 1 for around in beside(requests, [0] * len(requests))), default=0)
 
 
 def seen_slots(requests: Sequence[PastRequest]) -> int:
@@ -88,7 +90,7 @@ def seen_slots(requests: Sequence[PastRequest]) -> int:
     if len(reached) < 0.9 * len(requests):
         return NO_LIMIT
     enough = max(OFTEN, OFTEN_SHARE * len(requests))
-    if sum(it == most for it in reached) >= enough and sum(it >= most for it in waits) >= enough:
+    if sum(count == most for count in reached) >= enough and sum(count >= most for count in waits) >= enough:
         return most
     return NO_LIMIT
 
@@ -100,16 +102,16 @@ def samples(
 
     `prefixes`: tokens that were expected in the prefix cache, and their age.
     """
-    found = []
-    for number, (it, by) in enumerate(zip(requests, beside(requests, unread, slots), strict=True)):
-        duration = max(1, round((it.ended - it.sent) * 1e6))
+    speed_samples = []
+    for number, (request, by) in enumerate(zip(requests, beside(requests, unread, slots), strict=True)):
+        duration = max(1, round((request.ended - request.sent) * 1e6))
         first = UNKNOWN
-        if it.first > it.sent and not by.in_flight:
-            first = round((it.first - it.sent) * 1e6)
+        if request.first > request.sent and not by.in_flight:
+            first = round((request.first - request.sent) * 1e6)
         prefix, age = prefixes[number]
         sample = SpeedSample(
-            round(it.ended * 1e6), number, duration, by.pending + unread[number], by.read_meanwhile, it.output,
-            round(by.shared * 1e6), first, prefix, age, it.cached, 0,
+            round(request.ended * 1e6), number, duration, by.pending + unread[number], by.read_meanwhile,
+            request.output, round(by.shared * 1e6), first, prefix, age, request.cached, 0,
         )  # fmt: skip
-        found.append((sample, by.in_flight < slots))
-    return found
+        speed_samples.append((sample, by.in_flight < slots))
+    return speed_samples

@@ -72,40 +72,43 @@ def sessions(requests: Sequence[PastRequest]) -> tuple[list[PastSession], bool]:
 
     The second value is True if conversations had to be guessed, because they are not recorded.
     """
-    named = any(it.conversation for it in requests)
-    names = [it.conversation for it in requests] if named else _guessed(requests)
+    named = any(request.conversation for request in requests)
+    names = [request.conversation for request in requests] if named else _guessed(requests)
     systems = _systems(requests, names)
     documents = _documents(requests, names)
     last: dict[str, int] = {}  # the latest request of a conversation
     begun: list[tuple[float, str, list[Turn]]] = []
     of_request: dict[int, list[Turn]] = {}
-    for at, it in enumerate(requests):
-        name = names[at] or f"#{at}"
-        system, system_tokens = systems.get(name) or _usual(systems, it)
+    for position, request in enumerate(requests):
+        name = names[position] or f"#{position}"
+        system, system_tokens = systems.get(name) or _usual(systems, request)
         before = last.get(name)
         previous = None if before is None else requests[before]
-        follows = previous is not None and _follows(previous, it)
+        follows = previous is not None and _follows(previous, request)
         prefix = system_tokens
         if follows and previous is not None:
             prefix = previous.prompt + previous.output
         elif name in documents:
             prefix = documents[name]
-        prefix = max(0, min(prefix, it.prompt - 1))
-        think = it.arrived - previous.ended if follows and previous is not None else 0.0
-        turn = Turn(at, it.key, it.group, it.prompt, it.output, think, name, system, min(system_tokens, prefix), prefix)
+        prefix = max(0, min(prefix, request.prompt - 1))
+        think = request.arrived - previous.ended if follows and previous is not None else 0.0
+        turn = Turn(
+            position, request.key, request.group, request.prompt, request.output, think, name, system,
+            min(system_tokens, prefix), prefix,
+        )  # fmt: skip
         turns = of_request.pop(before, None) if follows and before is not None else None
         if turns is None:
             turns = []
-            begun.append((it.arrived, it.key, turns))
+            begun.append((request.arrived, request.key, turns))
         turns.append(turn)
-        of_request[at] = turns
-        last[name] = at
+        of_request[position] = turns
+        last[name] = position
     return [PastSession(start, key, tuple(turns)) for start, key, turns in begun], not named
 
 
-def _follows(previous: PastRequest, it: PastRequest) -> bool:
+def _follows(previous: PastRequest, request: PastRequest) -> bool:
     """Return True if a client sent this turn after the response to the previous one."""
-    return it.arrived >= previous.ended and it.prompt >= previous.prompt + LEAST_GROWTH * previous.output
+    return request.arrived >= previous.ended and request.prompt >= previous.prompt + LEAST_GROWTH * previous.output
 
 
 class _OpenTurn(NamedTuple):
@@ -126,17 +129,19 @@ def _guessed(requests: Sequence[PastRequest]) -> list[str]:
     common = _common_sizes(requests)
     open_turns: dict[tuple[str, Group], list[_OpenTurn]] = defaultdict(list)  # the shortest first
     names = []
-    for at, it in enumerate(requests):
-        if it.kind not in GENERATING:
+    for position, request in enumerate(requests):
+        if request.kind not in GENERATING:
             names.append("")
             continue
-        turns = open_turns[it.key, it.group]
-        is_shown = it.cached > 0 and not _has(common[it.key, it.group], it.cached)
-        found = next((number for number in _fitting(turns, it) if not is_shown or _cached(turns[number], it)), -1)
-        before = turns.pop(found) if found >= 0 else None
-        name, tokens = before.name if before else f"#{at}", it.prompt + it.output
-        earlier = (*(before.earlier if before else ()), (it.endpoint, tokens))
-        entry = _OpenTurn(tokens, it.ended, name, earlier)
+        turns = open_turns[request.key, request.group]
+        is_shown = request.cached > 0 and not _has(common[request.key, request.group], request.cached)
+        followed = next(
+            (number for number in _fitting(turns, request) if not is_shown or _cached(turns[number], request)), -1
+        )
+        before = turns.pop(followed) if followed >= 0 else None
+        name, tokens = before.name if before else f"#{position}", request.prompt + request.output
+        earlier = (*(before.earlier if before else ()), (request.endpoint, tokens))
+        entry = _OpenTurn(tokens, request.ended, name, earlier)
         turns.insert(bisect_left(turns, entry), entry)
         if len(turns) > GUESSED_TURNS:
             turns.remove(min(turns, key=lambda one: one.ended))
@@ -144,33 +149,34 @@ def _guessed(requests: Sequence[PastRequest]) -> list[str]:
     return names
 
 
-def _fitting(turns: Sequence[_OpenTurn], it: PastRequest) -> Iterable[int]:
+def _fitting(turns: Sequence[_OpenTurn], request: PastRequest) -> Iterable[int]:
     """Yield the numbers of turns that this request may follow, the longest first."""
-    for number in range(bisect_left(turns, (it.prompt,)) - 1, -1, -1):
+    for number in range(bisect_left(turns, (request.prompt,)) - 1, -1, -1):
         turn = turns[number]
-        if turn.tokens < it.prompt - MOST_NEW_TOKENS:
+        if turn.tokens < request.prompt - MOST_NEW_TOKENS:
             break
-        if turn.ended <= it.arrived <= turn.ended + GUESSED_PAUSE:
+        if turn.ended <= request.arrived <= turn.ended + GUESSED_PAUSE:
             yield number
 
 
-def _cached(turn: _OpenTurn, it: PastRequest) -> bool:
+def _cached(turn: _OpenTurn, request: PastRequest) -> bool:
     return any(
-        endpoint == it.endpoint and 0 <= tokens - it.cached <= COMMON_SPREAD for endpoint, tokens in turn.earlier
+        endpoint == request.endpoint and 0 <= tokens - request.cached <= COMMON_SPREAD
+        for endpoint, tokens in turn.earlier
     )
 
 
 def _common_sizes(requests: Iterable[PastRequest]) -> dict[tuple[str, Group], list[int]]:
     """Return the numbers of cached tokens that requests of a key have too often for a conversation of their own."""
     counts: dict[tuple[str, Group], Counter[int]] = defaultdict(Counter)
-    for it in requests:
-        if it.cached > 0:
-            counts[it.key, it.group][it.cached] += 1
-    found: dict[tuple[str, Group], list[int]] = defaultdict(list)
+    for request in requests:
+        if request.cached > 0:
+            counts[request.key, request.group][request.cached] += 1
+    common: dict[tuple[str, Group], list[int]] = defaultdict(list)
     for of, sizes in counts.items():
         least = max(COMMON_CONVERSATIONS, COMMON_SHARE * sum(sizes.values()))
-        found[of] = [tokens for tokens, count in _clusters(sizes) if count >= least]
-    return found
+        common[of] = [tokens for tokens, count in _clusters(sizes) if count >= least]
+    return common
 
 
 def _has(sizes: Iterable[int], tokens: int) -> bool:
@@ -179,13 +185,13 @@ def _has(sizes: Iterable[int], tokens: int) -> bool:
 
 def _clusters(counts: Counter[int]) -> list[tuple[int, int]]:
     """Return sizes with their counts, those that are nearly equal as the largest of them."""
-    found: list[tuple[int, int]] = []
+    clusters: list[tuple[int, int]] = []
     for tokens in sorted(counts, reverse=True):
-        if found and found[-1][0] - tokens <= COMMON_SPREAD:
-            found[-1] = found[-1][0], found[-1][1] + counts[tokens]
+        if clusters and clusters[-1][0] - tokens <= COMMON_SPREAD:
+            clusters[-1] = clusters[-1][0], clusters[-1][1] + counts[tokens]
         else:
-            found.append((tokens, counts[tokens]))
-    return found
+            clusters.append((tokens, counts[tokens]))
+    return clusters
 
 
 def _systems(requests: Sequence[PastRequest], names: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -196,26 +202,26 @@ def _systems(requests: Sequence[PastRequest], names: Sequence[str]) -> dict[str,
     seen: set[str] = set()
     cached: dict[tuple[str, Group], Counter[int]] = defaultdict(Counter)
     own: dict[str, tuple[tuple[str, Group], int]] = {}
-    for at, it in enumerate(requests):
-        name = names[at] or f"#{at}"
+    for position, request in enumerate(requests):
+        name = names[position] or f"#{position}"
         if name in seen:
             continue
         seen.add(name)
-        if it.cached > 0:
-            cached[it.key, it.group][it.cached] += 1
-            own[name] = ((it.key, it.group), it.cached)
-    found: dict[str, tuple[str, int]] = {}
+        if request.cached > 0:
+            cached[request.key, request.group][request.cached] += 1
+            own[name] = ((request.key, request.group), request.cached)
+    systems: dict[str, tuple[str, int]] = {}
     sizes: dict[tuple[str, Group], list[tuple[int, int]]] = {}  # tokens and conversations
     for of, counts in cached.items():
-        sizes[of] = [it for it in _clusters(counts) if it[1] >= COMMON_CONVERSATIONS]
+        sizes[of] = [cluster for cluster in _clusters(counts) if cluster[1] >= COMMON_CONVERSATIONS]
         if sizes[of]:
-            tokens, _ = max(sizes[of], key=lambda it: it[1])
-            found[_usual_name(*of)] = _system(of, tokens)
+            tokens, _ = max(sizes[of], key=lambda cluster: cluster[1])
+            systems[_usual_name(*of)] = _system(of, tokens)
     for name, (of, tokens) in own.items():
         size = next((size for size, _ in sizes[of] if 0 <= size - tokens <= COMMON_SPREAD), None)
         if size is not None:
-            found[name] = _system(of, size)
-    return found
+            systems[name] = _system(of, size)
+    return systems
 
 
 def _system(of: tuple[str, Group], tokens: int) -> tuple[str, int]:
@@ -226,33 +232,33 @@ def _usual_name(key: str, group: Group) -> str:
     return f"{key}\n{group[0]}\n{group[1]}"
 
 
-def _usual(systems: dict[str, tuple[str, int]], it: PastRequest) -> tuple[str, int]:
-    found = systems.get(_usual_name(it.key, it.group))
-    return found if found is not None and found[1] < it.prompt else ("", 0)
+def _usual(systems: dict[str, tuple[str, int]], request: PastRequest) -> tuple[str, int]:
+    system = systems.get(_usual_name(request.key, request.group))
+    return system if system is not None and system[1] < request.prompt else ("", 0)
 
 
 def _documents(requests: Sequence[PastRequest], names: Sequence[str]) -> dict[str, int]:
     """Return the tokens that requests of a conversation have in common if they do not follow each other."""
     last: dict[str, PastRequest] = {}
-    found: dict[str, int] = {}
-    for at, it in enumerate(requests):
-        name = names[at]
+    documents: dict[str, int] = {}
+    for position, request in enumerate(requests):
+        name = names[position]
         if not name:
             continue
         previous = last.get(name)
-        last[name] = it
-        if previous is not None and not _follows(previous, it):
-            shared = it.cached if it.cached > 0 else 0 if it.cached == 0 else min(previous.prompt, it.prompt)
-            found[name] = max(found.get(name, 0), shared)
-    return {name: tokens for name, tokens in found.items() if tokens}
+        last[name] = request
+        if previous is not None and not _follows(previous, request):
+            shared = request.cached if request.cached >= 0 else min(previous.prompt, request.prompt)
+            documents[name] = max(documents.get(name, 0), shared)
+    return {name: tokens for name, tokens in documents.items() if tokens}
 
 
 def means(requests: Iterable[PastRequest]) -> dict[tuple[str, str], float]:
     """Return the mean output tokens by model and key, and by model and nothing for all keys."""
     sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for it in requests:
-        if it.output:
-            for key in {(it.model, it.key), (it.model, "")}:
-                sums[key][0] += it.output
+    for request in requests:
+        if request.output:
+            for key in {(request.model, request.key), (request.model, "")}:
+                sums[key][0] += request.output
                 sums[key][1] += 1
     return {key: total / count for key, (total, count) in sums.items()}

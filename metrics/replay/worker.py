@@ -12,7 +12,7 @@ import msgspec
 
 from metrics.exports.worker import connect, database_errors, run_when_idle
 from metrics.replay.ask import OfferedEndpoint, ReplayQuestion, ReplayScope, answer
-from metrics.replay.payload import AnswerPayload, answer_payload
+from metrics.replay.payload import ReplayAnswerPayload, answer_payload
 from metrics.replay.prediction import NotReplayed
 from metrics.sql import Vendor
 
@@ -29,7 +29,7 @@ class ReplayMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The share of the work that is done, the answer, or the name of an endpoint that has no requests."""
 
     progress: float = 0.0
-    answer: AnswerPayload | None = None
+    answer: ReplayAnswerPayload | None = None
     unknown_endpoint: str | None = None
 
 
@@ -38,8 +38,8 @@ def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=ReplayJob)
     try:
         with connect(job.vendor, job.database) as run:
-            found = answer(run, job.vendor, job.scope, job.offered, job.question, lambda share: _write(share))
-        _send(ReplayMessage(1.0, answer_payload(found)))
+            replay_answer = answer(run, job.vendor, job.scope, job.offered, job.question, lambda share: _write(share))
+        _send(ReplayMessage(1.0, answer_payload(replay_answer)))
     except NotReplayed as error:
         _send(ReplayMessage(unknown_endpoint=str(error)))
     except BrokenPipeError:

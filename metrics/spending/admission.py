@@ -1,33 +1,39 @@
 """Whether the limits and budgets of an API key would let in a request now. Nothing is taken from them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
+from django.conf import settings
+
+from endpoints.openapi.payload_fields import Choices, Help
 from gateway.base.queue_class import part_for_bulk
 from gateway.base.request_kinds import BY_NAME
+from gateway.limits.spent_now import SpentNow
+from gateway.prices.amounts import text_of
 from gateway.registry.limits import (
     CONCURRENCY,
     EVERYONE_LEVEL,
     KEY_LEVEL,
+    LEVELS,
     MONEY,
+    PERIODS,
     REQUESTS,
     TOKENS,
     USER_LEVEL,
     Budget,
     LimitFacts,
+    Subject,
 )
 from metrics.memory.runtime import runtime
 from metrics.queries.api_keys import key_owners
-from metrics.spending.figures import used_now
-from metrics.spending.subjects import Subject
 
 ADMITTED, WAITS, REFUSED = "admitted", "waits", "refused"
 DECISIONS = (ADMITTED, WAITS, REFUSED)
 LimitsOf = Callable[[Collection[Subject]], Mapping[Subject, LimitFacts]]
-EXCEEDED = (CONCURRENCY, REQUESTS, TOKENS, MONEY)  # limits of ExceededPayload
+EXCEEDED = (CONCURRENCY, REQUESTS, TOKENS, MONEY)  # limits of ExceededLimit
 
 
-class ExceededPayload(TypedDict):
+class ExceededLimit(TypedDict):
     """A limit or budget that the request would exceed. Amounts of money are in 10⁻⁹ of the reporting currency."""
 
     level: str
@@ -39,12 +45,32 @@ class ExceededPayload(TypedDict):
     waits: bool
 
 
-class AdmissionPayload(TypedDict):
+class AdmissionNow(TypedDict):
     """Whether the limits would admit a request now. `instead`: the model that it would use for a spent budget."""
 
     decision: Literal["admitted", "waits", "refused"]
-    exceeded: list[ExceededPayload]
+    exceeded: list[ExceededLimit]
     instead: str | None
+
+
+class ExceededPayload(TypedDict):
+    """A limit or budget that the request would exceed."""
+
+    level: Annotated[str, Choices(LEVELS)]
+    limit: Annotated[str, Choices(EXCEEDED), Help("With a `period`, it is a budget.")]
+    period: Annotated[str | None, Choices(PERIODS), Help("Period of the budget.")]
+    amount: Annotated[str, Help("The most that is allowed; money in the currency of ROUTERDASH_CURRENCY.")]
+    used: Annotated[str, Help("The present use, with reservations.")]
+    requested: Annotated[str, Help("The part that the request would take; of money, 0: its cost is not computed.")]
+    waits: Annotated[bool, Help("Whether the request would wait for it; otherwise it is refused.")]
+
+
+class AdmissionPayload(TypedDict):
+    """Whether the limits of the API key, its user and everyone would admit the request."""
+
+    decision: Annotated[str, Choices(DECISIONS), Help("By the first limit that is exceeded.")]
+    exceeded: list[ExceededPayload]
+    instead: Annotated[str | None, Help("Model that the request would use instead, because a budget is spent.")]
 
 
 def admission_now(
@@ -55,7 +81,7 @@ def admission_now(
     *,
     is_bulk: bool = False,
     has_bulk_only: bool = False,
-) -> AdmissionPayload:
+) -> AdmissionNow:
     """Return whether the limits would admit a request of an API key that reserves so many tokens.
 
     None: a request without an API key. `is_bulk`: it is a bulk request, which may use a part of shared limits;
@@ -65,19 +91,21 @@ def admission_now(
     if key_id is not None:
         owner = key_owners([key_id]).get(key_id)
         subjects = [(KEY_LEVEL, key_id), *([(USER_LEVEL, owner.id)] if owner else []), *subjects]
-    found = limits_of(subjects)
-    limits = [(subject, found[subject]) for subject in subjects if subject in found]
+    by_subject = limits_of(subjects)
+    limits = [(subject, by_subject[subject]) for subject in subjects if subject in by_subject]
     exceeded = [
-        it
+        exceeded_limit
         for subject, facts in limits
-        for it in _limits(
+        for exceeded_limit in _limits(
             subject, facts, kind, tokens, in_part=is_bulk and not (has_bulk_only and subject[0] == KEY_LEVEL)
         )
     ]
     instead = None
     if BY_NAME[kind].needs_slot:
+        config = settings.ROUTERDASH
+        amounts = SpentNow(config.live_page_path, config.zone)
         for subject, budget in ((subject, budget) for subject, facts in limits for budget in facts.budgets):
-            used = used_now(subject, budget.unit, budget.period) or 0
+            used = amounts.used(subject, budget.unit, budget.period) or 0
             if budget.instead is not None:
                 instead = instead or (budget.instead if used >= budget.amount else None)
             elif (over := _over(subject[0], budget, used, tokens)) is not None:
@@ -87,7 +115,18 @@ def admission_now(
     return {"decision": decision, "exceeded": exceeded, "instead": instead}  # type: ignore[typeddict-item]
 
 
-def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int, *, in_part: bool) -> Iterator[ExceededPayload]:
+def admission_payload(admission: AdmissionNow) -> AdmissionPayload:
+    """Return the payload of an admission, with amounts in text."""
+    exceeded: list[ExceededPayload] = []
+    for row in admission["exceeded"]:
+        text = text_of if row["limit"] == MONEY else str
+        exceeded.append(
+            {**row, "amount": text(row["amount"]), "used": text(row["used"]), "requested": text(row["requested"])}
+        )
+    return {**admission, "exceeded": exceeded}
+
+
+def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int, *, in_part: bool) -> Iterator[ExceededLimit]:
     has_slot, use = BY_NAME[kind].needs_slot, None
     for name, requested in ((CONCURRENCY, 1), (REQUESTS, 1), (TOKENS, tokens)):
         whole = getattr(facts, name)
@@ -104,7 +143,7 @@ def _limits(subject: Subject, facts: LimitFacts, kind: str, tokens: int, *, in_p
             }  # fmt: skip
 
 
-def _over(level: str, budget: Budget, used: int, tokens: int) -> ExceededPayload | None:
+def _over(level: str, budget: Budget, used: int, tokens: int) -> ExceededLimit | None:
     """Return a budget that the request would exceed. Of money, only one that is spent: its cost is not known here."""
     requested = 0 if budget.unit == MONEY else tokens
     if used + max(requested, 1) <= budget.amount:

@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from gateway.prices.book import NANO
 from gateway.registry.limits import EVERYONE_LEVEL, MONEY
 from metrics.memory.runtime import runtime
-from metrics.memory.used_budgets import used_budgets
+from metrics.spending.used_budgets import used_budgets
 
 LIMIT = ("level", "limit")
 BUDGET = ("level", "subject_id", "subject_name", "unit", "period")

@@ -11,17 +11,17 @@ from datetime import date
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from django.db import connection
-
 from gateway.ipc.record import RequestRecord
 from gateway.prices.costs import RequestCost
-from gateway.prices.rates import Rates, moment_of
+from gateway.prices.rates import Rates
 from metrics import sql
-from metrics.counting.costs import CostKey, cost_key
+from metrics.costs.conversion import DAY_RATES, MATCHED, converted, rates_of_days
+from metrics.costs.price_cache import price_cache
+from metrics.costs.rows import KEYS
+from metrics.costs.sums import CostKey, cost_key
+from metrics.counting.cells import MINUTE_US, local_date
 from metrics.models import CostDayRollUp
-from metrics.prices.registry import price_registry
-from metrics.queries.costs.conversion import DAY_RATES, MATCHED, converted, rates_of_days
-from metrics.storage.cost_rows import KEYS
+from metrics.queries.stored import run_sql
 from metrics.texts import storable
 
 MAX_ROWS = 100_000  # whose sums are remembered
@@ -55,42 +55,44 @@ class Money:
         reporting = self._rates().reporting
         batch: dict[CostKey, int] = defaultdict(int)
         for entry in entries:
-            found = costs.get(entry.id)
-            if found is not None:
-                _, currency, cost = found
+            request_cost = costs.get(entry.id)
+            if request_cost is not None:
+                _, currency, cost = request_cost
                 if currency != reporting:
-                    batch[self._key(entry, found)] += cost
+                    batch[self._key(entry, request_cost)] += cost
         if len(self._rows) > MAX_ROWS:
             self._rows.clear()
         missing = batch.keys() - self._rows.keys()
         if missing:
             self._rows |= {key: sum_ - batch[key] for key, sum_ in _stored(missing)}
 
-    def add(self, entry: RequestRecord, found: RequestCost | None) -> Amount:
+    def add(self, entry: RequestRecord, request_cost: RequestCost | None) -> Amount:
         """Return the amount of a request, which is added to its row."""
-        if found is None:
+        if request_cost is None:
             return NOTHING
-        _, currency, cost = found
-        counted = self.counted(entry, found)
+        _, currency, cost = request_cost
+        counted = self.counted(entry, request_cost)
         if currency == self._rates().reporting:
             return Amount(counted, counted)
-        key = self._key(entry, found)
+        key = self._key(entry, request_cost)
         before = self._rows.get(key, 0)
         self._rows[key] = before + cost
-        return Amount(self._converted(before + cost, key) - self._converted(before, key), counted)
+        day = key[0]
+        added = self._converted(day, before + cost, currency) - self._converted(day, before, currency)
+        return Amount(added, counted)
 
-    def counted(self, entry: RequestRecord, found: RequestCost | None) -> int:
+    def counted(self, entry: RequestRecord, request_cost: RequestCost | None) -> int:
         """Return what a gateway counts for a request."""
-        if found is None:
+        if request_cost is None:
             return 0
-        _, currency, cost = found
-        return cost if currency == self._rates().reporting else self._converted(cost, self._key(entry, found))
+        _, currency, cost = request_cost
+        return self._converted(local_date(entry.completed_us // MINUTE_US, self._zone), cost, currency)
 
-    def _converted(self, cost: int, key: CostKey) -> int:
-        return self._rates().converted(cost, key[-1], moment_of(key[0], self._zone)) or 0
+    def _converted(self, day: str, cost: int, currency: str) -> int:
+        return self._rates().converted_on(day, cost, currency, self._zone) or 0
 
-    def _key(self, entry: RequestRecord, found: RequestCost) -> CostKey:
-        key = cost_key(entry, found, self._zone)
+    def _key(self, entry: RequestRecord, request_cost: RequestCost) -> CostKey:
+        key = cost_key(entry, request_cost, self._zone)
         names = [storable(name) for name in key[1:7]]
         return (key[0], *names, *key[7:])  # type: ignore[return-value]
 
@@ -99,7 +101,9 @@ def _stored(keys: Collection[CostKey]) -> Iterator[tuple[CostKey, int]]:
     """Yield the sums of those of these rows that are stored."""
     columns = ("date", "api_key_id", "price_id", "currency")
     values = [{key[KEYS.index(name)] for key in keys} for name in columns]
-    conditions = {f"{name}__in": sorted(found, key=str) for name, found in zip(columns, values, strict=True)}
+    conditions = {
+        f"{name}__in": sorted(column_values, key=str) for name, column_values in zip(columns, values, strict=True)
+    }
     for *row, cost in CostDayRollUp.objects.filter(**conditions).values_list(*KEYS, "cost"):
         row[1] = str(row[1])  # the endpoint's id
         key: Any = tuple(row)
@@ -112,7 +116,7 @@ def converted_sums(since: date | None, keys: Collection[str] | None) -> Iterator
 
     Those without a rate are left out. `keys`: of these only. Raises django.db.Error.
     """
-    rates = price_registry.rates()
+    rates = price_cache.rates()
     if not rates.foreign:
         return
     of_keys = [] if keys is None else [f"api_key_id IN {sql.placeholders(len(keys))}"]
@@ -121,18 +125,12 @@ def converted_sums(since: date | None, keys: Collection[str] | None) -> Iterator
     values = [rates.reporting, *([] if since is None else [since.isoformat()]), *chosen]
     group = "api_key_id" if since is None else "date, api_key_id"
     days = sql.select(("DISTINCT date", "currency"), "rollup_cost_days", where=where)
-    found = rates_of_days((str(day), str(currency)) for day, currency in _rows(days, values))
-    if found is None:
+    day_rates = rates_of_days((str(day), str(currency)) for day, currency in run_sql(days, values))
+    if day_rates is None:
         return
-    beginning, rated = found
+    beginning, rated = day_rates
     columns = ("NULL" if since is None else "date", "api_key_id", f"SUM({converted('cost')})")
     source = f"rollup_cost_days JOIN {DAY_RATES} ON {MATCHED}"
     statement = sql.select(columns, source, where=where, group_by=group)
-    for day, key, total in _rows(f"{beginning} {statement}", [*rated, *values]):
+    for day, key, total in run_sql(f"{beginning} {statement}", [*rated, *values]):
         yield None if day is None else date.fromisoformat(str(day)), str(key), int(total or 0)
-
-
-def _rows(statement: str, values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, list(values))
-        yield from cursor.fetchall()

@@ -28,11 +28,11 @@ from gateway.ipc.journal import START, Position
 from gateway.ipc.record import RequestRecord
 from gateway.limits.periods import Days, day_of, name_of
 from gateway.prices.costs import RequestCost
-from gateway.registry.limits import KEY_LEVEL, PERIODS, USER_LEVEL
+from gateway.registry.limits import KEY_LEVEL, PERIODS, USER_LEVEL, Subject
 from metrics.memory.journal_reader import JournalReader
 from metrics.spending import stored
 from metrics.spending.money import Money
-from metrics.spending.subjects import Subject, Tag
+from metrics.spending.subjects import Tag
 from metrics.spending.totals import SpendingTotals, unknown_subjects
 from metrics.storage import database
 from metrics.storage.writer_step import WriterStep
@@ -69,7 +69,7 @@ class SpendingPublisher:
         self._money = money
         self._clock = clock
         self._lock = threading.RLock()
-        self._totals = SpendingTotals(Days(zone))
+        self._totals = SpendingTotals(Days(zone), file.is_of_this_file)
         self._positions: dict[str, Position] | None = None  # of `_totals`; None: nothing is known
         self._over: list[int] = []
         self._first = self._last = date.min  # covered days
@@ -174,7 +174,7 @@ class SpendingPublisher:
         It has none of journals that are deleted, which have no more records.
         """
         known = self._positions
-        return known is not None and all(known.get(writer, START) == at for writer, at in positions.items())
+        return known is not None and all(known.get(writer, START) == position for writer, position in positions.items())
 
     def _today(self) -> date:
         return day_of(int(self._clock() * 1e6), self._zone)
@@ -191,8 +191,8 @@ class SpendingPublisher:
         totals.owners |= owners
         users |= {owner for owner in owners.values() if (USER_LEVEL, owner) not in totals.kinds}
         for level, ids in ((KEY_LEVEL, keys), (USER_LEVEL, users)):
-            found = stored.kinds_of(level, ids)
-            totals.kinds |= {(level, subject_id): found.get((level, subject_id), frozenset()) for subject_id in ids}
+            kinds = stored.kinds_of(level, ids)
+            totals.kinds |= {(level, subject_id): kinds.get((level, subject_id), frozenset()) for subject_id in ids}
 
     def _read_again(self, database_id: str, today: date) -> None:
         first, uncovered = today - timedelta(days=DAYS_BEFORE), self._bank.uncovered
@@ -200,10 +200,10 @@ class SpendingPublisher:
         with database.read_moment():
             positions = stored.positions()
             self._has_budgets = stored.has_budgets()
-            found = stored.read_all(self._since(first))
-        totals = SpendingTotals(Days(self._zone))
+            sums = stored.read_all(self._since(first))
+        totals = SpendingTotals(Days(self._zone), self._file.is_of_this_file)
         totals.included = dict(enumerate(self._bank.included))
-        totals.amounts, totals.kinds, totals.owners = dict(found.amounts), found.kinds, found.owners
+        totals.amounts, totals.kinds, totals.owners = dict(sums.amounts), sums.kinds, sums.owners
         totals.forget_before({period: name_of(period, first) for period in PERIODS})
         if self._bank.has_open:
             self._read_open(totals, database_id, positions)
@@ -215,16 +215,16 @@ class SpendingPublisher:
         """Read the records that are in the database and in an epoch that is not included."""
         for writer in self._reader.writers(database_id):
             end = positions.get(writer, START)
-            at = (self._reader.first_segment(writer), 0)
-            while at < end:
-                batch = self._reader.read(writer, at, BATCH)
-                if batch.position == at:
+            position = (self._reader.first_segment(writer), 0)
+            while position < end:
+                batch = self._reader.read(writer, position, BATCH)
+                if batch.position == position:
                     break
                 for entry, start in zip(batch.entries, batch.starts, strict=True):
                     if start < end and isinstance(entry, RequestRecord) and entry.budgets and totals.is_open(entry):
                         totals.count_open(entry, self._money.counted(entry, self._cost_of(entry)))
                         totals.keep(writer, entry, start)
-                at = batch.position
+                position = batch.position
 
     def _since(self, first: date) -> date:
         """Return the first day of the periods that this day is in."""
@@ -257,17 +257,17 @@ class SpendingPublisher:
                 self._uncover()
                 return True
             before = stored.positions()
-            found = stored.read_some(subjects, self._since(self._first))
+            sums = stored.read_some(subjects, self._since(self._first))
             if not self._are_at(before) or stored.positions() != before:
                 return False
             totals = self._totals
-            totals.owners |= found.owners
-            self._has_budgets = self._has_budgets or bool(found.kinds)
+            totals.owners |= sums.owners
+            self._has_budgets = self._has_budgets or bool(sums.kinds)
             amounts: dict[Subject, dict[Tag, int]] = defaultdict(dict)
-            for tag, amount in found.amounts.items():
+            for tag, amount in sums.amounts.items():
                 amounts[tag.level, tag.subject_id][tag] = amount
             for subject in subjects:
-                totals.replace(subject, found.kinds.get(subject, frozenset()), amounts.get(subject, {}))
+                totals.replace(subject, sums.kinds.get(subject, frozenset()), amounts.get(subject, {}))
             totals.forget_before({period: name_of(period, self._first) for period in PERIODS})
             self._write(self._bank.included, self._first, self._last)
             return True

@@ -11,15 +11,15 @@ from itertools import chain, islice
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
 from django.db.models import QuerySet
 
 from gateway.ipc.journal import Position
-from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, TOKENS, TOTAL, USER_LEVEL
+from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, MONEY, TOKENS, TOTAL, USER_LEVEL, Subject
 from metrics import sql
 from metrics.queries.api_keys import deleted_keys, is_uuid, stored_keys
+from metrics.queries.stored import run_sql
 from metrics.spending.money import converted_sums
-from metrics.spending.subjects import Kind, Subject, Tag, tag_of
+from metrics.spending.subjects import Kind, Tag, tag_of
 
 AT_ONCE = 500  # ids in one query
 
@@ -41,64 +41,40 @@ class StoredSums:
 
 def positions() -> dict[str, Position]:
     """Return the journal positions up to which records are in the database."""
-    rows = read_rows("SELECT writer, segment, position FROM journal_positions")
+    rows = run_sql("SELECT writer, segment, position FROM journal_positions", ())
     return {writer: (int(segment), int(position)) for writer, segment, position in rows}
 
 
 def has_budgets() -> bool:
-    return bool(list(read_rows("SELECT 1 FROM budgets LIMIT 1")))
-
-
-def budgets_of(subjects: Collection[Subject]) -> Iterator[tuple[str, str, str, str, int]]:
-    """Yield level, subject, unit, period and amount of the budgets of these subjects."""
-    by_level: dict[str, set[str]] = defaultdict(set)
-    for level, subject_id in subjects:
-        by_level[level].add(subject_id)
-    for level, ids in by_level.items():
-        for part in parts_of(ids):
-            where = ["level = %s", f"subject_id IN {sql.placeholders(len(part))}"]
-            yield from _budgets(sql.select(_BUDGET, "budgets", where=where), (level, *part))
-
-
-def some_budgets(limit: int) -> Iterator[tuple[str, str, str, str, int]]:
-    """Yield the same of at most so many budgets of all subjects."""
-    yield from _budgets(sql.select(_BUDGET, "budgets", limit=limit), ())
-
-
-_BUDGET = ("level", "subject_id", "unit", "period", "amount")
-
-
-def _budgets(statement: str, values: Iterable[str]) -> Iterator[tuple[str, str, str, str, int]]:
-    for level, subject_id, unit, period, amount in read_rows(statement, values):
-        yield str(level), str(subject_id), str(unit), str(period), int(amount)
+    return bool(run_sql("SELECT 1 FROM budgets LIMIT 1", ()))
 
 
 def kinds_of(level: str, ids: Collection[str]) -> dict[Subject, frozenset[Kind]]:
     """Return the units and periods of the budgets of these subjects, without those that have none."""
-    found: dict[Subject, set[Kind]] = defaultdict(set)
+    by_subject: dict[Subject, set[Kind]] = defaultdict(set)
     for part in parts_of(ids):
         where = ["level = %s", f"subject_id IN {sql.placeholders(len(part))}"]
-        for subject_id, unit, period in read_rows(
+        for subject_id, unit, period in run_sql(
             sql.select(("subject_id", "unit", "period"), "budgets", where=where), (level, *part)
         ):
-            found[level, str(subject_id)].add((str(unit), str(period)))
-    return {subject: frozenset(kinds) for subject, kinds in found.items()}
+            by_subject[level, str(subject_id)].add((str(unit), str(period)))
+    return {subject: frozenset(kinds) for subject, kinds in by_subject.items()}
 
 
 def owners_of(keys: Iterable[str]) -> dict[str, str]:
     """Return the ids of the users that API keys belong to, or belonged to when they were deleted, by the keys' ids."""
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for part in parts_of(filter(is_uuid, keys)):
-        found |= _owners(deleted_keys().filter(pk__in=part), stored_keys().filter(pk__in=part))
-    return found
+        owners |= _owners(deleted_keys().filter(pk__in=part), stored_keys().filter(pk__in=part))
+    return owners
 
 
 def keys_of(users: Collection[str]) -> dict[str, str]:
     """Return the owners of all API keys of these users, the deleted ones too, by the keys' ids."""
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for part in parts_of(filter(is_uuid, users)):
-        found |= _owners(deleted_keys().filter(user_id__in=part), stored_keys().filter(created_by_id__in=part))
-    return found
+        owners |= _owners(deleted_keys().filter(user_id__in=part), stored_keys().filter(created_by_id__in=part))
+    return owners
 
 
 def _owners(deleted: QuerySet[Any], stored: QuerySet[Any]) -> dict[str, str]:
@@ -111,49 +87,49 @@ def read_all(since: date) -> StoredSums:
 
     Read it as of one moment. `since` is the first day of a period of each length.
     """
-    found = StoredSums()
+    sums = StoredSums()
     if not has_budgets():
-        return found
+        return sums
     by_key: dict[str, list[tuple[str, date | None, int]]] = defaultdict(list)
     for unit, day, key, amount in _sums(since, None):
         by_key[key].append((unit, day, amount))
-    found.kinds |= kinds_of(EVERYONE_LEVEL, [""])
+    sums.kinds |= kinds_of(EVERYONE_LEVEL, [""])
     for part in parts_of(by_key):
         owners = owners_of(part)
-        found.owners |= owners
-        users = {owner for owner in owners.values() if (USER_LEVEL, owner) not in found.kinds}
-        found.kinds |= kinds_of(KEY_LEVEL, part) | kinds_of(USER_LEVEL, users)
-    _add_all(found, by_key)
-    return found
+        sums.owners |= owners
+        users = {owner for owner in owners.values() if (USER_LEVEL, owner) not in sums.kinds}
+        sums.kinds |= kinds_of(KEY_LEVEL, part) | kinds_of(USER_LEVEL, users)
+    _add_all(sums, by_key)
+    return sums
 
 
 def read_some(subjects: Collection[Subject], since: date) -> StoredSums:
     """Return the amounts of the budgets of these subjects, those with nothing too."""
-    found = StoredSums()
+    sums = StoredSums()
     by_level: dict[str, list[str]] = defaultdict(list)
     for level, subject_id in subjects:
         by_level[level].append(subject_id)
     for level, ids in by_level.items():
-        found.kinds |= kinds_of(level, ids)
-    users = [subject_id for level, subject_id in found.kinds if level == USER_LEVEL]
-    found.owners = keys_of(users)
-    keys = {subject_id for level, subject_id in found.kinds if level == KEY_LEVEL} | found.owners.keys()
+        sums.kinds |= kinds_of(level, ids)
+    users = [subject_id for level, subject_id in sums.kinds if level == USER_LEVEL]
+    sums.owners = keys_of(users)
+    keys = {subject_id for level, subject_id in sums.kinds if level == KEY_LEVEL} | sums.owners.keys()
     by_key: dict[str, list[tuple[str, date | None, int]]] = defaultdict(list)
-    of_everyone = (EVERYONE_LEVEL, "") in found.kinds
+    of_everyone = (EVERYONE_LEVEL, "") in sums.kinds
     parts: Iterable[tuple[str, ...] | None] = [None] if of_everyone else parts_of(keys)
     for part in parts:
         for unit, day, key, amount in _sums(since, part):
             by_key[key].append((unit, day, amount))
-    _add_all(found, by_key)
-    return found
+    _add_all(sums, by_key)
+    return sums
 
 
-def _add_all(found: StoredSums, by_key: Mapping[str, list[tuple[str, date | None, int]]]) -> None:
+def _add_all(sums: StoredSums, by_key: Mapping[str, list[tuple[str, date | None, int]]]) -> None:
     for key, amounts in by_key.items():
-        for subject in ((KEY_LEVEL, key), (USER_LEVEL, found.owners.get(key, "")), (EVERYONE_LEVEL, "")):
-            if subject in found.kinds:
+        for subject in ((KEY_LEVEL, key), (USER_LEVEL, sums.owners.get(key, "")), (EVERYONE_LEVEL, "")):
+            if subject in sums.kinds:
                 for unit, day, amount in amounts:
-                    found.add(subject, unit, day, amount)
+                    sums.add(subject, unit, day, amount)
 
 
 def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date | None, str, int]]:
@@ -167,7 +143,7 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         (MONEY, "rollup_cost_days", "SUM(cost)", ["date >= %s", "currency = %s", *of_keys], [first, currency, *chosen]),
     ):
         statement = sql.select(("date", "api_key_id", amount), table, where=where, group_by="date, api_key_id")
-        for day, key, total in read_rows(statement, values):
+        for day, key, total in run_sql(statement, values):
             yield unit, date.fromisoformat(str(day)), str(key), int(total or 0)
     for each, key, total in (*converted_sums(since, keys), *converted_sums(None, keys)):
         yield MONEY, each, key, total
@@ -176,7 +152,7 @@ def _sums(since: date, keys: Collection[str] | None) -> Iterator[tuple[str, date
         (MONEY, "rollup_cost_days", "SUM(cost)", ["currency = %s", *of_keys], [currency, *chosen]),
     ):
         statement = sql.select(("api_key_id", amount), table, where=where, group_by="api_key_id")
-        for key, total in read_rows(statement, values):
+        for key, total in run_sql(statement, values):
             yield unit, None, str(key), int(total or 0)
 
 
@@ -185,10 +161,3 @@ def parts_of(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
     rest = iter(set(ids))
     while part := tuple(islice(rest, AT_ONCE)):
         yield part
-
-
-def read_rows(statement: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a statement. Raises django.db.Error."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, list(values))
-        yield from cursor.fetchall()

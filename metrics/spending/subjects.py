@@ -4,8 +4,8 @@ from datetime import date
 from typing import NamedTuple
 
 from gateway.limits.periods import name_of
+from gateway.registry.limits import Subject
 
-Subject = tuple[str, str]  # level and id
 Kind = tuple[str, str]  # unit and period of a budget
 
 

@@ -4,7 +4,7 @@ Pure sums, which metrics.spending.publisher feeds.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from gateway.ipc import record
@@ -13,9 +13,9 @@ from gateway.ipc.record import RequestRecord
 from gateway.limits import budget_bits
 from gateway.limits.periods import Days
 from gateway.prices.counts import plausible
-from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, TOKENS, USER_LEVEL
+from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, TOKENS, USER_LEVEL, Subject
 from metrics.spending.money import Amount
-from metrics.spending.subjects import Kind, Subject, Tag, tag_of
+from metrics.spending.subjects import Kind, Tag, tag_of
 
 RowEpoch = tuple[int, int]
 
@@ -29,13 +29,15 @@ def _counted_by(bits: int, level: str) -> frozenset[Kind]:
 class SpendingTotals:
     """All records of the database in the periods of budgets, and those of them that rows of gateways count."""
 
-    def __init__(self, days: Days) -> None:
+    def __init__(self, days: Days, is_of_this_file: Callable[[int, int], bool]) -> None:
+        """`is_of_this_file`: of the file with the present rows, as SpendingFile has it."""
         self.amounts: dict[Tag, int] = {}  # of all records in the database
         self.kinds: dict[Subject, frozenset[Kind]] = {}  # budgets of subjects; empty: it has none
         self.owners: dict[str, str] = {}  # user ids by API key
         self.changed: set[Tag] = set()  # since the last publication
         self.included: dict[int, int] = {}  # last included epoch by row
         self._days = days
+        self._is_of_this_file = is_of_this_file
         self._open: dict[RowEpoch, Counter[Tag]] = {}  # amounts that rows count in epochs that are not included
         self._of_rows: Counter[Tag] = Counter()  # sums of these
         # Where each writer's first record of an epoch is. A process may close a journal and begin another one.
@@ -75,9 +77,14 @@ class SpendingTotals:
         return min((first[writer] for first in self._kept.values() if writer in first), default=None)
 
     def is_open(self, entry: RequestRecord) -> bool:
-        """Return True if a record is of an epoch that is not included, in a row of the present file."""
+        """Return True if a record is of an epoch that is not included, in a row of the present file.
+
+        The epochs of an earlier file, which a restart of the machine replaces, may have larger numbers.
+        """
         row, epoch = entry.row, entry.epoch
-        return row is not None and epoch is not None and epoch > self.included.get(row, epoch)
+        if row is None or epoch is None or not self._is_of_this_file(row, epoch):
+            return False
+        return epoch > self.included.get(row, epoch)
 
     def include(self, included: Mapping[int, int]) -> None:
         """Let the published amounts include the epochs of each row up to these."""

@@ -112,7 +112,7 @@ class Upsert:
         with connection.wrap_database_errors:
             if end:
                 starts = range(0, end, ROWS_PER_UPSERT)
-                several = [tuple(chain.from_iterable(rows[at : at + ROWS_PER_UPSERT])) for at in starts]
+                several = [tuple(chain.from_iterable(rows[start : start + ROWS_PER_UPSERT])) for start in starts]
                 statement = _for_sqlite(self._upsert, len(self.columns), ROWS_PER_UPSERT)
                 connection.connection.executemany(statement, several)
             if end < len(rows):
@@ -186,7 +186,7 @@ def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -
     """Insert many rows as cheaply as the database allows. Raises IntegrityError if a row exists already."""
     with connection.wrap_database_errors:
         if connection.vendor == "postgresql":
-            copied = [slice(at := columns.own.index(name), at + 1) for name in columns.copies.values()]
+            copied = [slice(position := columns.own.index(name), position + 1) for name in columns.copies.values()]
             names = ", ".join((*columns.common, *columns.own, *columns.copies))
             with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                 # Rows are sorted by the first own column, as its index has them.
@@ -218,27 +218,27 @@ def _insert_sqlite(database: sqlite3.Connection, table: str, columns: Columns, g
     # Sorted as the table's index is, by the first own column.
     rest = [(row, common) for common, rows in groups for row in rows[len(rows) - len(rows) % larger :]]
     rest.sort(key=_first_of_row)
-    at = 0
+    start = 0
     for count in REST_PER_STATEMENT:
         statement = _statement(table, (), columns.common + columns.own, copies, count)
-        end = len(rest) - (len(rest) - at) % count
-        database.executemany(statement, _parameters_of_rest(rest[at:end], count))
-        at = end
+        end = len(rest) - (len(rest) - start) % count
+        database.executemany(statement, _parameters_of_rest(rest[start:end], count))
+        start = end
 
 
 def _parameters(groups: Sequence[Group], count: int, larger: int) -> Iterator[tuple[Any, ...]]:
     """Yield the parameters of statements with `count` rows, for the rows that are too few for `larger` statements."""
     for common, rows in groups:
         size = len(rows)
-        for at in range(size - size % larger if larger else 0, size - size % count, count):
-            yield (*common, *chain.from_iterable(rows[at : at + count]))
+        for start in range(size - size % larger if larger else 0, size - size % count, count):
+            yield (*common, *chain.from_iterable(rows[start : start + count]))
 
 
 def _parameters_of_rest(
     rest: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]], count: int
 ) -> Iterator[tuple[Any, ...]]:
-    for at in range(0, len(rest), count):
-        yield tuple(chain.from_iterable([common + own for own, common in rest[at : at + count]]))
+    for start in range(0, len(rest), count):
+        yield tuple(chain.from_iterable([common + own for own, common in rest[start : start + count]]))
 
 
 @lru_cache(maxsize=32)
@@ -250,7 +250,7 @@ def _statement(
     values = []
     for row in range(count):
         first = len(common) + row * len(own) + 1
-        parameters = {name: f"?{first + at}" for at, name in enumerate(own)}
+        parameters = {name: f"?{first + position}" for position, name in enumerate(own)}
         values.append(", ".join((*shared, *parameters.values(), *[parameters[source] for _, source in copies])))
     names = ", ".join((*common, *own, *[name for name, _ in copies]))
     return " ".join(["INSERT OR FAIL INTO", table, f"({names})", "VALUES", f"({'), ('.join(values)})"])

@@ -16,14 +16,14 @@ import msgspec
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.prices.costs import RequestCost
-from gateway.prices.counts import MAX_TOKENS, part_of, plausible
+from gateway.prices.counts import part_of, plausible
 from gateway.routing.balancer import ONLY
-from metrics.counting.costs import NO_COSTS
+from metrics.costs.sums import NO_COSTS
+from metrics.counting.cells import milliseconds
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.request_types import REQUEST_TYPES
-from metrics.counting.stored_attempt import StoredAttempt, UsualAttempt
-from metrics.counting.token_details import has_details
-from metrics.storage.bulk import ROWS_PER_STATEMENT, Columns, Group
+from metrics.counting.stored_attempt import StoredAttempt
+from metrics.storage.bulk import Columns, Group
 from metrics.texts import storable
 
 _COMMON = (
@@ -32,15 +32,10 @@ _COMMON = (
 )  # fmt: skip
 _OWN = (
     "id", "completed_at", "duration_ms", "input_tokens", "output_tokens", "total_tokens", "duration_us", "attempts",
-    "conversation",
+    "conversation", "client_ip", "api_key_id", "first_token_us", "queue_us",
 )  # fmt: skip
-_COPIES = {"timestamp": "completed_at"}
-COLUMNS = Columns(_COMMON, (*_OWN, "client_ip", "api_key_id", "first_token_us", "queue_us"), _COPIES)
-# Of many requests of one client that were no streams and did not wait. What is missing is null.
-PLAIN_COLUMNS = Columns((*_COMMON, "client_ip", "api_key_id"), _OWN, _COPIES)
-MANY = ROWS_PER_STATEMENT[0]
+COLUMNS = Columns(_COMMON, _OWN, {"timestamp": "completed_at"})
 
-NO_COST = None, None, None
 _encode = msgspec.json.Encoder().encode
 
 
@@ -56,99 +51,39 @@ NO_ENDPOINT_NAME = EndpointName("N/A", "0.0.0.0")  # noqa: S104
 
 
 def rows(
-    alike: Iterable[Sequence[RequestRecord]],
+    entries: Iterable[RequestRecord],
     endpoint_name: Callable[[str], EndpointName],
     *,
     successes: bool = True,
     costs: Mapping[str, RequestCost] = NO_COSTS,
-) -> list[tuple[Columns, list[Group]]]:
+) -> list[Group]:
     """Return the rows of all requests that were not rejected, without `successes` only of failed ones.
 
-    `alike` has requests in sequences with the same kind, model, outcome, endpoint, API key and client address. `costs`
-    has the costs of requests by their id.
+    The rows have COLUMNS. `costs` has the costs of requests by their id.
     """
     groups: dict[tuple[Any, ...], Group] = {}
-    plain: dict[tuple[Any, ...], Group] = {}
     names: dict[str | None, EndpointName] = {None: NO_ENDPOINT_NAME}
-    for entries in alike:
-        first = entries[0]
-        outcome, endpoint_id = first.outcome, first.endpoint_id
+    for entry in entries:
+        outcome, endpoint_id = entry.outcome, entry.endpoint_id
         if outcome == record.REJECTED or (outcome == record.OK and not successes):
             continue
         if endpoint_id is not None and endpoint_id not in names:
             names[endpoint_id] = endpoint_name(endpoint_id)
-        if len(entries) >= MANY and _are_plain(entries):
-            client = (first.client_ip, first.api_key_id)
-            _add_rows(plain, entries, endpoint_id, names[endpoint_id], costs, client)
-        else:
-            _add_rows(groups, entries, endpoint_id, names[endpoint_id], costs, None)
-    found = ((COLUMNS, list(groups.values())), (PLAIN_COLUMNS, list(plain.values())))
-    return [(columns, of_columns) for columns, of_columns in found if of_columns]
-
-
-def _are_plain(entries: Sequence[RequestRecord]) -> bool:
-    """Return True if PLAIN_COLUMNS suffice for requests of one client."""
-    key = entries[0].api_key_id
-    if not key and any([entry.api_key_id != key for entry in entries]):  # alike are also those with "" and with None
-        return False
-    return not any([entry.first_token_us is not None or entry.queue_us is not None for entry in entries])
-
-
-def _add_rows(
-    groups: dict[tuple[Any, ...], Group],
-    entries: Sequence[RequestRecord],
-    endpoint_id: str | None,
-    name: EndpointName,
-    costs: Mapping[str, RequestCost],
-    client: tuple[str | None, str | None] | None,
-) -> None:
-    """Add rows of COLUMNS, or those of PLAIN_COLUMNS for a client."""
-    same = (entries[0].kind, entries[0].model, entries[0].outcome, endpoint_id, client)
-    differing: tuple[Any, ...] | None = None
-    at_second = -1
-    for entry in entries:
-        # All other values that the common columns depend on.
-        values = (
-            entry.status, entry.error, entry.estimated, entry.streamed, entry.request_id, entry.request_body,
-            entry.response_body, entry.queue_class,
+        # All that the common columns depend on.
+        key = (
+            entry.kind, entry.model, outcome, endpoint_id, entry.status, entry.error, entry.estimated, entry.streamed,
+            entry.request_id, entry.request_body, entry.response_body, entry.queue_class,
         )  # fmt: skip
-        if values != differing:
-            differing = values
-            key = (*same, *values)
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = ((*_common_values(entry, endpoint_id, name), *(client or ())), [])
-            append = group[1].append
-        second, rest = divmod(entry.completed_us, 1_000_000)
-        if second != at_second:
-            at_second, shown = second, _second(second)
-        # The condition of `plausible`, without a call for each row.
-        tokens_in, tokens_out = entry.input_tokens, entry.output_tokens
-        if tokens_in is not None and not 0 <= tokens_in <= MAX_TOKENS:
-            tokens_in = None
-        if tokens_out is not None and not 0 <= tokens_out <= MAX_TOKENS:
-            tokens_out = None
-        request_id, duration_us = entry.id, entry.duration_us
-        row = (
-            request_id,
-            f"{shown}.{str(1_000_000 + rest)[1:]}+00:00",  # the format of `endpoints.fields.iso`
-            (duration_us + 499 + (duration_us // 1000 & 1)) // 1000 or 1,  # as `milliseconds`
-            tokens_in,
-            tokens_out,
-            None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
-            duration_us,
-            _attempts(entry, costs.get(request_id) if costs else None),
-            entry.conversation,
-        )
-        if client is None:
-            append((*row, entry.client_ip, entry.api_key_id, entry.first_token_us, entry.queue_us))
-        else:
-            append(row)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = _common_values(entry, endpoint_id, names[endpoint_id]), []
+        group[1].append(_own_values(entry, costs.get(entry.id)))
+    return list(groups.values())
 
 
 def _common_values(entry: RequestRecord, endpoint_id: str | None, name: EndpointName) -> tuple[Any, ...]:
     """Return the values of _COMMON, in this order."""
-    model, request_body = _model_and_body(entry.model)
+    model, request_body = model_and_body(entry.model)
     ok = entry.outcome == record.OK
     return (
         REQUEST_TYPES.get(entry.kind, "Chat"),
@@ -170,62 +105,44 @@ def _common_values(entry: RequestRecord, endpoint_id: str | None, name: Endpoint
     )
 
 
+def _own_values(entry: RequestRecord, cost: RequestCost | None) -> tuple[Any, ...]:
+    """Return the values of _OWN, in this order."""
+    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
+    second, microseconds = divmod(entry.completed_us, 1_000_000)
+    return (
+        entry.id,
+        f"{_second(second)}.{microseconds:06}+00:00",  # the format of `endpoints.fields.iso`
+        milliseconds(entry.duration_us),
+        tokens_in,
+        tokens_out,
+        None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
+        entry.duration_us,
+        _attempts(entry, cost),
+        entry.conversation,
+        entry.client_ip,
+        entry.api_key_id,
+        entry.first_token_us,
+        entry.queue_us,
+    )
+
+
 @lru_cache(maxsize=1024)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @lru_cache(maxsize=1024)
-def _model_and_body(name: str) -> tuple[str, str]:
+def model_and_body(name: str) -> tuple[str, str]:
     """Return the storable name of a model, and the placeholder of a request body that is not stored."""
     name = storable(name)
     return name, json.dumps({"model": name}, ensure_ascii=False)
 
 
-def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
+def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str:
     """Return the attempts as a JSON list of objects (StoredAttempt). The last one has what is known of the response."""
-    attempts = entry.attempts
-    if len(attempts) == 1:
-        (only,) = attempts
-        if (
-            (only.reason == ONLY or not only.scores)
-            and only.error is None
-            and only.said is None
-            and only.served is None
-            and only.canonical is None
-            and not only.step
-            and entry.reasoning_tokens is None
-            and entry.cache_write_tokens is None
-            and not entry.left_steps
-            and entry.long_write_tokens is None
-            and entry.service_tier is None
-            and entry.images is None
-            and entry.audio_ms is None
-        ):
-            price_id, currency, amount = cost or NO_COST
-            usual = UsualAttempt(
-                only.endpoint_id,
-                only.outcome,
-                only.status,
-                only.duration_us,
-                only.at_us,
-                only.reason,
-                dict(only.costs),
-                only.work,
-                only.connect_us,
-                None if entry.cached_tokens is None else part_of(entry.cached_tokens, entry.input_tokens),
-                entry.body_bytes,
-                entry.finish_reason,
-                amount,
-                currency,
-                price_id,
-            )
-            text = _encode((usual,)).decode()
-            return _json_body(text) if "\\" in text and "\\u" in text else text
-        return attempts_text((_stored(only, entry, cost),))
-    stored = [_stored(attempt, None, None) for attempt in attempts[:-1]]
-    if attempts:
-        stored.append(_stored(attempts[-1], entry, cost))
+    stored = [_stored(attempt, None, None) for attempt in entry.attempts[:-1]]
+    if entry.attempts:
+        stored.append(_stored(entry.attempts[-1], entry, cost))
     return attempts_text(stored)
 
 
@@ -237,60 +154,39 @@ def attempts_text(stored: Sequence[StoredAttempt]) -> str:
 
 def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCost | None) -> StoredAttempt:
     """Return an attempt; the last one with the facts and the cost of its request."""
-    cached_tokens = cache_write_tokens = reasoning_tokens = finish_reason = None
-    body_bytes = 0
-    left_steps: tuple[tuple[int, str], ...] = ()
-    if cost is None:
-        amount = currency = price_id = None
-    else:
-        price_id, currency, amount = cost
-    if entry is not None:
-        if has_details(entry):
-            cached_tokens = part_of(entry.cached_tokens, entry.input_tokens)
-            cache_write_tokens = part_of(entry.cache_write_tokens, entry.input_tokens)
-            reasoning_tokens = part_of(entry.reasoning_tokens, entry.output_tokens)
-        body_bytes, finish_reason, left_steps = entry.body_bytes, entry.finish_reason, entry.left_steps
-    made = StoredAttempt(  # by position: by name it takes several times as long
-        attempt.endpoint_id,
-        attempt.outcome,
-        attempt.status,
-        attempt.duration_us,
-        attempt.error,
-        attempt.at_us,
-        attempt.reason,
-        {} if attempt.reason == ONLY else dict(attempt.scores),
-        attempt.said,
-        dict(attempt.costs),
-        attempt.work,
-        attempt.connect_us,
-        cached_tokens,
-        body_bytes,
-        attempt.served,
-        attempt.canonical,
-        attempt.step,
-        cache_write_tokens,
-        reasoning_tokens,
-        finish_reason,
-        left_steps,
-        amount,
-        currency,
-        price_id,
+    stored = StoredAttempt(
+        endpoint_id=attempt.endpoint_id,
+        outcome=attempt.outcome,
+        status=attempt.status,
+        duration_us=attempt.duration_us,
+        error=attempt.error,
+        at_us=attempt.at_us,
+        reason=attempt.reason,
+        scores={} if attempt.reason == ONLY else dict(attempt.scores),
+        said=attempt.said,
+        costs=dict(attempt.costs),
+        work=attempt.work,
+        connect_us=attempt.connect_us,
+        served=attempt.served,
+        canonical=attempt.canonical,
+        step=attempt.step,
     )
-    if entry is not None and (
-        entry.long_write_tokens is not None
-        or entry.service_tier is not None
-        or entry.images is not None
-        or entry.audio_ms is not None
-    ):
-        return _with_rare_facts(made, entry)
-    return made
-
-
-def _with_rare_facts(last: StoredAttempt, entry: RequestRecord) -> StoredAttempt:
-    """Return the last attempt with the facts of its request that few requests have."""
+    if entry is None:
+        return stored
+    price_id, currency, amount = cost or (None, None, None)
+    written = part_of(entry.cache_write_tokens, entry.input_tokens)
     return msgspec.structs.replace(
-        last,
-        long_write_tokens=part_of(entry.long_write_tokens, last.cache_write_tokens),
+        stored,
+        cached_tokens=part_of(entry.cached_tokens, entry.input_tokens),
+        body_bytes=entry.body_bytes,
+        cache_write_tokens=written,
+        reasoning_tokens=part_of(entry.reasoning_tokens, entry.output_tokens),
+        finish_reason=entry.finish_reason,
+        left_steps=entry.left_steps,
+        cost=amount,
+        currency=currency,
+        price_id=price_id,
+        long_write_tokens=part_of(entry.long_write_tokens, written),
         service_tier=entry.service_tier and storable(entry.service_tier),
         images=plausible(entry.images),
         audio_ms=plausible(entry.audio_ms),

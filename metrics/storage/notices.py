@@ -1,4 +1,4 @@
-"""Notices about a change of the release, which staff sees on the overview until one of them dismisses it.
+"""Notices about a change of the release, which administrators see on the overview until one of them dismisses it.
 
 The database has the names of those that are not dismissed (`Installation.notices`); a new installation has none. They
 are read once for each process, so that the overview needs no database.
@@ -36,7 +36,7 @@ class Notices:
         with transaction.atomic():
             installation = Installation.objects.select_for_update().filter(id=1).first()
             if installation is not None:
-                left = [it for it in installation.notices or () if it != name]
+                left = [notice for notice in installation.notices or () if notice != name]
                 installation.notices = left or None
                 installation.save(update_fields=["notices"])
         self._unread = _stored()

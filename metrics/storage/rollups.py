@@ -6,7 +6,7 @@ PostgreSQL they are read, added to and written back.
 
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -94,15 +94,23 @@ DAYS = RollUpTable("rollup_days", "date")
 MONTHS = RollUpTable("rollup_months", "month", histograms=())
 
 
+def _by_stored_key(
+    cells: Mapping[Any, Cell], stored: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+) -> dict[tuple[Any, ...], Cell]:
+    """Return cells by their keys as the database stores them, in the order of the keys."""
+    rows: dict[tuple[Any, ...], Cell] = {}
+    for key in sorted(cells):
+        stored_as = stored(key)
+        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
+    return rows
+
+
 def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     """Add cells, by (span, endpoint, model, kind, API key), to a table.
 
     Rows are written in the order of their keys, so that two writers cannot deadlock on PostgreSQL.
     """
-    rows: dict[tuple[Any, ...], Cell] = {}
-    for key in sorted(cells):
-        stored_as = key if "".join(key[1:]).isprintable() else (key[0], *map(storable, key[1:]))
-        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
+    rows = _by_stored_key(cells, lambda key: (key[0], *map(storable, key[1:])))
     if not rows:
         return
     stored: dict[tuple[Any, ...], tuple[Any, ...]] = {}
@@ -145,11 +153,7 @@ _served_sums = attrgetter(*SERVED_SUMS)
 
 def upsert_served(cursor: Any, cells: Mapping[ServedKey, Cell]) -> None:
     """Add the requests of which the asked name says too little to the days of served models."""
-    rows: dict[tuple[Any, ...], Cell] = {}
-    for key in sorted(cells):
-        date, *names, step = key
-        stored_as = (date, *map(storable, names), step)
-        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
+    rows = _by_stored_key(cells, lambda key: (key[0], *map(storable, key[1:-1]), key[-1]))
     _WRITE_SERVED.write(
         cursor, [(*key, *_served_sums(cell), *(cell.details or NOT_REPORTED)) for key, cell in rows.items()]
     )
@@ -180,7 +184,9 @@ _WRITE_REFUSED = Upsert(REFUSED_DAYS, ["date", "api_key_id", "code", "limit_name
 
 def upsert_key_use(cursor: Any, fold: Fold) -> None:
     """Store the last use of API keys, and add their rejected requests to days. Rows are in the order of keys."""
-    _WRITE_LAST_USES.write(cursor, sorted((storable(key), at) for key, at in key_use.last_uses(fold).items()))
+    _WRITE_LAST_USES.write(
+        cursor, sorted((storable(key), last_use) for key, last_use in key_use.last_uses(fold).items())
+    )
     refused = sorted((*map(storable, key), count) for key, count in key_use.refusals(fold).items())
     _WRITE_REFUSED.write(cursor, refused)
 

@@ -13,6 +13,7 @@ from django.db.models import F, Max, Sum
 
 from endpoints.changes import counters as change_counters
 from endpoints.models import Endpoint
+from metrics.costs import stored_totals as cost_totals
 from metrics.counting import histogram
 from metrics.counting.cells import Cell, Counters, Daily, EndpointUsage, local_date
 from metrics.counting.plausibility import NO_ENDPOINT
@@ -29,21 +30,44 @@ from metrics.models import (
     MovingAverage,
     Total,
 )
-from metrics.storage import cost_totals, database
+from metrics.storage import database
 
 log = logging.getLogger(__name__)
 
 seeds = 0  # number of times that this process has seeded; for tests
+missed: Error | None = None  # why control could not seed at its start
 
 
-def seed_at_start() -> None:
-    """Seed when control starts. If the database is away or locked, trackers stay empty until the writer seeds them."""
+def seed_at_start(is_prepared: Callable[[], bool] = lambda: True) -> None:
+    """Seed when control starts (AppConfig.ready), if the database is prepared for this release.
+
+    If it is away or locked, the trackers stay empty until the writer seeds them.
+    """
+    global missed
     try:
-        seed()
+        if is_prepared():
+            seed()
     except Error as error:
-        log.warning("figures could not be read from the database; they are read once it is available: %s", error)
+        missed = error
     finally:
         connection.close()
+
+
+def seed_once_prepared() -> None:
+    """Seed unless `seed_at_start` has, and nothing has changed the figures since, as counting llmlb's requests does."""
+    global missed
+    try:
+        if not runtime.trackers.seeded:
+            if missed is None:  # otherwise the writer tries again, as soon as it can
+                seed()
+        elif change_counters.read().get(change_counters.FIGURES, 0) != runtime.trackers.state.repairs:
+            seed()
+    except Error as error:
+        missed = error
+    finally:
+        connection.close()
+    if missed is not None:
+        log.warning("figures could not be read from the database; they are read once it is available: %s", missed)
 
 
 def seed() -> None:

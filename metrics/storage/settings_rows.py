@@ -6,10 +6,13 @@ from django.utils import timezone
 
 from metrics.models import Setting
 
-# Requests whose addresses were removed have this address in the roll-ups (metrics.storage.address_retention).
+# Requests whose addresses were removed have this address in the roll-ups (metrics.storage.retention.addresses).
 REMOVED_ADDRESS = ""
 # Progress of that removal: days of UTC. Requests that ended before the first have no address, or are losing it.
-REMOVING_BEFORE, REMOVED_BEFORE = OWN_KEYS = ("client_addresses_forgotten_before", "client_addresses_gone_before")
+REMOVING_BEFORE, REMOVED_BEFORE = ("client_addresses_forgotten_before", "client_addresses_gone_before")
+BODIES_BEFORE = "bodies_gone_before"  # a day of UTC: bodies of requests that ended before it were deleted
+HISTORY_BEFORE = "history_gone_before"  # a moment (ISO): history rows of requests that ended before it were deleted
+OWN_KEYS = (REMOVING_BEFORE, REMOVED_BEFORE, BODIES_BEFORE, HISTORY_BEFORE)
 
 
 def stored_setting(key: str) -> str | None:

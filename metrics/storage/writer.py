@@ -21,15 +21,18 @@ from gateway.ipc import journal, record
 from gateway.ipc.journal import START, Position
 from gateway.ipc.record import RequestRecord
 from metrics import sql
-from metrics.counting.batch_costs import Costs, costs_of
+from metrics.costs import hardware_rows
+from metrics.costs import rows as cost_rows
+from metrics.costs import stored_totals as cost_totals
+from metrics.costs.hardware_hours import HardwareHours
+from metrics.costs.of_batch import Costs, costs_of
 from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED, UNRECORDED
+from metrics.learning.window_rows import ChangedWindows
 from metrics.memory.backlog import Backlog
 from metrics.memory.journal_follower import JournalFollower
-from metrics.storage import bulk, cost_rows, cost_totals, database, hardware_rows, history_rows, rollups, writer_step
-from metrics.storage.hardware_hours import HardwareHours
+from metrics.storage import bulk, database, history_rows, rollups, writer_step
 from metrics.storage.history_rows import EndpointName
-from metrics.storage.learning_rows import ChangedWindows
 from metrics.storage.writer_step import NoSpending, PositionConflict, Spending, WriterStep
 
 log = logging.getLogger(__name__)
@@ -330,9 +333,9 @@ class DatabaseWriter:
         return costs_of(fold, cost_rows.pricing())
 
     def _insert_history(self, cursor: Any, fold: Fold, costs: Costs) -> None:
-        found = history_rows.rows(fold.alike, self._endpoint_name, successes=self._history == "all", costs=costs.by_id)
-        for columns, groups in found:
-            bulk.insert(cursor, HISTORY, columns, groups)
+        successes = self._history == "all"
+        groups = history_rows.rows(fold.counted, self._endpoint_name, successes=successes, costs=costs.by_id)
+        bulk.insert(cursor, HISTORY, history_rows.COLUMNS, groups)
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Return True if the database accepts the row and the sums of an entry. The attempt is rolled back."""
@@ -356,8 +359,8 @@ class DatabaseWriter:
         ids = [entry.id for entry in entries if isinstance(entry, RequestRecord)]
         stored: set[str] = set()
         with connection.cursor() as cursor:
-            for at in range(0, len(ids), ID_CHUNK):
-                chunk = ids[at : at + ID_CHUNK]
+            for start in range(0, len(ids), ID_CHUNK):
+                chunk = ids[start : start + ID_CHUNK]
                 cursor.execute(sql.select("id", HISTORY, where=f"id IN {sql.placeholders(len(chunk))}"), chunk)
                 stored |= {str(request_id) for (request_id,) in cursor.fetchall()}
         fresh: list[record.Entry] = []

@@ -13,10 +13,11 @@ from gateway.prices.costs import RequestCost
 from metrics import sql
 from metrics.counting.fold import Fold
 from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_samples, pack_samples, unpack_samples
+from metrics.learning import window_rows
+from metrics.learning.window_rows import ChangedWindows
 from metrics.memory.journal_reader import BATCH_BYTES, Part
-from metrics.storage import bulk, learning_rows, rollups
+from metrics.storage import bulk, rollups
 from metrics.storage.bulk import Upsert
-from metrics.storage.learning_rows import ChangedWindows
 from metrics.texts import storable
 
 BATCH = 5000  # the fixed cost of a batch is negligible at this size
@@ -128,7 +129,7 @@ def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:
     rollups.upsert_key_use(cursor, fold)
     TOTALS.write(cursor, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
     WRITE_AVERAGE.write(cursor, _averages(cursor, fold.samples))
-    return learning_rows.write(cursor, fold)
+    return window_rows.write(cursor, fold)
 
 
 def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator[tuple[Any, ...]]:

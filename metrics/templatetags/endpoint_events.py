@@ -60,9 +60,9 @@ def _rendered(events: Iterable[Mapping[str, Any]], existing: Collection[str]) ->
 def _render(items: tuple[tuple[str, Any], ...], exists: bool, language: str | None, zone: tzinfo) -> RenderedEvent:
     """Render an event in the active language and time zone, which are parameters only for the cache."""
     event = dict(items)
-    at, text, after = datetime.fromisoformat(event["at"]), event_text(event), event["status_after"]
+    changed_at, text, after = datetime.fromisoformat(event["at"]), event_text(event), event["status_after"]
     is_status = event["what"] == "status"
-    words = f"{moment(at)} {text}"
+    words = f"{moment(changed_at)} {text}"
     mark = format_html(
         '<li class="mk" data-kind="{}" data-at="{}"><a href="{}" title="{}">{}<span class="vh">{}</span></a></li>',
         after if is_status else "edit",
@@ -72,7 +72,7 @@ def _render(items: tuple[tuple[str, Any], ...], exists: bool, language: str | No
         icon(ICONS.get(after, "st-pending") if is_status else "edit"),
         words,
     )
-    return RenderedEvent(mark, format_html("<li>{}<span>{}</span></li>", when(at), text))
+    return RenderedEvent(mark, format_html("<li>{}<span>{}</span></li>", when(changed_at), text))
 
 
 def event_text(event: Mapping[str, Any]) -> str:

@@ -53,26 +53,26 @@ def health_grid(timeline: HealthTimeline) -> SafeString:
     marks: list[tuple[str, str, str, str, str, SafeString | str]] = []
     words: list[tuple[str, str, str, str]] = []
     low: list[str] = []
-    for at, day in enumerate(timeline.days):
+    for position, day in enumerate(timeline.days):
         for state, first, cells in day.runs:
             top, height = first * GRID_HEIGHT / CELLS, cells * GRID_HEIGHT / CELLS
             marks.append(
                 (
                     CLASSES[state],
-                    f"{at * width:.3f}",
+                    f"{position * width:.3f}",
                     f"{width:.3f}",
                     f"{top:.2f}",
                     f"{height:.2f}",
                     FILLS.get(CLASSES[state], ""),
                 )
             )
-        middle = f"{(at + 0.5) * width:.3f}"
+        middle = f"{(position + 0.5) * width:.3f}"
         if day.uptime is not None and day.uptime < LOW:
             low.append(f"{day_month(day.date)} {up(day.seconds)}")
             words.append(("low", middle, "118", up(day.seconds).replace(" ", "")))
-        if at % every == every // 2:
+        if position % every == every // 2:
             words.append(("", middle, "134", day_month(day.date)))
-    between = [(f"{at * width:.3f}",) for at in range(1, len(timeline.days))]
+    between = [(f"{position * width:.3f}",) for position in range(1, len(timeline.days))]
     text = ngettext("Health of %(count)d day.", "Health of %(count)d days.", len(timeline.days))
     label = text % {"count": len(timeline.days)}
     if low:
@@ -98,9 +98,9 @@ def latency_line(latencies: Sequence[int | None]) -> SafeString | str:
         return ""
     top, step = max(measured_values), 200 / (len(latencies) - 1)
     path, drawing = "", False
-    for at, value in enumerate(latencies):
+    for position, value in enumerate(latencies):
         if value is not None:
-            path += f"{'L' if drawing else 'M'}{at * step:.1f} {34 - value / top * 32:.1f}"
+            path += f"{'L' if drawing else 'M'}{position * step:.1f} {34 - value / top * 32:.1f}"
         drawing = value is not None
     label = _("Latency of the latest %(count)s health checks: %(low)s to %(high)s ms.")
     texts = {"count": count(len(latencies)), "low": count(min(measured_values)), "high": count(top)}

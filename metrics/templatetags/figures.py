@@ -18,7 +18,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from endpoints import capabilities, causes
-from gateway.base import limits
+from gateway.base import bounds
 
 register = template.Library()
 
@@ -54,8 +54,8 @@ def count(value: int | None) -> str:
 
 @register.filter
 def bound_title(name: str) -> str:
-    """Return the title of a resource limit; its name if it is a limit of another release."""
-    bound = limits.BY_NAME.get(name)
+    """Return the title of a bound; its name if it is a bound of another release."""
+    bound = bounds.BY_NAME.get(name)
     return name if bound is None else _(bound.title)
 
 
@@ -200,9 +200,9 @@ def hour_rows(times: Iterable[tuple[datetime, Mapping[str, int]]], columns: Iter
     zone, names = timezone.get_current_timezone(), tuple(columns)
     rows = (
         "".join([f'<td class="n">{count(slot[name])}</td>' for name in names]).join(
-            (f'<tr><th scope="row">{_time(at.astimezone(zone), "%Y-%m-%d %H:%M")}</th>', "</tr>")
+            (f'<tr><th scope="row">{_time(hour.astimezone(zone), "%Y-%m-%d %H:%M")}</th>', "</tr>")
         )
-        for at, slot in times
+        for hour, slot in times
     )
     return SafeString("".join(rows))
 
@@ -305,7 +305,11 @@ def _spark_points(values: Sequence[float | None], low: float | None) -> list[tup
         return []
     lowest = min(measured) if low is None else low
     height, step = max(measured) - lowest or 1, SPARK_WIDTH / max(1, len(values) - 1)
-    return [(at * step, 30 - (value - lowest) / height * 26) for at, value in enumerate(values) if value is not None]
+    return [
+        (position * step, 30 - (value - lowest) / height * 26)
+        for position, value in enumerate(values)
+        if value is not None
+    ]
 
 
 @register.simple_tag

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONEY, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK
-from metrics.queries.payloads import AttentionPayload
+from metrics.queries.attention import AttentionPayload
 
 register = template.Library()
 

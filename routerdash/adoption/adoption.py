@@ -4,6 +4,7 @@ Existing data is not changed. The first migrations describe the existing tables 
 later ones add tables of RouterDash and nullable columns. The database is copied first, and restored if anything fails.
 """
 
+import json
 import os
 import sqlite3
 import time
@@ -18,14 +19,16 @@ from django.db import connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
+from access.models import MANAGE_KEYS, granted_permissions
 from endpoints.fields import iso
 from endpoints.models import Endpoint
+from gateway.base import files
 from gateway.base.config import Config
 from gateway.ipc.record import uuid7
 from metrics.models import Installation
-from metrics.storage import adopted_history, database
+from metrics.storage import database
 from metrics.storage.notices import ADAPTIVE_BY_DEFAULT
-from routerdash.adoption import llmlb_schema
+from routerdash.adoption import history, llmlb_schema
 from routerdash.processes import data_directory, prepare
 from routerdash.processes.data_directory import CannotStart
 
@@ -50,6 +53,7 @@ class AdoptableDatabase:
     adopted: bool
     rows: dict[str, int]
     plain_keys: int
+    managing_keys: list[str]  # names of API keys with `api_keys.manage`, which no route of llmlb asked for
     idle_indexes: dict[str, str]  # unused indexes of the history: name -> SQL that creates it
 
 
@@ -73,12 +77,22 @@ def inspect(path: Path, *, read_only: bool = False) -> AdoptableDatabase:
         if damage != "ok":
             raise CannotAdopt(f"{path} is damaged: {damage}")
         rows = {table: reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in llmlb_schema.MAPPED}  # noqa: S608
-        keys = reader.execute("SELECT count(*) FROM endpoints WHERE api_key_encrypted IS NOT NULL").fetchone()[0]
+        plain = reader.execute("SELECT count(*) FROM endpoints WHERE api_key_encrypted IS NOT NULL").fetchone()[0]
+        keys_of_llmlb = reader.execute("SELECT name, permissions FROM api_keys")
+        managing = sorted(str(name) for name, column in keys_of_llmlb if MANAGE_KEYS in _granted(column))
         idle = dict(reader.execute(IDLE_INDEXES).fetchall())
         adopted = "installation" in tables and bool(
             reader.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone()[0]
         )
-    return AdoptableDatabase(adopted, rows, keys, idle)
+    return AdoptableDatabase(adopted, rows, plain, managing, idle)
+
+
+def _granted(column: object) -> tuple[str, ...]:
+    """Return the permissions in llmlb's column of a key, which is JSON."""
+    try:
+        return granted_permissions(json.loads(column) if isinstance(column, str | bytes) else None)
+    except ValueError:
+        return ()
 
 
 def adopt(config: Config, path: Path, report: Report) -> None:
@@ -223,11 +237,12 @@ def _copy(config: Config) -> Path:
 def _put_back(copy: Path, path: Path) -> None:
     """Restore the database from its copy. Raises CannotAdopt."""
     try:
+        files.create_empty(path)
         with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(path)) as target:
             source.backup(target)
             (mode,) = source.execute("PRAGMA journal_mode").fetchone()
             target.execute(f"PRAGMA journal_mode={mode}")
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise CannotAdopt(
             f"the adoption was interrupted and the copy could not be restored ({error}): "
             f"free disk space, then copy {copy} over {path}"
@@ -246,5 +261,5 @@ def _mark_as_done() -> None:
 def _set_baselines(config: Config, report: Report) -> None:
     """Store the figures of llmlb: totals that outlive endpoints and history, and the figures of its history."""
     database.database_id()
-    adopted_history.catch_up(config.zone, report, adopting=True)
+    history.catch_up(config.zone, report, adopting=True)
     Installation.objects.update(adopted_at=timezone.now(), notices=[ADAPTIVE_BY_DEFAULT])

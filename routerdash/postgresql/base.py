@@ -48,10 +48,10 @@ class IdleConnections:
     def take(self) -> Opened | None:
         """Return the connection that was used last, if one is usable."""
         now = time.monotonic()
-        while (found := self._pop()) is not None:
-            if found.is_usable(now):
-                return found
-            found.connection.close()
+        while (opened := self._pop()) is not None:
+            if opened.is_usable(now):
+                return opened
+            opened.connection.close()
         return None
 
     def give(self, opened: Opened) -> bool:
@@ -66,8 +66,8 @@ class IdleConnections:
         return True
 
     def close(self) -> None:
-        while (found := self._pop()) is not None:
-            found.connection.close()
+        while (opened := self._pop()) is not None:
+            opened.connection.close()
 
     def _pop(self) -> Opened | None:
         with self._lock:
@@ -81,10 +81,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     opened_at = 0.0
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
-        found = idle_connections.take()
-        if found is not None:
-            self.opened_at = found.opened_at
-            return found.connection
+        opened = idle_connections.take()
+        if opened is not None:
+            self.opened_at = opened.opened_at
+            return opened.connection
         self.opened_at = time.monotonic()
         connection: Connection[Any] = super().get_new_connection(conn_params)
         return connection

@@ -7,22 +7,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime
 
 from django.conf import settings
 from django.db import Error, connection
 
 from access.limits.api import EVERYONE, subject_names
-from access.limits.reading import read_limits
+from access.limits.gauges import spent_now
+from access.limits.reading import budgets_of, read_limits, some_budgets
 from endpoints.registry import registry
 from gateway.prices.book import PriceBook
-from gateway.registry.limits import LIMITS_OF_A_SUBJECT, NO_LIMITS
-from metrics.memory.used_budgets import UsedBudget, used_budgets
-from metrics.prices.registry import price_registry
+from gateway.registry.limits import LIMITS_OF_A_SUBJECT, NO_LIMITS, Subject
+from metrics.costs.price_cache import price_cache
 from metrics.queries.attention import BUDGET_PERCENT
-from metrics.spending.figures import spent_budgets
-from metrics.spending.subjects import Subject
 from metrics.spending.unpriced import models_without_price
+from metrics.spending.used_budgets import UsedBudget, used_budgets
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ LOOK_SECONDS = 2.0
 REST_FACTOR = 50  # pauses are at least so many times as long as a look: thousands of budgets take long
 UNPRICED_SECONDS = 10.0  # between two looks for models without a price, unless prices change
 KEPT = 50  # the fullest budgets, with names
+MAX_LOOKED_AT = 10_000  # budgets of all subjects at once
 
 
 def run(
@@ -67,34 +68,40 @@ def run(
 
 def look(spenders: Collection[Subject] = ()) -> None:
     """Read the budgets, and keep the fullest ones. Raises django.db.Error."""
-    found = spent_budgets(share=0.0, spenders=spenders)
-    kept = [it for it in found[:KEPT] if it.spent is not None]
-    subjects = list({(it.level, it.subject_id) for it in kept})
-    names, facts = subject_names(subjects), read_limits([*subjects, EVERYONE])
-    instead = {
-        (*subject, budget.unit, budget.period): budget.instead
-        for subject, limits in facts.items()
-        for budget in limits.budgets
-    }
-    used = [
-        UsedBudget(
-            it.level,
-            it.subject_id,
-            names.get((it.level, it.subject_id)),
-            it.unit,
-            it.period,
-            it.amount,
-            it.spent or 0,
-            it.resets_at,
-            instead.get((it.level, it.subject_id, it.unit, it.period)),
-        )
-        for it in kept
-    ]
-    of_everyone = facts.get(EVERYONE, NO_LIMITS)
+    budgets = _known(spenders)
+    budgets.sort(key=lambda budget: (-budget.spent / budget.amount, *_key(budget)))
+    kept = budgets[:KEPT]
+    subjects = list({(budget.level, budget.subject_id) for budget in kept})
+    names = subject_names(subjects)
+    of_everyone = read_limits([EVERYONE]).get(EVERYONE, NO_LIMITS)
     used_budgets.limits_of_everyone = {
         name: limit for name in LIMITS_OF_A_SUBJECT if (limit := getattr(of_everyone, name)) is not None
     }
-    used_budgets.note(used, sum((it.share or 0.0) >= BUDGET_PERCENT / 100 for it in found))
+    named = [replace(budget, name=names.get((budget.level, budget.subject_id))) for budget in kept]
+    used_budgets.note(named, sum(budget.percent >= BUDGET_PERCENT for budget in budgets))
+
+
+def _known(spenders: Collection[Subject]) -> list[UsedBudget]:
+    """Return the budgets whose amounts are known, without names.
+
+    Of an installation with more than MAX_LOOKED_AT budgets, only those of `spenders` are sure to be looked at.
+    """
+    rows = dict.fromkeys(some_budgets(MAX_LOOKED_AT))
+    if len(rows) == MAX_LOOKED_AT:
+        rows |= dict.fromkeys(budgets_of(spenders))
+    amounts, budgets = spent_now(), []
+    for subject, budget in rows:
+        spent = amounts.spent(subject, budget.unit, budget.period)
+        if spent is not None:
+            end = amounts.end_of(budget.period)
+            budgets.append(
+                UsedBudget(*subject, None, budget.unit, budget.period, budget.amount, spent, end, budget.instead)
+            )
+    return budgets
+
+
+def _key(budget: UsedBudget) -> tuple[str, str, str, str]:
+    return budget.level, budget.subject_id, budget.unit, budget.period
 
 
 class PriceWatch:
@@ -106,7 +113,7 @@ class PriceWatch:
 
     def look(self, now: float) -> None:
         """Look if it is time, or if prices have changed. `now`: time.monotonic(). Raises django.db.Error."""
-        book = price_registry.book()
+        book = price_cache.book()
         if now < self._due and book is self._book:
             return
         today = datetime.now(settings.ROUTERDASH.zone).date()

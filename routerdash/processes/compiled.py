@@ -25,12 +25,12 @@ CONTROL_READS = ("gateway",)  # packages on whose sources it depends too
 
 def digest(*packages: Path) -> str:
     """Return the SHA-256 of all sources of packages and of their names, in hex."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for package in packages:
         for path in sorted(package.rglob("*.py")):
             source = path.read_bytes()
-            found.update(f"{path.relative_to(package)}\0{len(source)}\0".encode() + source)
-    return found.hexdigest()
+            sha256.update(f"{path.relative_to(package)}\0{len(source)}\0".encode() + source)
+    return sha256.hexdigest()
 
 
 def compiled_gateway(folder: Path = FOLDER, package: Path = PROJECT / "gateway") -> Path | None:

@@ -1,7 +1,8 @@
 """Control process: Django under uvicorn on a Unix socket, and the services beside it.
 
 The services are the journal follower, the database writer, the learner, health checks and the publisher of changes.
-This module starts them, and stops them in the order in which nothing is lost.
+`routerdash.processes.wiring` makes them. This module starts them, and stops them in the order in which nothing is
+lost.
 """
 
 import asyncio
@@ -11,54 +12,34 @@ import socket
 import threading
 import time
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import Error, connection
 
 from access.directory import access
-from access.limits.reading import limit_changes
 from access.sessions.store import sessions
-from endpoints import sealer
 from endpoints.changes import counters as change_counters
-from endpoints.changes.listening import ChangeSignal, change_signal
-from endpoints.checks.engine_poller import EnginePoller
-from endpoints.checks.sync_queue import SyncQueue
-from endpoints.health import HealthChecker
-from endpoints.model_names.registry import model_names
+from endpoints.model_names.name_cache import model_names
 from endpoints.models import REMARKS, Status
-from endpoints.registry import Entry, registry
-from gateway.base.addresses import normalise_ip
+from endpoints.registry import registry
+from gateway.base.bounds import ENDPOINT_MODELS
 from gateway.base.config import ADAPTIVE
-from gateway.base.limits import ENDPOINT_MODELS
-from gateway.base.sealing import Unsealable
-from gateway.ipc.limit_hits import Hits
-from gateway.ipc.live_page import LivePage
 from gateway.loop.rest import sleep_until_next, until_next
-from gateway.registry.writer import Changes
 from gateway.server import Server
 from metrics.api.event_stream import hub
+from metrics.costs.price_cache import COUNTER, price_cache
+from metrics.learning.current_slowdowns import slowdowns
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
-from metrics.prices.registry import COUNTER, price_registry
-from metrics.queries.slowdowns import slowdowns
-from metrics.spending.money import Money
-from metrics.spending.publisher import SpendingPublisher
-from metrics.storage import cost_rows, database, seeding
-from metrics.storage.history_rows import EndpointName
-from metrics.storage.writer import DatabaseWriter
+from metrics.storage import seeding
 from routerdash import secret_key
 from routerdash.processes import budget_watch, prepare
 from routerdash.processes.data_directory import CannotStart
-from routerdash.processes.running_installation import RunningInstallation
+from routerdash.processes.wiring import ControlServices, connect, subscribe
 from routerdash.publication import stored_entries
-from routerdash.publication.audit import Audit
-from routerdash.publication.follower import ChangeFollower
-from routerdash.publication.learner import Learner
-from routerdash.publication.publisher import Publisher, has_limits
+from routerdash.publication.publisher import has_limits
 
 log = logging.getLogger(__name__)
 
@@ -75,65 +56,17 @@ PREPARE_AGAIN_SECONDS = 2.0
 
 
 class Control:
-    """Services of the control process. The main thread creates and runs them."""
+    """ControlServices of the control process. The main thread creates and runs them."""
 
-    change_signal: ChangeSignal  # while they run
-
-    def __init__(self) -> None:
-        self.config = settings.ROUTERDASH
-        page = LivePage(self.config.live_page_path)
-        self.publisher = Publisher(self.config, page)
-        self.learner = Learner(self.publisher)
-        budgets = SpendingPublisher(
-            page.spending,
-            runtime.follower.reader,
-            self.config.zone,
-            lambda entry: cost_rows.pricing().cost(entry),
-            Money(self.config.zone, price_registry.rates),
-        )
-        price_registry.subscribe(budgets.forget)  # other rates change what was spent
-        self.publisher.before_limits = budgets.cover
-        self._spenders = budgets.spenders
-        self.writer = DatabaseWriter(
-            runtime.follower,
-            self.config.zone,
-            self._endpoint_name,
-            history=self.config.history,
-            reseed=self._seed_again,
-            learned=self.learner.samples_changed,
-            spending=budgets,
-        )
-        self._jobs = ThreadPoolExecutor(1, "jobs")
-        self._syncs = SyncQueue(self._jobs)
-        self.health = HealthChecker(
-            registry,
-            self._secret,
-            self.publisher.live.last_byte,
-            self._syncs.passed_check,
-            self._is_database_unavailable,
-            database.refuse_moved_files,
-        )
-        self.engines = EnginePoller(
-            registry,
-            self._secret,
-            self.publisher.live.in_flight_at,
-            lambda states: self.publisher.publish_learned(Changes(engines=states)),
-            lambda: page.registry_generation,
-        )
+    def __init__(self, services: ControlServices) -> None:
+        self.config = services.config
+        self.services = services
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and users were read from the database, not from the registry store
         self._ready = False
-        self._changes = ChangeFollower(self.publisher)
-        self._audit = Audit(self.publisher)
         self._remarked: set[str] = set()  # endpoints with omitted models
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.installation = RunningInstallation(
-            self.publisher, self.writer, Hits(page), self.learner, self.engines.reading
-        )
-        runtime.installation = self.installation
-        registry.in_flight = self.publisher.live.in_flight
-        registry.reset_breaker = self.publisher.live.reset_breaker
         self._secret_key = secret_key.Watch(self.config.data_dir / "secret-key")
 
     # Start and stop
@@ -141,35 +74,27 @@ class Control:
     async def run(self, server: Server, listen: socket.socket) -> None:
         """Run the server and all services until the server stops."""
         self._loop = asyncio.get_running_loop()
-        registry.subscribe(self.publisher.publish_endpoints)
+        services, stopping = self.services, self.stopping
+        connect(services)
+        subscribe(services)
         registry.subscribe(self._registry_changed)
-        registry.subscribe(self.learner.endpoints_changed)
-        model_names.subscribe(self.publisher.publish_model_names)
-        access.subscribe_to_keys(self.publisher.publish_keys)
-        access.subscribe_to_keys(self.learner.keys_changed)
-        limit_changes.subscribe(self.publisher.publish_limits)
-        price_registry.subscribe(self.publisher.prices.publish)
-        access.find_key = self.installation.find_key
         runtime.follower.on_refused_connection(self._refused)
-        runtime.follower.on_unknown_model(self._syncs.unknown_model)
         await asyncio.to_thread(self._load_at_start)
-        self.change_signal = change_signal()
-        self.publisher.failed = self.change_signal.wake  # so that publishing is tried again soon
         threads = [
-            threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
+            threading.Thread(target=services.writer.run, args=(stopping, self._prepared), name="writer"),
             threading.Thread(target=self._poll, name="changes"),
         ]
-        watch = (self.stopping, lambda: self._ready)
-        looks_at = (self._spenders, partial(has_limits, self.publisher))
+        watch = (stopping, lambda: self._ready)
+        looks_at = (services.spending.spenders, partial(has_limits, services.publisher))
         threads.append(threading.Thread(target=budget_watch.run, args=(*watch, *looks_at), name="budgets"))
         if self.config.balancer == ADAPTIVE:
-            threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
+            threads.append(threading.Thread(target=services.learner.run, args=(stopping,), name="learner"))
             threads.append(threading.Thread(target=slowdowns.run, args=watch, name="slow-downs"))
         for thread in threads:
             thread.start()
-        jobs = [self.health.run(), self._tick(), self._maintain_sessions()]
+        jobs = [services.health.run(), self._tick(), self._maintain_sessions()]
         if self.config.balancer == ADAPTIVE:
-            jobs.append(self.engines.run())
+            jobs.append(services.engines.run())
         tasks = [asyncio.create_task(job) for job in jobs]
         gc.collect()
         gc.freeze()
@@ -180,9 +105,9 @@ class Control:
             for task in tasks:
                 task.cancel()
             self.stopping.set()
-            self.learner.stop()
-            self.change_signal.close()
-            self._jobs.shutdown(wait=False, cancel_futures=True)
+            services.learner.stop()
+            services.change_signal.close()
+            services.jobs.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(self._finish, threads)
 
     def _finish(self, threads: list[threading.Thread]) -> None:
@@ -193,28 +118,28 @@ class Control:
             thread.join()
 
     def _load_at_start(self) -> None:
-        sessions.hits = runtime.installation.limit_hits
-        sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY)
+        hits = self.services.installation.bound_hits
+        sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY, hits)
         access.remember(sessions.stored_users)
         try:
             self._load()
             endpoint_events.refresh()  # figures may be restored already: pages show both from the first response on
         except Error as error:
             log.warning("starting without the database: %s; the registry store is used", error)
-            if (database_id := self.publisher.database_id()) is not None:
-                registry.fill(stored_entries.endpoints(self.publisher.writer))
-                model_names.fill(stored_entries.model_names(self.publisher.writer).values())
+            if (database_id := self.services.publisher.database_id()) is not None:
+                registry.fill(stored_entries.endpoints(self.services.publisher.writer))
+                model_names.fill(stored_entries.model_names(self.services.publisher.writer))
                 runtime.follower.database_id = database_id  # count at least the waiting records
         finally:
             connection.close()
 
     def _load(self) -> None:
         """Read endpoints and users, and bring the registry store up to the database. Raises django.db.Error."""
-        self.publisher.synchronise()
+        self.services.publisher.synchronise()
         access.reload()
         registry.reload()
         model_names.reload()
-        self.publisher.prices.publish()
+        self.services.publisher.publish_whole()
         self.loaded = True
 
     # Threads
@@ -241,44 +166,41 @@ class Control:
         endpoint_events.refresh()  # before the trackers are seeded: pages show both as restored from then on
         if not runtime.trackers.seeded:
             seeding.seed()
-        self.writer.sweep()
+        self.services.writer.sweep()
         change_counters.bump(change_counters.STARTS)  # a write: only this detects a read-only database
-        self.learner.read_again()
+        self.services.learner.read_again()
         self._ready = True
         return True
-
-    def _seed_again(self) -> None:
-        seeding.seed()
-        self.learner.read_again()
 
     def _poll(self) -> None:
         """Follow changes of endpoints, users or keys by other processes."""
         looked_at = all_looked_at = float("-inf")
         is_resting = False  # nothing is to be done without a change
+        services, outdated = self.services, self.services.caches_outdated
         while True:
-            has_changed = self.change_signal.wait(LOOK_SECONDS if is_resting else POLL_SECONDS)
+            has_changed = services.change_signal.wait(LOOK_SECONDS if is_resting else POLL_SECONDS)
             if self.stopping.is_set():
                 break
             if not self.loaded:
                 continue
             try:
                 now = time.monotonic()
-                has_failed = self.publisher.publish_again()
-                self._audit.run_slice()
-                is_resting = self._audit.is_resting and not has_failed
+                has_failed = services.publisher.publish_again()
+                services.audit.run_slice()
+                is_resting = services.audit.is_resting and not has_failed
                 if has_changed or now - looked_at >= LOOK_SECONDS:
                     if has_changed:
                         time.sleep(SETTLE_SECONDS)
-                    self._changes.follow()
+                    services.changes.follow()
                     looked_at = now
                 if looked_at > all_looked_at and now - all_looked_at >= POLL_SECONDS:
                     self._look_at_figures()
                     all_looked_at = now
-                self.installation.caches_outdated = False
+                outdated.clear()
             except Exception as error:  # noqa: BLE001  # without this thread a deleted key would stay valid
-                if not self.installation.caches_outdated:
+                if not outdated.is_set():
                     log.warning("endpoints, users and keys cannot be read: %s; the old ones stay in use", error)
-                self.installation.caches_outdated = True
+                outdated.set()
                 looked_at = all_looked_at = float("-inf")
                 is_resting = False
                 connection.close()
@@ -288,8 +210,8 @@ class Control:
         """Read what is not needed within milliseconds, however often the database changes."""
         counted = change_counters.read()
         if counted.get(change_counters.FIGURES, 0) != runtime.trackers.state.repairs:
-            self.writer.read_again.set()
-        price_registry.follow(counted.get(COUNTER, 0))
+            self.services.writer.read_again.set()
+        price_cache.follow(counted.get(COUNTER, 0))
         endpoint_events.refresh()
 
     # The loop
@@ -303,8 +225,8 @@ class Control:
             try:
                 if runtime.follower.has_news():
                     new_records = await asyncio.to_thread(runtime.follower.catch_up)
-                self.writer.wake_if_batch_waits()
-                self._syncs.continue_waiting()
+                self.services.writer.wake_if_batch_waits()
+                self.services.syncs.continue_waiting()
                 self._gauge()
                 await hub.publish()
             except Exception:
@@ -338,39 +260,23 @@ class Control:
     def _gauge(self) -> None:
         now = time.time()
         if gauges.due(now) and registry.loaded:
+            live = self.services.publisher.live
             online = sum(entry.status == Status.ONLINE for entry in registry.all())
-            gauges.note(now, sum(self.publisher.live.in_flight().values()), self.publisher.live.waiting(), online)
+            gauges.note(now, sum(live.in_flight().values()), live.waiting(), online)
 
     # Callbacks of the services
 
     def _registry_changed(self, ids: Collection[str] | None) -> None:
-        self._call(self.health.registry_changed, ids)
+        self._call(self.services.health.registry_changed, ids)
         entries = registry.all() if ids is None else [registry.get(endpoint_id) for endpoint_id in ids]
         remarked = {entry.id for entry in entries if entry is not None and entry.last_error in REMARKS}
         for _ in remarked - self._remarked:
-            runtime.installation.limit_hits.hit(ENDPOINT_MODELS)
+            self.services.installation.bound_hits.hit(ENDPOINT_MODELS)
         self._remarked = remarked if ids is None else self._remarked - set(ids) | remarked
 
     def _refused(self, endpoint_id: str) -> None:
-        self._call(self.health.nudge, endpoint_id)
+        self._call(self.services.health.nudge, endpoint_id)
 
     def _call(self, function: object, *args: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
-
-    def _is_database_unavailable(self) -> bool:
-        return self.writer.backlog.error is not None
-
-    def _secret(self, entry: Entry) -> str | None:
-        if entry.sealed_api_key is None:
-            return entry.plain_api_key
-        try:
-            return sealer.sealer().open(entry.sealed_api_key)
-        except Unsealable:
-            return None
-
-    def _endpoint_name(self, endpoint_id: str) -> EndpointName:
-        entry = registry.get(endpoint_id)
-        if entry is None:
-            return EndpointName(registry.name(endpoint_id) or "(deleted)", "0.0.0.0")  # noqa: S104
-        return EndpointName(entry.name, normalise_ip(urlsplit(entry.base_url).hostname or "") or "0.0.0.0")  # noqa: S104

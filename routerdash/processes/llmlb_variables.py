@@ -30,7 +30,7 @@ REASONS: Mapping[str, str] = {
     "LLMLB_LOG_RETENTION_DAYS": "logs go to standard error",
     "LLMLB_DEFAULT_EMBEDDING_MODEL": "requests to /v1/embeddings must name a model",
     "LLMLB_AUTO_SYNC_MODELS_INTERVAL_SECS": "model lists are read every 15 minutes",
-    "LLMLB_REQUEST_HISTORY_CLEANUP_INTERVAL_SECS": "old rows are deleted continuously",
+    "LLMLB_REQUEST_HISTORY_CLEANUP_INTERVAL_SECS": "the interval is fixed",
 }
 
 

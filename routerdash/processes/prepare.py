@@ -2,10 +2,9 @@
 
 import glob
 import logging
-import os
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import iter_modules
@@ -19,15 +18,14 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from access.bootstrap import NameTaken, WeakPassword, ensure_admin, ensure_bootstrap_key
 from endpoints.clouds.environment import ensure_cloud_endpoints
+from endpoints.slices import slices
 from gateway.base import files
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders, old_snapshot
 from gateway.registry.schema import Damaged
 from gateway.registry.writer import RegistryWriter
-from metrics.storage import adopted_history, database
-from routerdash.adoption import llmlb_schema
-from routerdash.cli import NAME
+from metrics.storage import database
 from routerdash.processes.data_directory import CannotStart
 from routerdash.publication.synchronisation import serve_without_database, synchronise
 
@@ -47,29 +45,44 @@ def create_database(config: Config) -> None:
         return
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.create_empty(path)
         with closing(sqlite3.connect(path)) as database_file:
             # Pages of twice the default size: half as many are written for the same rows, and fewer repeatedly.
             database_file.execute("PRAGMA page_size=8192")
             database_file.execute("PRAGMA journal_mode=WAL")
             database_file.execute("PRAGMA user_version=0")
-        os.chmod(path, 0o600)
     except (sqlite3.Error, OSError) as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         raise CannotStart(f"the database {path} cannot be created: {error}") from None
 
 
 def migrate(config: Config) -> None:
-    """Migrate the database if necessary, after a backup; then add its id and the figures of llmlb.
+    """Migrate the database if necessary, after a backup; then add its id, and what slices complete.
 
     Raises django.db.Error, or CannotStart.
     """
-    refuse_reference(config)
-    if not _is_migrated():
+    refuse_foreign(config)
+    if not is_migrated():
         _run_migrations(config)
     database.database_id()
-    _count_adopted(config)
+    for one in slices():
+        one.prepare(config)
 
 
-def _is_migrated() -> bool:
+def is_prepared(config: Config) -> bool:
+    """Return True if the database is there, belongs to RouterDash, and has all migrations. Raises django.db.Error."""
+    path = config.database_path
+    if path is not None and not path.exists():
+        return False
+    try:
+        refuse_foreign(config)
+    except CannotStart:
+        return False
+    return is_migrated()
+
+
+def is_migrated() -> bool:
     """Return True if the database has all migrations of this release. Their names suffice: none is imported."""
     folders = {app.label: Path(app.path) / "migrations" for app in apps.get_app_configs()}
     present = {(label, name) for label, folder in folders.items() for _, name, _ in iter_modules([str(folder)])}
@@ -86,34 +99,11 @@ def _run_migrations(config: Config) -> None:
         call_command("migrate", interactive=False, verbosity=0, database=DEFAULT_DB_ALIAS)
 
 
-def _count_adopted(config: Config) -> None:
-    """Count the requests that llmlb served with this database, if any. Raises Error if the database is unavailable."""
-    try:
-        adopted_history.catch_up(config.zone, log.info)
-    except Exception as error:
-        if isinstance(error, Error) and database.is_away(error):
-            raise
-        log.exception("requests of llmlb could not be counted; the start continues without them")
-
-
-def refuse_reference(config: Config) -> None:
-    """Raise CannotStart for a database of llmlb, which only `adopt` takes over.
-
-    The file is opened read-only, so that it is not changed.
-    """
-    path = config.database_path
-    if path is None or not path.exists():
-        return
-    try:
-        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as database_file:
-            tables = llmlb_schema.tables(database_file)
-            interrupted = llmlb_schema.is_half_adopted(database_file)
-    except sqlite3.Error:
-        return  # Django reports the error of this file
-    if interrupted:
-        raise CannotStart(f"the adoption of this database was interrupted; run `{NAME} adopt` again, then start")
-    if llmlb_schema.is_reference(tables) and "django_migrations" not in tables:
-        raise CannotStart(f"this database belongs to llmlb; adopt it with `{NAME} adopt`, then start again")
+def refuse_foreign(config: Config) -> None:
+    """Raise CannotStart for a database that belongs to another program."""
+    for one in slices():
+        if reason := one.refused_database(config):
+            raise CannotStart(reason)
 
 
 def backup(config: Config, reason: str = "before-migration") -> Path | None:
@@ -129,9 +119,9 @@ def backup(config: Config, reason: str = "before-migration") -> Path | None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         target = _new_name(folder, f"{path.stem}-{reason}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        files.create_empty(target)
         with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
-        os.chmod(target, 0o600)
         for old in sorted(folder.glob(f"{glob.escape(path.stem)}-{reason}-*.sqlite3"))[:-BACKUPS_KEPT]:
             old.unlink()
     except (OSError, sqlite3.Error) as error:

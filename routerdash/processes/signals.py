@@ -24,15 +24,17 @@ class SignalPipe:
 
     def wait(self, seconds: float | None, others: Iterable[int] = ()) -> set[int]:
         """Wait for a signal, or until one of the other descriptors can be read. Return those that can."""
-        found, _, _ = select.select([self._reader, *others], [], [], seconds)
-        if self._reader in found:
+        readable, _, _ = select.select([self._reader, *others], [], [], seconds)
+        if self._reader in readable:
             os.read(self._reader, 4096)
-        return set(found) - {self._reader}
+        return set(readable) - {self._reader}
 
     def __enter__(self) -> "SignalPipe":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.close(self._reader)

@@ -40,15 +40,16 @@ CANNOT_START = 2  # exit code of control after it has reported the reason
 
 # Each process receives only the secrets it needs: root and the user of the process can read its environment in /proc.
 SECRETS = {
-    "gateway": ("ROUTERDASH_ENCRYPTION_KEYS",),
+    "gateway": ("ROUTERDASH_ENCRYPTION_KEYS", "ROUTERDASH_UPSTREAM_PROXY"),
     "control": (
         "DATABASE_URL",
         "ROUTERDASH_ENCRYPTION_KEYS",
+        "ROUTERDASH_UPSTREAM_PROXY",
         "OPENAI_API_KEY",  # pages show only its presence, as for the next two
         "ANTHROPIC_API_KEY",
         "GOOGLE_API_KEY",
     ),
-    "background": ("DATABASE_URL", "ROUTERDASH_ENCRYPTION_KEYS"),
+    "background": ("DATABASE_URL", "ROUTERDASH_ENCRYPTION_KEYS", "ROUTERDASH_UPSTREAM_PROXY"),
 }
 # Control creates the first users and the endpoints of clouds if the database was unavailable at the start.
 FIRST_USER_SETTINGS = (

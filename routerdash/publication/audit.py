@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from access.directory import KeyEntry, access, read_key_entries
-from endpoints.model_names.registry import model_names, read_name_ids, read_names
+from endpoints.model_names.name_cache import model_names, read_name_ids, read_names
 from endpoints.models import merge_latency
 from endpoints.registry import Entry, read_entries, registry
+from gateway.registry.schema import digest_of
 from gateway.registry.store import END
-from gateway.registry.writer import digest_of
 from routerdash.publication.facts import published_key
 from routerdash.publication.limit_audit import LimitAudit
 from routerdash.publication.publisher import Publisher
@@ -74,27 +74,27 @@ class Audit:
         self._limits.begin_pass()
         self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
         self._names = [*{entry.id for entry in model_names.all()} | read_name_ids()]
-        self._publisher.prices.publish()  # removed after the last budget of money, and without rows that have ended
+        self._publisher.publish_whole()  # prices: removed after the last budget of money, without rows that have ended
         if self._publisher.publish_model_names():
             self._report(1, "model names")
 
     def _compare_keys(self) -> None:
         """Compare the next keys in the order of their hashes, in both directions, and those that differed."""
         users, publisher = access.users(), self._publisher
-        found: dict[str, KeyEntry] = {}
+        keys: dict[str, KeyEntry] = {}
         published: set[str] = set()
         if self._has_more_keys:
             after = self._after_key
-            found = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
-            last = max(found) if len(found) == KEYS_AT_ONCE else ""
+            keys = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
+            last = max(keys) if len(keys) == KEYS_AT_ONCE else ""
             begin, end = digest_of(after) or b"", digest_of(last) or END
             published = {digest.hex() for digest in publisher.read(lambda writer: writer.keys_between(begin, end))}
             self._after_key, self._has_more_keys = last, bool(last)
         published |= {hashed for hashed in self._suspect_keys if publisher.key(hashed) is not None}
-        found |= _by_hash(read_key_entries(users, hashes=self._suspect_keys))
+        keys |= _by_hash(read_key_entries(users, hashes=self._suspect_keys))
         differing = {
-            hashed for hashed, key in found.items() if not _is_published(publisher, key)
-        } | published - found.keys()
+            hashed for hashed, key in keys.items() if not _is_published(publisher, key)
+        } | published - keys.keys()
         if confirmed := differing & self._suspect_keys:
             self._report(len(confirmed), "API keys")
             access.read_again((), confirmed)
@@ -104,7 +104,7 @@ class Audit:
         ids = {*self._endpoints[:ENDPOINTS_AT_ONCE], *self._suspect_endpoints}
         del self._endpoints[:ENDPOINTS_AT_ONCE]
         stored = read_entries(ids)
-        differing = {it for it in ids if _differs(stored.get(it), registry.get(it))}
+        differing = {endpoint_id for endpoint_id in ids if _differs(stored.get(endpoint_id), registry.get(endpoint_id))}
         if confirmed := differing & self._suspect_endpoints:
             self._report(len(confirmed), "endpoints")
             registry.read_again(confirmed)
@@ -116,7 +116,7 @@ class Audit:
         ids = {*self._names[:NAMES_AT_ONCE], *self._suspect_names}
         del self._names[:NAMES_AT_ONCE]
         stored = read_names(ids)
-        differing = {it for it in ids if stored.get(it) != model_names.get(it)}
+        differing = {name_id for name_id in ids if stored.get(name_id) != model_names.get(name_id)}
         if confirmed := differing & self._suspect_names:
             self._report(len(confirmed), "model names")
             model_names.read_again(confirmed)

@@ -4,13 +4,14 @@ Endpoints follow endpoints.endpoint_fields in both directions. Figures and texts
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from access.directory import KeyEntry
 from endpoints import capabilities, model_aliases, sealer
 from endpoints.clouds.kinds import CLOUDS
 from endpoints.endpoint_fields import PUBLISHED_FIELDS
 from endpoints.registry import Entry, ModelEntry, Models
-from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint, PublishedKey
+from gateway.registry.schema import EndpointFacts, Model, PublishedKey
 
 
 def endpoint_facts(entry: Entry, slot: int) -> EndpointFacts:
@@ -23,12 +24,7 @@ def endpoint_facts(entry: Entry, slot: int) -> EndpointFacts:
 
 def endpoint_models(entry: Entry) -> tuple[Model, ...]:
     added = capabilities.added(list(entry.capabilities))
-    return tuple(_model(model, added) for model in entry.models)
-
-
-def published_endpoint(entry: Entry, slot: int) -> PublishedEndpoint:
-    """Return the endpoint with its models."""
-    return endpoint_facts(entry, slot).with_models(endpoint_models(entry))
+    return tuple(_model(model, added, entry.created(model)) for model in entry.models)
 
 
 def published_key(key: KeyEntry) -> PublishedKey:
@@ -51,7 +47,7 @@ def entry_of(facts: EndpointFacts, models: Sequence[Model]) -> Entry:
     """Return the entry of a published endpoint. Fields that are not published have their defaults."""
     values = {name: form.load(getattr(facts, attribute)) for name, attribute, form in PUBLISHED_FIELDS}
     if facts.external == (facts.kind in CLOUDS):
-        values["external"] = None  # the facts do not distinguish it from a mark that staff has set
+        values["external"] = None  # the facts do not distinguish it from a mark that an administrator has set
     entries = map(_model_entry, sorted(models, key=lambda model: model.id))
     return Entry(**values, models=Models(entries))
 
@@ -65,6 +61,7 @@ def _model_entry(model: Model) -> ModelEntry:
         max_output_tokens=model.max_output_tokens,
         lacks=model.lacks,
         features=model.features,
+        first_seen=datetime.fromtimestamp(model.created, UTC) if model.created else None,
     )
 
 
@@ -78,7 +75,7 @@ def _seal(entry: Entry) -> str | None:
     return _sealed.setdefault(entry.plain_api_key, sealer.sealer().seal(entry.plain_api_key))
 
 
-def _model(model: ModelEntry, added: tuple[str, ...]) -> Model:
+def _model(model: ModelEntry, added: tuple[str, ...], created: int) -> Model:
     return Model(
         id=model.id,
         canonical=model.canonical_name,
@@ -88,4 +85,5 @@ def _model(model: ModelEntry, added: tuple[str, ...]) -> Model:
         max_output_tokens=model.max_output_tokens,
         lacks=model.lacks,
         features=model.features,
+        created=created,
     )

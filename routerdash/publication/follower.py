@@ -4,7 +4,8 @@ from access.directory import access
 from access.limits.reading import limit_changes
 from endpoints.changes import log as change_log
 from endpoints.changes.log import ChangeBatch
-from endpoints.model_names.registry import model_names
+from endpoints.changes.watched import ENDPOINT, KEY, LIMIT, NAME, USER
+from endpoints.model_names.name_cache import model_names
 from endpoints.registry import registry
 from routerdash.publication.publisher import Publisher
 from routerdash.publication.synchronisation import new_token
@@ -29,12 +30,13 @@ class ChangeFollower:
                 access.outdated = limit_changes.outdated = False
                 return
             # Keys first: a failure to read endpoints must not keep a deleted key valid.
-            access.read_again(batch.user_ids, batch.key_hashes)
-            registry.read_again(batch.endpoint_ids)
-            limit_changes.read_again(batch.limited)
-            model_names.read_again(batch.name_ids)
-            self._publisher.compare_endpoints(batch.endpoint_ids)
-            self._publisher.publish_model_names(batch.name_ids)
+            access.read_again(batch.of(USER), batch.of(KEY))
+            registry.read_again(batch.of(ENDPOINT))
+            limit_changes.read_again(batch.of(LIMIT))
+            model_names.read_again(batch.of(NAME))
+            self._publisher.compare_endpoints(batch.of(ENDPOINT))
+            self._publisher.publish_model_names(batch.of(NAME))
+            self._publisher.follow_whole(batch)
             access.outdated = limit_changes.outdated = registry.outdated = model_names.outdated = False
             if self._publisher.failure is not None:
                 return  # the log keeps what is not published

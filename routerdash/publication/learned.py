@@ -26,8 +26,8 @@ class _Facts(Generic[K, V]):
         self.published: dict[K, V] = {}
         self.waiting: dict[K, V | None] = {}
 
-    def update(self, found: Mapping[K, V | None]) -> None:
-        for key, value in found.items():
+    def update(self, facts: Mapping[K, V | None]) -> None:
+        for key, value in facts.items():
             if key in self.published and value == self.published[key]:
                 self.waiting.pop(key, None)
             else:

@@ -16,14 +16,16 @@ import msgspec
 from django.db import Error, connection
 
 from access.directory import KeyEntry, existing_keys
-from endpoints.models import Status
+from endpoints.checks import assumed_slots
+from endpoints.models import Kind, Status
 from endpoints.registry import Entry, Models, registry
+from gateway.base.request_kinds import GENERATING
 from gateway.registry.schema import Lengths, Speeds
-from metrics.learning import fit
+from metrics.learning import fit, window_rows
 from metrics.learning.fleet import Fleet, Offer, Target, group_of, merged, offer
 from metrics.learning.prefixes import PrefixShare
-from metrics.storage import learning_rows
-from metrics.storage.learning_rows import ChangedWindows, LengthKey, Start, WindowKey
+from metrics.learning.window_rows import ChangedWindows, LengthKey, Start, WindowKey
+from metrics.memory.runtime import runtime
 from routerdash.publication.facts import endpoint_models
 from routerdash.publication.learned import Learned, LengthsOf
 from routerdash.publication.load_times import LoadTimes
@@ -44,6 +46,14 @@ class _Seen(NamedTuple):
     kind: str
     models: Models
     capabilities: tuple[str, ...]
+
+
+def batches(entry: Entry) -> bool:
+    """Return True for a server that runs any number of requests together, each of them slower: vLLM, SGLang, TGI."""
+    if entry.kind == Kind.OPENAI_COMPATIBLE:  # SGLang and TGI are known by the gauges that they report
+        reading = runtime.installation.engine(entry.id)
+        return reading is not None and reading.others is not None
+    return entry.kind == Kind.VLLM
 
 
 class Learner:
@@ -72,7 +82,7 @@ class Learner:
         self._starts: dict[str, Start] = {}
         self._endpoints: set[str] = set()  # to be fitted, with all their models
         self._lengths: set[LengthKey] = set()  # to be computed
-        publisher.synchronised = self.store_replaced
+        publisher.subscribe_to_rebuilds(self.store_replaced)
 
     @property
     def prefix_share(self) -> PrefixShare:
@@ -108,10 +118,14 @@ class Learner:
 
     def endpoints_changed(self, ids: Collection[str] | None) -> None:
         """Note what has changed, and slow starts: an endpoint has come back, or has another address."""
-        entries = {entry.id: entry for entry in registry.all()} if ids is None else {it: registry.get(it) for it in ids}
+        entries = (
+            {entry.id: entry for entry in registry.all()}
+            if ids is None
+            else {endpoint_id: registry.get(endpoint_id) for endpoint_id in ids}
+        )
         with self._lock:
             gone = self._seen.keys() - entries.keys() if ids is None else set()
-            changed = [it for it, entry in entries.items() if self._note(it, entry)]
+            changed = [endpoint_id for endpoint_id, entry in entries.items() if self._note(endpoint_id, entry)]
             for endpoint_id in gone:
                 del self._seen[endpoint_id]
             self._changed_endpoints.update(changed, gone)
@@ -206,9 +220,9 @@ class Learner:
         return changed.speeds
 
     def _load(self) -> None:
-        keys = learning_rows.all_keys()
-        self._starts = learning_rows.starts()
-        self._averages = learning_rows.averages()
+        keys = window_rows.all_keys()
+        self._starts = window_rows.starts()
+        self._averages = window_rows.averages()
         self._windows = {}
         for endpoint_id, model, kind in keys.speeds:
             self._windows.setdefault(endpoint_id, set()).add((model, kind))
@@ -231,7 +245,7 @@ class Learner:
             elif known[1] != entry.base_url:
                 starts[endpoint_id] = (round(self._now() * 1e6), entry.base_url)
         if starts:
-            learning_rows.write_starts(starts)
+            window_rows.write_starts(starts)
             self._starts |= starts
 
     # Speeds
@@ -239,11 +253,13 @@ class Learner:
     def _fit(self, changed: set[WindowKey]) -> dict[Target, Speeds | None]:
         """Fit the models of some endpoints, and those with new samples; return what may have changed."""
         whole = set(islice(self._endpoints, ENDPOINTS_AT_ONCE))
-        found: dict[Target, Speeds | None] = {}
+        by_target: dict[Target, Speeds | None] = {}
         for target in [target for target in self._fleet.targets() if target[0] in whole] if whole else ():
             self._fleet.drop(target)
-            found[target] = None
-        by_endpoint: dict[str, set[tuple[str, str]]] = {it: self._windows.get(it, set()) for it in whole}
+            by_target[target] = None
+        by_endpoint: dict[str, set[tuple[str, str]]] = {
+            endpoint_id: self._windows.get(endpoint_id, set()) for endpoint_id in whole
+        }
         for endpoint_id, model, kind in changed:
             if endpoint_id not in whole:
                 by_endpoint.setdefault(endpoint_id, set()).add((model, kind))
@@ -255,13 +271,23 @@ class Learner:
             offered = offer(entry.kind, endpoint_models(entry), since_us)
             self._put(endpoint_id, offered, windows)
             if endpoint_id in whole:
-                found |= self._guesses(endpoint_id, offered)
+                by_target |= self._guesses(endpoint_id, offered)
         self._endpoints -= whole
         loaded = {
             target: msgspec.structs.replace(speeds, load=self._loads.seconds(target))
             for target, speeds in self._fleet.take().items()
         }
-        return found | loaded
+        self._assume_slots(loaded)
+        return by_target | loaded
+
+    def _assume_slots(self, targets: Iterable[Target]) -> None:
+        """Assume limits for endpoints without one, once the load is learned at which a token takes twice as long."""
+        for target in targets:
+            entry = registry.get(target[0])
+            if entry is None or entry.slots is not None or target[2] not in GENERATING or not batches(entry):
+                continue
+            if (load := self._fleet.doubling_load(target)) is not None:
+                assumed_slots.learn(entry.id, load)
 
     def _put(self, endpoint_id: str, offered: Offer, windows: Collection[tuple[str, str]]) -> None:
         """Read the samples of models of an endpoint, under all their names, and fit them."""
@@ -271,7 +297,7 @@ class Learner:
             model = offered.model(name)
             if model is not None and (model.id, kind) in models:
                 keys.setdefault((model.id, kind), []).append((endpoint_id, name, kind))
-        read = learning_rows.speed_windows([key for names in keys.values() for key in names])
+        read = window_rows.speed_windows([key for names in keys.values() for key in names])
         self._loads.read(endpoint_id, offered)
         for (model_id, kind), names in keys.items():
             samples = [read[key] for key in names if read.get(key)]
@@ -300,6 +326,6 @@ class Learner:
         """Return lengths that may have changed; None: there are none any more, or their API key was deleted."""
         keys = sorted(islice(self._lengths, LENGTHS_AT_ONCE))
         existing = existing_keys(key_id for _, key_id in keys if key_id)
-        read = learning_rows.length_windows([key for key in keys if not key[1] or key[1] in existing])
+        read = window_rows.length_windows([key for key in keys if not key[1] or key[1] in existing])
         self._lengths -= set(keys)
         return {(key[0], key[1] or None): fit.lengths(read[key]) if read.get(key) else None for key in keys}

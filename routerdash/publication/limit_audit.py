@@ -7,9 +7,9 @@ limits that the database no longer has.
 from collections.abc import Collection
 
 from access.limits.reading import SubjectWalk, read_limits
-from gateway.registry.limits import LimitFacts
-from gateway.registry.schema import limited_subject
-from gateway.registry.writer import Subject
+from gateway.registry.kinds import LIMITS
+from gateway.registry.limits import LimitFacts, Subject
+from gateway.registry.schema import limit_key, limited_subject
 from routerdash.publication.publisher import Publisher
 
 SUBJECTS_AT_ONCE = 500
@@ -39,8 +39,10 @@ class LimitAudit:
         """
         subjects = self._suspects | set(self._next_stored()) | set(self._next_published())
         expected = read_limits(subjects)
-        published = self._publisher.read(lambda writer: {it: writer.limits(it) for it in subjects})
-        differing = {it for it in subjects if published[it] != expected.get(it)}
+        published = self._publisher.read(
+            lambda writer: {subject: writer.row(LIMITS, limit_key(*subject)) for subject in subjects}
+        )
+        differing = {subject for subject in subjects if published[subject] != expected.get(subject)}
         confirmed = differing & self._suspects
         self._suspects = differing - confirmed
         if confirmed:
@@ -62,6 +64,6 @@ class LimitAudit:
         if self._after is None:
             return []
         after = self._after
-        keys = self._publisher.read(lambda writer: writer.limited_subjects(after, SUBJECTS_AT_ONCE))
+        keys = self._publisher.read(lambda writer: writer.row_keys(LIMITS, after, SUBJECTS_AT_ONCE))
         self._after = keys[-1] if len(keys) == SUBJECTS_AT_ONCE else None
         return [limited_subject(key) for key in keys]

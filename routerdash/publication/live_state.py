@@ -1,4 +1,4 @@
-"""State of the running gateways, and requests of operators to them, by the live page."""
+"""State of the running gateways, and requests of administrators to them, by the live page."""
 
 import logging
 import threading
@@ -8,9 +8,10 @@ from gateway.base.config import Config, ConfigError
 from gateway.ipc import cancellations
 from gateway.ipc.cancellations import Cancel
 from gateway.ipc.counters.limit_use import LimitUse, limit_use
-from gateway.ipc.live_page import EndpointWork, LivePage, QueuedRequests
+from gateway.ipc.live_page import EndpointWork, LivePage, QueuedRequests, wanted_bit
 from gateway.routing.affinity.affinity import Affinity, open_affinity
 from gateway.routing.set_aside import AsideNote, note_of
+from metrics.memory.installation import InteractiveWaits
 from routerdash.publication.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,13 @@ class LiveState:
     def waiting(self) -> int:
         return self._page.waiting
 
-    def waiting_interactive(self) -> int:
-        return QueuedRequests(self._page).interactive
+    def waiting_interactive(self) -> InteractiveWaits:
+        """Return the requests in the queue without bulk requests, and the endpoints that they wait for."""
+        queued = QueuedRequests(self._page)
+        wanted = queued.wanted
+        slots = self._slots.by_id.items() if wanted else ()
+        endpoints = frozenset(endpoint_id for endpoint_id, slot in slots if wanted & wanted_bit(slot))
+        return InteractiveWaits(queued.interactive, endpoints)
 
     def watch(self, until: int) -> int:
         """Let workers publish their running requests until this second (since 1970). Return the previous value."""
@@ -100,8 +106,8 @@ class LiveState:
         now = time.time()
         return tuple(cancel for cancel in self._cancels if abs(now - cancel.at) < cancellations.KEPT_SECONDS)
 
-    def unrecorded(self) -> int:
-        return self._page.unrecorded
+    def unrecorded(self, *, lost: bool = True) -> int:
+        return self._page.unrecorded + (self._page.requests.without_record() if lost else 0)
 
     def last_byte(self, endpoint_id: str) -> float:
         slot = self._slots.by_id.get(endpoint_id)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from metrics.learning import fit
+from metrics.learning import fit, window_rows
 from metrics.learning.fleet import Offer, Target
 from metrics.learning.samples import LoadSample
-from metrics.storage import learning_rows
-from metrics.storage.learning_rows import LoadKey
+from metrics.learning.window_rows import LoadKey
 
 
 class LoadTimes:
@@ -23,11 +22,11 @@ class LoadTimes:
     def read(self, endpoint_id: str, offered: Offer) -> None:
         """Read the samples of an endpoint, of models under all their names. Raises django.db.Error."""
         keys = [key for key in self._keys if key[0] == endpoint_id]
-        found: dict[str, list[LoadSample]] = {}
-        for (_, name), samples in (learning_rows.load_windows(keys) if keys else {}).items():
+        by_model: dict[str, list[LoadSample]] = {}
+        for (_, name), samples in (window_rows.load_windows(keys) if keys else {}).items():
             if (model := offered.model(name)) is not None:
-                found.setdefault(model.id, []).extend(samples)
-        self._seconds |= {(endpoint_id, model_id): fit.load_seconds(samples) for model_id, samples in found.items()}
+                by_model.setdefault(model.id, []).extend(samples)
+        self._seconds |= {(endpoint_id, model_id): fit.load_seconds(samples) for model_id, samples in by_model.items()}
 
     def seconds(self, target: Target) -> float:
         """Return the time of a load; 0 if none was seen."""

@@ -10,21 +10,23 @@ from typing import TypeVar
 from django.utils.translation import gettext, ngettext
 
 from access.directory import KeyEntry
-from endpoints.model_names.registry import model_names
+from endpoints.changes.log import ChangeBatch
+from endpoints.model_names.name_cache import model_names
 from endpoints.registry import Entry, registry
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import wake_all
-from gateway.registry.limits import LimitFacts
+from gateway.registry.kinds import ENDPOINTS, LIMITS, MODELS, PRICES, AnyKind
+from gateway.registry.limits import LimitFacts, Subject
 from gateway.registry.reader import RegistryReader, Update
-from gateway.registry.schema import Damaged, EndpointFacts, KeyFacts, Model
+from gateway.registry.schema import Damaged, EndpointFacts, KeyFacts, Model, digest_of
 from gateway.registry.store import is_damage
-from gateway.registry.writer import Changes, RegistryWriter, Subject, digest_of
+from gateway.registry.writer import Changes, RegistryWriter
 from routerdash.publication import stored_entries, synchronisation
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 from routerdash.publication.live_state import LiveState
-from routerdash.publication.prices import PricePublication, needs_prices
 from routerdash.publication.slots import Slots
+from routerdash.publication.sources import REPLACED_WHOLE, Reading, needs_prices
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,23 @@ class Publisher:
     Its methods may be called in any thread.
     """
 
-    def __init__(self, config: Config, page: LivePage) -> None:
+    def __init__(
+        self,
+        config: Config,
+        page: LivePage,
+        *,
+        before_limits: Callable[[Collection[Subject]], object] = lambda subjects: None,
+        failed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`before_limits`: called with subjects before their limits are published, in the thread of the change.
+
+        `failed`: called once a change cannot be published.
+        """
         self._data_dir = config.data_dir
         self._page = page
         self._lock = threading.Lock()
         self.writer = RegistryWriter(config.registry_dir, page)
         self.slots = Slots()
-        self.prices = PricePublication(self)
         self.live = LiveState(config, page, self.slots)
         self._published: dict[str, Entry] = {}  # what the store has, or gets by `_waiting`
         self._waiting = Changes()  # could not be written
@@ -54,11 +66,11 @@ class Publisher:
         self._rebuild_at = 0.0  # time.monotonic(), before which the store is not built anew
         self.drifted_at: float | None = None  # when the audit last found a difference, in seconds since 1970
         self.revision = 0  # counts the changes that were to be published, except what was learned
-        # Called with subjects before their limits are published, in the thread of the change.
-        self.before_limits: Callable[[Collection[Subject]], object] = lambda subjects: None
-        self.synchronised: Callable[[], None] = lambda: None  # called when the store may be a new one
-        self.failed: Callable[[], None] = lambda: None  # called once a change cannot be published
+        self._before_limits = before_limits
+        self._failed = failed
+        self._rebuild_listeners: list[Callable[[], object]] = []
         self._reading = threading.Lock()
+        self._replacing = threading.Lock()
         self._facts: dict[bytes, EndpointFacts] = {}
         self._reader = RegistryReader(config.registry_dir, page, self._update)
         if self.writer.is_usable:
@@ -68,6 +80,10 @@ class Publisher:
             except WRITE_ERRORS as error:
                 self._note_damage(error)
 
+    def subscribe_to_rebuilds(self, listener: Callable[[], object]) -> None:
+        """Call `listener` whenever the store may be a new one."""
+        self._rebuild_listeners.append(listener)
+
     def close(self) -> None:
         with self._lock, self._reading:
             self.writer.close()
@@ -75,7 +91,7 @@ class Publisher:
 
     def _take_over(self) -> None:
         """Go on with the endpoints of the store."""
-        self.slots.take_over(self.writer.endpoints())
+        self.slots.take_over(self.writer.rows(ENDPOINTS))
         self._published = {}
 
     @property
@@ -100,7 +116,8 @@ class Publisher:
         self._is_behind = False
         self._waiting, self._failure = Changes(), None
         self._take_over()
-        self.synchronised()
+        for listener in self._rebuild_listeners:
+            listener()
         wake_all(self._page)
 
     def rebuild_if_damaged(self) -> None:
@@ -132,9 +149,9 @@ class Publisher:
 
     def publish_limits(self, limits: Mapping[Subject, LimitFacts | None]) -> bool:
         """Publish the limits of subjects; None: there are none. Return True if something differed."""
-        self.before_limits(limits.keys())
+        self._before_limits(limits.keys())
         if any(map(needs_prices, limits.values())):
-            self.prices.publish()  # first: a gateway must not count a request without them
+            self.publish_whole(PRICES)  # first: a gateway must not count a request without them
         with self._lock:
             before = self._page.version
             self._write(Changes(limits=dict(limits)))
@@ -147,7 +164,9 @@ class Publisher:
                 ids = {entry.id for entry in model_names.all()} | stored_entries.model_names(self.writer).keys()
             entries = {name_id: model_names.get(name_id) for name_id in ids}
             before = self._page.version
-            self._write(Changes(model_names={it: entry.facts() if entry else None for it, entry in entries.items()}))
+            self._write(
+                Changes(model_names={name_id: entry.facts() if entry else None for name_id, entry in entries.items()})
+            )
             return self._page.version != before
 
     def publish_learned(self, changes: Changes) -> None:
@@ -157,19 +176,37 @@ class Publisher:
             self._write(changes)
             self.revision = before
 
+    def publish_whole(self, kind: AnyKind | None = None) -> None:
+        """Publish what differs of a kind that is replaced whole; None: of all these kinds. Raises django.db.Error."""
+        for source in REPLACED_WHOLE:
+            if kind in (None, source.kind):
+                with self._replacing:  # what one thread has read must not replace what another one has read later
+                    objects = dict(source.everything(Reading(self.slots)))
+                    if objects or self._has_any(source.kind):
+                        self.publish_learned(Changes(**{source.kind.name: objects}))
+
+    def _has_any(self, kind: AnyKind) -> bool:
+        return self.read(lambda writer: writer.has_any(kind))
+
+    def follow_whole(self, batch: ChangeBatch) -> None:
+        """Publish kinds that are replaced whole, if the change log names them. Raises django.db.Error."""
+        for source in REPLACED_WHOLE:
+            if batch.of(source.logged):
+                self.publish_whole(source.kind)
+
     def _add(self, changes: Changes, endpoint_id: str, entry: Entry | None) -> None:
         before = self._published.get(endpoint_id)
         if entry is None:
             self.slots.release(endpoint_id)
             self._published.pop(endpoint_id, None)
-            changes.endpoints[endpoint_id] = None
+            changes.put(ENDPOINTS, {endpoint_id: None})
             return
         slot = self.slots.of(entry.id, entry.name)
         if entry is before or slot is None:
             return
-        changes.endpoints[endpoint_id] = endpoint_facts(entry, slot)
+        changes.put(ENDPOINTS, {endpoint_id: endpoint_facts(entry, slot)})
         if before is None or (entry.models, entry.capabilities) != (before.models, before.capabilities):
-            changes.models[endpoint_id] = endpoint_models(entry)
+            changes.put(MODELS, {endpoint_id: endpoint_models(entry)})
         self._published[endpoint_id] = entry
 
     def publish_again(self) -> bool:
@@ -189,7 +226,7 @@ class Publisher:
         self.synchronise()
         self.publish_endpoints()
         self.publish_model_names()
-        self.prices.publish()
+        self.publish_whole()
 
     def continues(self, token: str | None) -> bool:
         """Return True if the change log of the database with this token has all that the store lacks."""
@@ -226,7 +263,7 @@ class Publisher:
         if self._failure != before:
             log.error("a change cannot be published: %s; gateways continue without it until it can be", error)
         if before is None:
-            self.failed()
+            self._failed()
 
     def _note_damage(self, error: Exception) -> None:
         """Let the store be built anew if it is damaged."""
@@ -270,10 +307,10 @@ class Publisher:
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         """Return the endpoints in any state that have a model of this name, in the order of slots."""
         kind, named = self.look_up(lambda reader: reader.models_with_prefix(model))
-        found = [(self._facts[key], offered) for key, offered in named if key in self._facts]
+        routes = [(self._facts[key], offered) for key, offered in named if key in self._facts]
         if kind is not None:
-            found = [pair for pair in found if pair[0].kind == kind]
-        return sorted(found, key=lambda pair: pair[0].slot)
+            routes = [pair for pair in routes if pair[0].kind == kind]
+        return sorted(routes, key=lambda pair: pair[0].slot)
 
     def read(self, read: Callable[[RegistryWriter], T]) -> T:
         """Call `read` with the writer of the registry store, and return its result. Raises sqlite3.Error or Damaged."""
@@ -315,6 +352,6 @@ class Publisher:
 def has_limits(publisher: Publisher) -> bool:
     """Return True if limits are published, or it cannot be read whether some are."""
     try:
-        return publisher.read(RegistryWriter.has_limits)
+        return publisher.read(lambda writer: writer.has_any(LIMITS))
     except (sqlite3.Error, Damaged):
         return True

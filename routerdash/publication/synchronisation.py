@@ -15,24 +15,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from access.directory import read_key_entries, read_users
-from access.limits.reading import all_limits, read_limits
 from access.limits.tables import BudgetRow, LimitRow
 from access.models import ApiKey
 from endpoints.changes import log as change_log
 from endpoints.changes import triggers
 from endpoints.changes.log import NO_CHANGES, ChangeBatch
-from endpoints.model_names.registry import read_names
+from endpoints.changes.watched import ENDPOINT, KEY, LIMIT, LOGGED, NAME, USER
 from endpoints.models import EndpointModel
-from endpoints.registry import read_entries
 from gateway.registry import old_snapshot
-from gateway.registry.schema import EndpointFacts, ModelName, PublishedEndpoint, PublishedKey, StoreState
+from gateway.registry.kinds import ENDPOINTS
+from gateway.registry.schema import EndpointFacts, StoreState
 from gateway.registry.store import is_damage
-from gateway.registry.writer import Changes, RegistryWriter
+from gateway.registry.writer import Changes, RegistryWriter, contents_of
 from metrics.storage import database
-from routerdash.publication.facts import endpoint_facts, endpoint_models, published_endpoint, published_key
-from routerdash.publication.prices import needs_prices, price_rows
 from routerdash.publication.slots import Slots
+from routerdash.publication.sources import SOURCES, Reading
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +44,14 @@ def new_token(batch: ChangeBatch) -> str:
 
 
 def _fingerprint(batch: ChangeBatch) -> str:
-    named = (batch.ids, *map(sorted, (batch.endpoint_ids, batch.key_hashes, batch.user_ids)))
-    if batch.name_ids:  # earlier releases had none, and their fingerprints must stay the same
-        named = (*named, sorted(batch.name_ids))
-    if batch.limited:
-        named = (*named, "limits", sorted(batch.limited))
+    named = (batch.ids, *(sorted(batch.of(kind)) for kind in (ENDPOINT, KEY, USER)))
+    for kind in LOGGED:  # earlier releases had only these three, and their fingerprints must stay the same
+        if kind not in (ENDPOINT, KEY, USER) and (ids := batch.of(kind)):
+            named = (*named, *_LABELS.get(kind, (kind,)), sorted(ids))
     return sha256(repr(named).encode()).hexdigest()[:16]
+
+
+_LABELS: dict[str, tuple[str, ...]] = {NAME: (), LIMIT: ("limits",)}  # as earlier releases have them
 
 
 def continues(state: StoreState, token: str | None) -> bool:
@@ -111,17 +110,10 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
     token_before = change_log.token()
     logged = change_log.read_ids()  # before the data: what is logged from here on is applied later
     token = new_token(NO_CHANGES)  # the store has no earlier one, so no process asks for what it names
-    slots = Slots(_readable_endpoints(writer))
+    reading = Reading(Slots(_readable_endpoints(writer)))
     writer.uncover_budgets()
-    writer.rebuild(
-        database_id,
-        _endpoints(slots),
-        _keys(),
-        model_names=_model_names(),
-        limits=_reported(all_limits(), "limits"),
-        prices=price_rows(),
-        source=token,
-    )
+    contents = {source.kind.name: _reported(source.everything(reading), source.objects) for source in SOURCES}
+    writer.rebuild(database_id, contents, source=token)
     change_log.forget(logged, token_before=token_before, token=token)
     log.info("built the registry store in %.1f s", time.monotonic() - started)
 
@@ -134,31 +126,13 @@ def apply_log(writer: RegistryWriter) -> bool:
     batch = change_log.read()
     if not batch.ids:
         return False
-    slots = Slots(writer.endpoints())
-    changes = Changes()
-    entries = read_entries(batch.endpoint_ids)
-    for endpoint_id in batch.endpoint_ids:
-        entry = entries.get(endpoint_id)
-        slot = None if entry is None else slots.of(endpoint_id, entry.name)
-        if entry is None or slot is None:
-            changes.endpoints[endpoint_id] = None
-        else:
-            changes.endpoints[endpoint_id] = endpoint_facts(entry, slot)
-            changes.models[endpoint_id] = endpoint_models(entry)
-    users = read_users()
-    hashes = set(batch.key_hashes)
-    keys = {key.hash: key for key in read_key_entries(users, owner_ids=batch.user_ids)}
-    keys |= {key.hash: key for key in read_key_entries(users, hashes=hashes)}
-    changes.keys = {hashed: published_key(keys[hashed]) if hashed in keys else None for hashed in hashes | keys.keys()}
-    if batch.name_ids:
-        names = read_names(batch.name_ids)
-        changes.model_names = {it: names[it].facts() if it in names else None for it in batch.name_ids}
-    if batch.limited:
+    reading = Reading(Slots(writer.rows(ENDPOINTS)), batch)
+    if batch.of(LIMIT):
         writer.uncover_budgets()
-    limits = read_limits(batch.limited)
-    changes.limits = {subject: limits.get(subject) for subject in batch.limited}
-    if any(map(needs_prices, limits.values())):
-        changes.prices = price_rows()
+    changes = Changes()
+    for source in SOURCES:
+        if (objects := source.changes(reading)) is not None:
+            changes.put(source.kind, objects)
     token_before, token = change_log.token(), new_token(batch)
     writer.apply(changes, source=token)
     return change_log.forget(batch.ranges, token_before=token_before, token=token) and batch.more
@@ -177,38 +151,23 @@ def serve_without_database(writer: RegistryWriter, data_dir: Path) -> bool:
     except old_snapshot.Unreadable:
         return False
     keys = sorted(snapshot.api_keys, key=lambda key: key.hash)
-    writer.rebuild(snapshot.database_id, snapshot.endpoints, keys)
+    writer.rebuild(snapshot.database_id, contents_of(snapshot.endpoints, keys))
     return True
 
 
 def _readable_endpoints(writer: RegistryWriter) -> list[EndpointFacts]:
     """Return the published endpoints; none if they cannot be read."""
     try:
-        return writer.endpoints()
+        return writer.rows(ENDPOINTS)
     except Exception as error:
         if not is_damage(error):
             raise
         return []
 
 
-def _endpoints(slots: Slots) -> Iterator[PublishedEndpoint]:
-    for entry in read_entries().values():
-        slot = slots.of(entry.id, entry.name)
-        if slot is not None:
-            yield published_endpoint(entry, slot)
-
-
-def _model_names() -> Iterator[ModelName]:
-    return (facts for entry in read_names().values() if (facts := entry.facts()) is not None)
-
-
-def _keys() -> Iterator[PublishedKey]:
-    return _reported(map(published_key, read_key_entries(read_users())), "API keys")
-
-
-def _reported(found: Iterable[T], objects: str) -> Iterator[T]:
+def _reported(items: Iterable[T], objects: str) -> Iterator[T]:
     """Yield these, and log the progress: a million takes some 15 seconds."""
-    for number, each in enumerate(found, 1):
+    for number, each in enumerate(items, 1):
         yield each
-        if number % REPORTED == 0:
+        if objects and number % REPORTED == 0:
             log.info("building the registry store: %d %s so far", number, objects)

@@ -143,7 +143,7 @@ class _Reader:
             login=bool(security) and all("session" in scheme for scheme in security),
             public=not security,
             parameters=tuple(self._parameter(parameter) for parameter in parameters),
-            body=tuple(self.fields(body_schema)) if body_schema else (),
+            body=tuple(self.fields(body_schema, sent=True)) if body_schema else (),
             responses=tuple(self._response(code, response) for code, response in operation["responses"].items()),
             query=f"?{query}" if query else "",
             body_example=_json(self.sample(body_schema, only_needed=True)) if body_schema else "",
@@ -159,17 +159,22 @@ class _Reader:
             return ResponseDoc(code, content_type, (), "")
         return ResponseDoc(code, content_type, tuple(self.fields(schema)), _json(self.sample(schema)))
 
-    def fields(self, schema: Schema, prefix: str = "", depth: int = 0) -> Iterator[Field]:
-        """Yield the fields of an object; each is followed by the fields nested in it."""
+    def fields(self, schema: Schema, prefix: str = "", depth: int = 0, *, sent: bool = False) -> Iterator[Field]:
+        """Yield the fields of an object; each is followed by the fields nested in it.
+
+        `sent`: without those that only responses have.
+        """
         schema = self._resolved(schema)
         if schema.get("type") == "array":
-            yield from self.fields(schema["items"], f"{prefix}[]", depth)
+            yield from self.fields(schema["items"], f"{prefix}[]", depth, sent=sent)
             return
         for name, inner in schema.get("properties", {}).items():
+            if sent and self._resolved(inner).get("readOnly"):
+                continue
             whole = f"{prefix}.{name}" if prefix else name
             yield self._field(whole, inner, name in schema.get("required", ()))
             if depth < MAX_DEPTH:
-                yield from self.fields(inner, whole, depth + 1)
+                yield from self.fields(inner, whole, depth + 1, sent=sent)
 
     def _field(self, name: str, reference: Schema, required: Any) -> Field:
         schema = self._resolved(reference)

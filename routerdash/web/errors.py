@@ -21,6 +21,7 @@ from access.middleware import ViewHook
 log = logging.getLogger(__name__)
 
 DATABASE_REJECTS = _("The database rejects one of these values.")
+NO_SUCH_REQUEST = _("The history contains no request with this id. It may be older than the retention period.")
 DATABASE_UNAVAILABLE = _("The database is currently unavailable; the figures on the overview are still updated.")
 
 
@@ -97,7 +98,12 @@ def _texts(detail: Any) -> list[str]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _page(request, 404, _("Not found"))
+    reason: str | Promise = ""
+    if _shows_menu(request):
+        match = request.resolver_match
+        is_request = match is not None and match.url_name == "request"
+        reason = NO_SUCH_REQUEST if is_request else _("Check the address, or use the search.")
+    return _page(request, 404, _("Not found"), reason)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -108,18 +114,40 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _page(request, 403, _("Forbidden"))
+    reason: str | Promise = ""
+    if _shows_menu(request) and getattr(request.user, "is_staff", False):
+        reason = _("Nobody may do this here, administrators included.")
+    elif _shows_menu(request):
+        reason = _("Only administrators may open this page. Ask an administrator of this RouterDash.")
+    return _page(request, 403, _("Forbidden"), reason)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return _page(request, 403, _("The CSRF check failed; reload the page"))
+    text = _("The form has expired. Reload its page and submit it again.")
+    return _page(request, 403, _("The CSRF check failed; reload the page"), text)
 
 
-def _page(request: HttpRequest, status: int, text: str | Promise) -> HttpResponse:
-    """Return the error as JSON below /api, else as a page. The page needs neither session nor database."""
+def _page(request: HttpRequest, status: int, text: str | Promise, reason: str | Promise = "") -> HttpResponse:
+    """Return the error as JSON below /api, else as a page. `reason` says on the page what to do.
+
+    The page of a missing or forbidden one has the menu for users who are logged in. All others need neither session
+    nor database.
+    """
     if request.path.startswith("/api/"):
         return JsonResponse({"error": text}, status=status)
-    return render(request, "error.html", {"status": status}, status=status)
+    has_menu = status in (403, 404) and _shows_menu(request)
+    template = "error_in_shell.html" if has_menu else "error.html"
+    log_in = status in (403, 404) and not has_menu
+    return render(request, template, {"status": status, "reason": reason, "log_in": log_in}, status=status)
+
+
+def _shows_menu(request: HttpRequest) -> bool:
+    """Return True for a user whom the menu leads anywhere. Without the database, a session may not be readable."""
+    try:
+        user = getattr(request, "user", None)
+        return bool(user is not None and user.is_authenticated and not user.must_change_password)
+    except Error:
+        return False
 
 
 class DatabaseUnavailable(ViewHook):

@@ -1,7 +1,8 @@
 """Pages of the dashboard in the rail, in the bar of small screens and in keyboard shortcuts."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 
 from django.http import HttpRequest
@@ -10,21 +11,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Page in the navigation.
-
-    `covers` are the URL names of pages that belong to it; `key` is pressed after `g`. Pages with `staff` are shown to
-    staff only.
-    """
-
-    name: str
-    label: str | Promise
-    icon: str
-    key: str
-    covers: tuple[str, ...] = ()
-    staff: bool = False
+from endpoints.slices import MenuEntry, slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +26,22 @@ class Link:
 
 GROUPS = (
     (
-        Place("overview", _("Overview"), "overview", "o"),
-        Place("live", pgettext_lazy("page", "Live"), "live", "l"),
-        Place("requests", _("Requests"), "requests", "r", ("request",)),
-        Place("conversations", _("Conversations"), "thread", "t", ("conversation",)),
+        MenuEntry("overview", _("Overview"), "overview", "o"),
+        MenuEntry("live", pgettext_lazy("page", "Live"), "live", "l"),
+        MenuEntry("requests", _("Requests"), "requests", "r", ("request",)),
+        MenuEntry("conversations", _("Conversations"), "thread", "t", ("conversation",)),
     ),
     (
-        Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover", "endpoints-act")),
-        Place("models", _("Models"), "models", "m", ("model", "model-name", "prices", "hardware")),
-        Place("playground", _("Playground"), "chat", "p"),
-        Place("replay", _("Replay"), "gauge", "y", staff=True),
+        MenuEntry(
+            "endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover", "endpoints-act")
+        ),
+        MenuEntry("models", _("Models"), "models", "m", ("model",)),
+        MenuEntry("playground", _("Playground"), "chat", "p"),
     ),
     (
-        Place("usage", _("Usage"), "usage", "u"),
-        Place("clients", _("Clients"), "clients", "c", ("client",)),
-        Place(
+        MenuEntry("usage", _("Usage"), "usage", "u"),
+        MenuEntry("clients", _("Clients"), "clients", "c", ("client",)),
+        MenuEntry(
             "keys",
             _("API keys"),
             "key",
@@ -62,24 +50,43 @@ GROUPS = (
         ),
     ),
     (
-        Place("admin:index", _("Admin"), "admin", "a", staff=True),
-        Place("api-docs", _("API"), "code", "d"),
+        MenuEntry("admin:index", _("Admin"), "admin", "a", for_administrators=True),
+        MenuEntry("api-docs", _("API"), "code", "d"),
     ),
 )
 SMALL = ("overview", "endpoints", "requests", "playground")
+
+
+@cache
+def groups() -> list[list[MenuEntry]]:
+    """Return the pages of the core and of slices, in groups."""
+    covered = [one.covered for one in slices()]
+    places = [
+        [replace(place, covers=(*place.covers, *chain(*(of.get(place.name, ()) for of in covered)))) for place in group]
+        for group in GROUPS
+    ]
+    for added in chain.from_iterable(one.places for one in slices()):
+        for group in places:
+            names = [place.name for place in group]
+            if added.after in names:
+                group.insert(names.index(added.after) + 1, added)
+    return places
 
 
 def links(request: HttpRequest) -> list[list[Link]]:
     """Return the links that the user of this request may see, in groups; empty groups are left out."""
     match = request.resolver_match
     current = match.view_name if match else ""
-    staff = bool(getattr(getattr(request, "user", None), "is_staff", False))
-    groups = ([link for place in group if (link := _link(place, current, staff=staff))] for group in GROUPS)
-    return [group for group in groups if group]
+    is_administrator = bool(getattr(getattr(request, "user", None), "is_staff", False))
+    shown = (
+        [link for place in group if (link := _link(place, current, is_administrator=is_administrator))]
+        for group in groups()
+    )
+    return [group for group in shown if group]
 
 
-def _link(place: Place, current: str, *, staff: bool) -> Link | None:
-    if place.staff and not staff:
+def _link(place: MenuEntry, current: str, *, is_administrator: bool) -> Link | None:
+    if place.for_administrators and not is_administrator:
         return None
     return Link(
         place.name, reverse(place.name), place.label, place.icon, place.key, current in (place.name, *place.covers)

@@ -119,9 +119,9 @@ def playground(request: HttpRequest) -> HttpResponse:
     catalogue = Catalogue(registry.all())
     able = [one for one in catalogue.all.values() if not one.all_capabilities_known or CAN_CHAT in one.capabilities]
     offered = _offered(able, catalogue.find(request.GET.get("model", "")))
-    found = {entry.id: entry for one in offered for entry, _ in catalogue.offers(one)}
-    entries = sorted(found.values(), key=lambda entry: (entry.shown_status != "online", entry.name))
-    places = {entry.id: at for at, entry in enumerate(entries)}
+    by_id = {entry.id: entry for one in offered for entry, _ in catalogue.offers(one)}
+    entries = sorted(by_id.values(), key=lambda entry: (entry.shown_status != "online", entry.name))
+    places = {entry.id: place for place, entry in enumerate(entries)}
     context = {
         "endpoints": [{"id": one.id, "name": one.name, "online": one.shown_status == "online"} for one in entries],
         "models": [_model(one, places) for one in offered],

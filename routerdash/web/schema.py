@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
+
 from endpoints.openapi.descriptions import apply_descriptions
+from endpoints.slices import slices
 
 ERROR = {
     "type": "object",
@@ -28,6 +31,9 @@ def describe(endpoints: list[Any]) -> list[Any]:
     from routerdash.web import schema_authentication  # noqa: F401  # not at the start: it loads drf-spectacular
 
     apply_descriptions()
+    names: Any = settings.SPECTACULAR_SETTINGS["ENUM_NAME_OVERRIDES"]
+    for one in slices():
+        names.update(one.enums)
     return endpoints
 
 

@@ -6,8 +6,8 @@ The history is never searched, and neither are the request ids of clients: no in
 
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
 
 from django.contrib.auth.decorators import login_required
 from django.db.models import Q
@@ -17,7 +17,6 @@ from django.urls import path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from drf_spectacular.utils import OpenApiParameter
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -26,6 +25,7 @@ from rest_framework.views import APIView
 from access.directory import KeyEntry
 from access.models import ApiKey
 from endpoints.openapi.descriptions import extend_schema
+from endpoints.openapi.payload_fields import Choices, Help
 from endpoints.page_parts import HEADER, wants_part
 from endpoints.registry import registry
 from metrics.queries.requests.lookups import request_detail
@@ -123,23 +123,21 @@ def page(request: HttpRequest) -> HttpResponse:
     return response
 
 
-class FoundSerializer(serializers.Serializer[SearchHit]):
-    kind = serializers.ChoiceField(choices=[ENDPOINT, MODEL, KEY, REQUEST])
-    name = serializers.CharField()
-    url = serializers.CharField(help_text="Path of the page.")
-    detail = serializers.CharField(
-        help_text="Address of an endpoint, endpoints of a model, owner of a key, or model of a request."
-    )
+class FoundPayload(TypedDict):
+    kind: Annotated[str, Choices((ENDPOINT, MODEL, KEY, REQUEST))]
+    name: str
+    url: Annotated[str, Help("Path of the page.")]
+    detail: Annotated[str, Help("Address of an endpoint, endpoints of a model, owner of a key, or model of a request.")]
 
 
-class SearchSerializer(serializers.Serializer[Any]):
-    found = FoundSerializer(many=True)
+class SearchPayload(TypedDict):
+    found: list[FoundPayload]
 
 
 class Search(APIView):
     @extend_schema(
         parameters=[OpenApiParameter("q", str, required=True, description="Search text of at most 200 characters.")],
-        responses=SearchSerializer,
+        responses=SearchPayload,
     )
     def get(self, request: Request) -> Response:
         """Find endpoints and models by a part of their name, and a request by its id. Sessions of administrators also
@@ -151,7 +149,11 @@ class Search(APIView):
             raise ValidationError({"q": text})
         user: Any = request.user
         by_key = isinstance(request.auth, KeyEntry)
-        return Response({"found": [asdict(hit) for hit in find(text, keys=user.is_staff and not by_key)]})
+        hits = find(text, keys=user.is_staff and not by_key)
+        payload: SearchPayload = {
+            "found": [{"kind": hit.kind, "name": hit.name, "url": hit.url, "detail": hit.detail} for hit in hits]
+        }
+        return Response(payload)
 
 
 URLS = [path("search", page, name="search")]

@@ -1,9 +1,9 @@
 """URLs of the control process. The gateway serves /v1 itself and never forwards it."""
 
-from typing import Any
+from itertools import chain
 
 from django.contrib import admin
-from django.urls import URLPattern, include, path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 from access import api as access_api
@@ -16,38 +16,28 @@ from access.limits.reading import read_limits
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
-from endpoints.model_names import api as model_names_api
+from endpoints.slices import api_urls, slices
 from gateway.base.request_kinds import BY_PATH
+from gateway.health_paths import LIVENESS, READINESS
 from gateway.ipc.counters.limit_use import LimitUse
 from metrics.api import clients, conversations, dashboard, events, llmlb, running, usage
 from metrics.api import endpoint as api_endpoint
 from metrics.api import models as api_models
 from metrics.api import requests as api_requests
-from metrics.api.hardware import views as api_hardware
-from metrics.api.model_names import views as api_name_figures
-from metrics.api.prices import views as api_prices
-from metrics.api.replay import replays
 from metrics.memory.runtime import runtime
 from metrics.pages import clients as clients_page
 from metrics.pages import conversations as conversations_page
-from metrics.pages import endpoint, endpoints, live, model_names, models, overview, replay, request, requests
-from metrics.pages import hardware as hardware_page
-from metrics.pages import prices as prices_page
+from metrics.pages import endpoint, endpoints, live, models, overview, request, requests
 from metrics.pages import usage as usage_page
 from metrics.queries.api_keys import keys_used
-from metrics.spending.figures import budget_figures
 from routerdash.web import api_docs, playground, search, styles, views
-
-
-def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
-    return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
 
 def _limit_use(level: str, subject_id: str) -> LimitUse:
     return runtime.installation.limit_use(level, subject_id)
 
 
-_USE_OF_LIMITS = {"use": _limit_use, "spent": budget_figures}
+_USE_OF_LIMITS = {"use": _limit_use}
 _BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
@@ -72,11 +62,7 @@ urlpatterns = [
     *live.URLS,
     path("models", views.models, name="models"),
     *models.URLS,
-    *model_names.URLS,
-    *prices_page.URLS,
-    *hardware_page.URLS,
     *playground.PAGES,
-    *replay.URLS,
     *usage_page.URLS,
     *clients_page.URLS,
     *search.URLS,
@@ -90,33 +76,29 @@ urlpatterns = [
     path("i18n/", include("django.conf.urls.i18n")),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
-    path("health", views.health, name="health"),
-    path("ready", views.ready, name="ready"),
+    *(path(route.removeprefix("/"), views.health, name=route.removeprefix("/")) for route in LIVENESS),
+    *(path(route.removeprefix("/"), views.ready, name=route.removeprefix("/")) for route in READINESS),
     path("metrics", views.PrometheusMetrics.as_view(), name="metrics"),
     path("api/metrics/cloud", RedirectView.as_view(url="/metrics", permanent=True), name="cloud-metrics"),
     path("api/version", views.Version.as_view(), name="api-version"),
     path("api/dashboard/events", events.events, name="api-events"),
-    *_api(dashboard.URLS),
-    *_api(api_requests.URLS),
-    *_api(conversations.URLS),
-    *_api(running.URLS),
+    *api_urls(dashboard.URLS),
+    *api_urls(api_requests.URLS),
+    *api_urls(conversations.URLS),
+    *api_urls(running.URLS),
     path("api/route", running.RoutePreview.as_view(), {"limits_of": read_limits}, name="api-route"),
-    *_api(replays.URLS),
-    *_api(api_endpoint.URLS),
-    *_api(api_models.URLS),
-    *_api(playground.URLS),
-    *_api(usage.URLS),
-    *_api(clients.URLS),
-    *_api(llmlb.URLS),
-    *_api(endpoints_api.URLS),
-    *_api(model_names_api.URLS),
-    *_api(api_prices.URLS),
-    *_api(api_hardware.URLS),
-    *_api(api_name_figures.URLS),
-    *_api(access_api.URLS),
-    *_api(limits_api.URLS),
+    *api_urls(api_endpoint.URLS),
+    *api_urls(api_models.URLS),
+    *api_urls(playground.URLS),
+    *api_urls(usage.URLS),
+    *api_urls(clients.URLS),
+    *api_urls(llmlb.URLS),
+    *api_urls(endpoints_api.URLS),
+    *api_urls(access_api.URLS),
+    *api_urls(limits_api.URLS),
     *(path(route, view.as_view(), _USE_OF_LIMITS, name=name) for route, view, name in limits_use_api.URLS),
-    *_api(search.API_URLS),
+    *api_urls(search.API_URLS),
+    *chain.from_iterable(one.urls() for one in slices()),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]
 

@@ -1,11 +1,11 @@
 """Health, readiness, version, metrics, and the error for clients with a wrong base URL."""
 
 import time
+from typing import TypedDict
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.types import OpenApiTypes
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -42,7 +42,7 @@ def _reasons() -> list[str]:
         reasons.append(f"the database cannot be read or written, see the log; {waiting} records wait for it")
     elif writer is not None and writer.backlog.late_since(time.time()):
         reasons.append(f"the database is behind; {waiting} records wait for it")
-    if unrecorded := runtime.installation.unrecorded():
+    if unrecorded := runtime.installation.unrecorded(lost=False):
         reasons.append(f"the journal cannot be written, see the log; {unrecorded} requests were served unrecorded")
     if runtime.installation.publication_failure() is not None:
         reasons.append("changes of endpoints and keys cannot be published to the gateways, see the log")
@@ -73,17 +73,18 @@ def models(request: HttpRequest) -> HttpResponseBase:
     return models_page(request)
 
 
-class VersionSerializer(serializers.Serializer[None]):
-    version = serializers.CharField()
+class VersionPayload(TypedDict):
+    version: str
 
 
 class Version(APIView):
     permission_needed = PUBLIC
     authentication_classes = ()
 
-    @extend_schema(responses=VersionSerializer)
+    @extend_schema(responses=VersionPayload)
     def get(self, request: Request) -> Response:
-        return Response({"version": __version__})
+        payload: VersionPayload = {"version": __version__}
+        return Response(payload)
 
 
 class PrometheusMetrics(APIView):

@@ -42,7 +42,8 @@ function show(found) {
     $("[data-latency-found]"),
     found.latency_ms == null ? NOTHING : `${count(found.latency_ms)} ms`,
   );
-  set($("[data-slots]"), count(found.slots));
+  set($("[data-slots]"), count(found.slots ?? found.assumed_slots));
+  $("[data-assumed]").hidden = found.slots != null || found.assumed_slots == null;
   set($("[data-url]"), found.base_url);
   const registered = $("[data-registered]");
   registered.hidden = !found.registered;
@@ -64,12 +65,31 @@ function showNothing() {
   $("[data-not-yet]").hidden = false;
 }
 
+/** Headers on the lines of a text, as an object. */
+const headersOf = text =>
+  Object.fromEntries(
+    text
+      .split("\n")
+      .filter(line => line.trim())
+      .map(line => {
+        const [header, ...value] = line.split(":");
+        return [header.trim(), value.join(":").trim()];
+      }),
+  );
+
+function connection() {
+  const fields = ["proxy_url", "ca_bundle", "client_certificate", "client_key"];
+  const values = Object.fromEntries(fields.map(field => [field, form.elements[field].value]));
+  return { ...values, headers: headersOf(form.elements.headers.value) };
+}
+
 const requestBody = () =>
   JSON.stringify({
     base_url: address.value.trim(),
     api_key: key.value,
     cloud_type: cloud.value || null,
     api_version: form.elements.api_version.value.trim(),
+    connection: connection(),
   });
 
 async function detect() {

@@ -10,7 +10,7 @@ const statuses = templateChildren("[data-statuses]", child =>
 const breakers = templateChildren("[data-breakers]", child => child.dataset.breaker);
 const pauses = templateChildren("[data-pauses]", child => child.dataset.pause);
 
-/** Return the name of the status that pages show: the measured status, or the operator's state unless it is enabled. */
+/** Return the name of the status that pages show: the measured status, or the administrative state unless it is enabled. */
 export const shownStatus = endpoint =>
   endpoint.operator_state === "enabled" ? endpoint.status : endpoint.operator_state;
 

@@ -1,6 +1,6 @@
 /**
  * Requests in flight: the page polls them every second while it is visible, keeps their rows in place, and cancels
- * the ones that an operator chooses.
+ * the ones that an administrator chooses.
  */
 
 import { $, $$, csrfToken, set, templateTexts } from "./dom.js";

@@ -11,15 +11,12 @@ from django.test.utils import CaptureQueriesContext
 from access.models import (
     DELETED,
     INFERENCE,
-    MANAGE_ENDPOINTS,
-    READ_ENDPOINTS,
-    READ_METRICS,
-    READ_MODELS,
     VIEWER_PERMISSIONS,
     ApiKey,
     User,
     hash_key,
 )
+from access.permissions import EFFECTS
 from tests.access.people import PASSWORD, Api, key_for, make_admin, make_user, with_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
@@ -37,9 +34,9 @@ def make_key(api: Api, owner: User, **fields: Any) -> Any:
 
 
 def shown_key(response: Any) -> str:
-    found = re.search(r"sk_[A-Za-z0-9]{32}", response.content.decode())
-    assert found is not None
-    return found[0]
+    match = re.search(r"sk_[A-Za-z0-9]{32}", response.content.decode())
+    assert match is not None
+    return match[0]
 
 
 def form_errors(response: Any) -> list[str]:
@@ -91,7 +88,7 @@ def test_the_form_defaults_to_the_current_user_and_client_permissions(as_admin: 
 
 def test_the_form_offers_only_permissions_in_use(as_admin: Api) -> None:
     choices = as_admin.get(KEYS + "add/").context["adminform"].form.fields["permissions"].choices
-    assert [name for name, _ in choices] == [INFERENCE, READ_MODELS, READ_ENDPOINTS, READ_METRICS, MANAGE_ENDPOINTS]
+    assert [name for name, _ in choices] == list(EFFECTS)
 
 
 def test_a_key_keeps_permissions_that_the_form_does_not_offer(as_admin: Api, admin: User) -> None:
@@ -273,15 +270,15 @@ def test_another_administrator_can_be_deleted_with_their_keys(as_admin: Api, adm
 @pytest.mark.parametrize("among_others", [False, True])
 def test_log_entries_of_a_deleted_user_remain(as_admin: Api, among_others: bool) -> None:
     people = [make_admin("one"), make_admin("other")]
-    LogEntry.objects.bulk_create(LogEntry(user_id=it.pk, action_flag=1, object_repr="theirs") for it in people)
+    LogEntry.objects.bulk_create(LogEntry(user_id=person.pk, action_flag=1, object_repr="theirs") for person in people)
     if among_others:
-        chosen = {"action": "delete_selected", "_selected_action": [str(it.pk) for it in people], "post": "yes"}
+        chosen = {"action": "delete_selected", "_selected_action": [str(person.pk) for person in people], "post": "yes"}
         assert as_admin.post(USERS, chosen).status_code == 302
     else:
-        for it in people:
-            it.delete()
-    found = LogEntry.objects.filter(object_repr="theirs").values_list("user__username", flat=True)
-    assert list(found) == [DELETED, DELETED]
+        for person in people:
+            person.delete()
+    usernames = LogEntry.objects.filter(object_repr="theirs").values_list("user__username", flat=True)
+    assert list(usernames) == [DELETED, DELETED]
 
 
 def test_the_placeholder_of_deleted_users_cannot_be_changed_or_log_in(as_admin: Api, client: Client) -> None:
@@ -323,7 +320,7 @@ def test_access_to_bodies_is_logged_as_text(as_admin: Api, admin: User) -> None:
 
 
 @pytest.mark.parametrize("path", ["/admin/", KEYS, KEYS + "add/", USERS, USERS + "add/"])
-def test_viewers_have_no_staff_pages(as_viewer: Api, path: str) -> None:
+def test_viewers_have_no_pages_of_administrators(as_viewer: Api, path: str) -> None:
     response = as_viewer.get(path, follow=True)
     assert response.redirect_chain[-1] == ("/", 302)
 
@@ -366,7 +363,11 @@ def test_the_list_of_keys_is_not_sorted(as_admin: Api, admin: User) -> None:
     key_for(admin)
     with CaptureQueriesContext(connection) as captured:
         as_admin.get(KEYS)
-    (query,) = (it["sql"] for it in captured.captured_queries if 'ORDER BY "api_keys"' in it["sql"])
+    (query,) = (
+        captured_query["sql"]
+        for captured_query in captured.captured_queries
+        if 'ORDER BY "api_keys"' in captured_query["sql"]
+    )
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {query} LIMIT 50")  # as of a list with several pages
         steps = [row[3] for row in cursor.fetchall()]

@@ -1,13 +1,16 @@
 """Authentication by API key and session, tried on GET `/api/endpoints`, which accepts both."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.utils import timezone
 
 from access.directory import access
 from access.models import READ_ENDPOINTS, ApiKey, User
+from endpoints.local_key import local_key
 from tests.access.people import PASSWORD, Api, key_for, make_user, session_of, with_key, without_database
 
 pytestmark = pytest.mark.django_db
@@ -172,3 +175,23 @@ def test_the_schema_describes_both_methods(anybody: Api) -> None:
     assert schemes["apiKey"] == {"type": "apiKey", "in": "header", "name": "X-API-Key"}
     assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
     assert schemes["session"]["in"] == "cookie"
+
+
+# Keys of other processes of this installation, as `reconcile` has them
+
+
+def test_a_local_key_reads_figures_and_nothing_more(admin: User) -> None:
+    api = with_key(local_key())
+    assert api.call("GET", "/api/dashboard/overview").status_code == 200
+    assert api.call("GET", "/metrics").status_code == 200
+    assert api.call("GET", "/api/limits").status_code == 403
+    assert api.call("POST", PATH, {}).status_code == 403
+    assert api.get("/admin/").status_code == 302
+
+
+def test_a_local_key_is_refused_if_a_gateway_forwards_it_if_it_is_old_or_changed(admin: User) -> None:
+    key = local_key()
+    assert fetch(with_key(key), X_ROUTERDASH_CLIENT="127.0.0.1").status_code == 401
+    assert fetch(with_key(key[:-1])).status_code == 401
+    with time_machine.travel(time.time() + 61, tick=False):
+        assert fetch(with_key(key)).status_code == 401

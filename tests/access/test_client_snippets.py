@@ -25,9 +25,9 @@ def _clean_state(empty_caches: None) -> None:
 
 
 def texts(model: str) -> dict[str, str]:
-    found = client_snippets(URL, KEY, model)
-    assert len({snippet.name for snippet in found}) == len(found) >= 10
-    return {snippet.name: snippet.text for snippet in found}
+    snippets = client_snippets(URL, KEY, model)
+    assert len({snippet.name for snippet in snippets}) == len(snippets) >= 10
+    return {snippet.name: snippet.text for snippet in snippets}
 
 
 def exported(text: str) -> dict[str, str]:
@@ -37,19 +37,19 @@ def exported(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_settings_for_the_shell(model: str) -> None:
-    found = texts(model)
-    claude = exported(found["claude-code"])
+    snippets = texts(model)
+    claude = exported(snippets["claude-code"])
     assert claude["ANTHROPIC_BASE_URL"] == URL
     assert (claude["ANTHROPIC_AUTH_TOKEN"], claude["ANTHROPIC_MODEL"]) == (KEY, model)
-    assert shlex.split(found["aider"])[-2:] == ["--model", f"openai/{model}"]
-    assert exported(found["open-webui"])["OPENAI_API_BASE_URL"] == f"{URL}/v1"
+    assert shlex.split(snippets["aider"])[-2:] == ["--model", f"openai/{model}"]
+    assert exported(snippets["open-webui"])["OPENAI_API_BASE_URL"] == f"{URL}/v1"
 
 
 @pytest.mark.parametrize("model", NAMES)
 def test_settings_of_opencode(model: str) -> None:
-    found = json.loads(texts(model)["opencode"])
-    provider = found["provider"]["routerdash"]
-    assert found["model"] == f"routerdash/{model}"
+    configuration = json.loads(texts(model)["opencode"])
+    provider = configuration["provider"]["routerdash"]
+    assert configuration["model"] == f"routerdash/{model}"
     assert provider["options"] == {"baseURL": f"{URL}/v1", "apiKey": KEY}
     assert list(provider["models"]) == [model]
 
@@ -57,9 +57,9 @@ def test_settings_of_opencode(model: str) -> None:
 @pytest.mark.parametrize("model", NAMES)
 def test_settings_of_codex(model: str) -> None:
     text = texts(model)["codex"]
-    found: dict[str, Any] = tomllib.loads(text)
-    provider = found["model_providers"][found["model_provider"]]
-    assert (found["model"], provider["base_url"], provider["wire_api"]) == (model, f"{URL}/v1", "responses")
+    configuration: dict[str, Any] = tomllib.loads(text)
+    provider = configuration["model_providers"][configuration["model_provider"]]
+    assert (configuration["model"], provider["base_url"], provider["wire_api"]) == (model, f"{URL}/v1", "responses")
     assert f'{provider["env_key"]}="{KEY}"' in text
 
 
@@ -82,9 +82,9 @@ def test_agents_know_the_smallest_context_of_a_model() -> None:
     for name, context in (("box", 32768), ("small", 16384), ("silent", None)):
         make_model(make_endpoint(name, status="online"), "qwen3", capabilities=["chat"], max_tokens=context)
     registry.reload()
-    found = texts("qwen3")
-    assert tomllib.loads(found["codex"])["model_context_window"] == 16384
-    model = json.loads(found["opencode"])["provider"]["routerdash"]["models"]["qwen3"]
+    snippets = texts("qwen3")
+    assert tomllib.loads(snippets["codex"])["model_context_window"] == 16384
+    model = json.loads(snippets["opencode"])["provider"]["routerdash"]["models"]["qwen3"]
     assert model["limit"] == {"context": 16384, "output": 4096}
 
 

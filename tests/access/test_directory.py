@@ -13,7 +13,7 @@ from access.models import ApiKey, Role, User, hash_key
 from tests.access.people import key_for, make_admin, make_user, without_database
 from tests.endpoints.conftest import meanwhile
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 def test_the_users_are_read_once_in_one_query(django_assert_num_queries: Any) -> None:
@@ -63,27 +63,27 @@ def test_a_key_is_found_by_its_hash() -> None:
     admin = make_admin()
     expires = datetime(2027, 1, 1, tzinfo=UTC)
     key = key_for(admin, "endpoints.read", "openai.inference", expires_at=expires)
-    found = access.key(hash_key(key))
-    assert found is not None
-    assert found.id == str(ApiKey.objects.get().pk)
-    assert found.owner_id == str(admin.pk)
-    assert found.permissions == ("endpoints.read", "openai.inference")
-    assert found.expires_at == expires.timestamp()
+    stored_key = access.key(hash_key(key))
+    assert stored_key is not None
+    assert stored_key.id == str(ApiKey.objects.get().pk)
+    assert stored_key.owner_id == str(admin.pk)
+    assert stored_key.permissions == ("endpoints.read", "openai.inference")
+    assert stored_key.expires_at == expires.timestamp()
 
 
 def test_a_key_without_expiry_has_none() -> None:
-    found = access.key(hash_key(key_for(make_admin())))
-    assert found is not None
-    assert found.expires_at is None
+    stored_key = access.key(hash_key(key_for(make_admin())))
+    assert stored_key is not None
+    assert stored_key.expires_at is None
 
 
 @pytest.mark.parametrize("permissions", [None, "openai.inference", {}])
 def test_permissions_that_are_not_a_list_grant_none(permissions: Any) -> None:
     key = key_for(make_admin())
     ApiKey.objects.update(permissions=permissions)
-    found = access.key(hash_key(key))
-    assert found is not None
-    assert found.permissions == ()
+    stored_key = access.key(hash_key(key))
+    assert stored_key is not None
+    assert stored_key.permissions == ()
 
 
 def test_a_reload_reads_changes_without_signals() -> None:
@@ -91,9 +91,9 @@ def test_a_reload_reads_changes_without_signals() -> None:
     access.users()
     User.objects.update(role="admin")
     access.reload()
-    found = access.user(str(viewer.pk))
-    assert found is not None
-    assert found.is_admin
+    user = access.user(str(viewer.pk))
+    assert user is not None
+    assert user.is_admin
 
 
 def test_keys_that_are_read_again_are_reported(django_assert_num_queries: Any) -> None:
@@ -102,7 +102,7 @@ def test_keys_that_are_read_again_are_reported(django_assert_num_queries: Any) -
     other = hash_key(key_for(ada, name="other"))
     access.users()
     reported: list[Mapping[str, KeyEntry | None]] = []
-    access.subscribe_to_keys(reported.append)
+    access.subscribe(reported.append)
     with django_assert_num_queries(2):  # the second one looks for a key that replaced the deleted one
         access.read_again((), (known, "of a deleted key"))
     assert reported == [{known: access.key(known), "of a deleted key": None}]
@@ -119,7 +119,7 @@ def test_a_key_that_is_deleted_while_another_thread_reads_it_stays_deleted(monke
     secret = key_for(make_admin())
     access.users()
     reported: list[KeyEntry | None] = []
-    monkeypatch.setattr(access, "_key_listeners", [lambda keys: reported.extend(keys.values())])
+    monkeypatch.setattr(access, "_listeners", [lambda keys: reported.extend(keys.values())])
     deletion = threading.Thread(target=meanwhile, args=(lambda: ApiKey.objects.all().delete(),))
 
     def read(*args: Any, **options: Any) -> Iterator[KeyEntry]:
@@ -174,7 +174,7 @@ def test_an_edit_that_cannot_be_read_again_keeps_the_users(caplog: pytest.LogCap
     viewer = make_user()
     access.users()
     reported: list[int] = []
-    access.subscribe_to_keys(lambda keys: reported.append(1))
+    access.subscribe(lambda keys: reported.append(1))
     failed = access.failed_reads
     without_database(lambda: access.refresh((str(viewer.pk),), ("any",)))
     assert access.user(str(viewer.pk)) == viewer
@@ -193,10 +193,10 @@ def test_an_unreadable_expiry_affects_no_other_key(moment: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE api_keys SET expires_at = %s WHERE key_hash = %s", (moment, hash_key(odd)))
     access.reload()
-    found = access.key(hash_key(odd))
+    stored_key = access.key(hash_key(odd))
     assert access.key(hash_key(fine)) is not None
-    assert found is not None
-    assert (found.expires_at == 0) == moment.startswith("-")
+    assert stored_key is not None
+    assert (stored_key.expires_at == 0) == moment.startswith("-")
 
 
 def test_the_key_of_a_demoted_administrator_is_read_only() -> None:
@@ -205,9 +205,9 @@ def test_the_key_of_a_demoted_administrator_is_read_only() -> None:
     ada.role = Role.VIEWER
     ada.save()
     access.reload()
-    found = access.key(hash_key(key))
-    assert found is not None
-    assert set(found.permissions) == {"endpoints.read", "openai.inference"}
+    stored_key = access.key(hash_key(key))
+    assert stored_key is not None
+    assert set(stored_key.permissions) == {"endpoints.read", "openai.inference"}
 
 
 def test_administrators_with_a_generated_password_are_listed() -> None:

@@ -11,7 +11,7 @@ from tests.access.test_admin import change_user, form_errors, key_form
 from tests.access.test_models import sql
 from tests.access.test_views import change, login
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL does not accept such a value")
 
 

@@ -8,7 +8,7 @@ from tests.access.people import Api, make_admin, make_user, session_of
 
 pytestmark = pytest.mark.django_db
 CLOSED = ["/", "/admin/", "/admin/endpoints/endpoint/", "/endpoints/0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"]
-OPEN = ["/account/password", "/health", "/api/version", "/static/css/app.css"]
+OPEN = ["/account/password", "/health", "/livez", "/readyz", "/api/version", "/static/css/app.css"]
 
 
 @pytest.fixture(params=["admin", "viewer"])

@@ -32,8 +32,8 @@ def make(api: Api, name: str = "notebook", **fields: Any) -> str:
 
 
 def shown_key(html: str) -> str:
-    found = re.search(r'value="(sk_\w+)"', html)
-    return found[1] if found else ""
+    match = re.search(r'value="(sk_\w+)"', html)
+    return match[1] if match else ""
 
 
 def test_the_page_needs_a_login(anybody: Api) -> None:
@@ -163,8 +163,8 @@ def _store(key: ApiKey, date: str, cell: Cell) -> None:
 def test_the_page_needs_seven_queries(
     as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any
 ) -> None:
-    for at in range(number):
-        key_for(viewer, name=f"key {at}")
+    for index in range(number):
+        key_for(viewer, name=f"key {index}")
     as_viewer.get(KEYS)
     with django_assert_num_queries(7):  # keys, their number, names in use, usage, costs, last uses, refusals
         as_viewer.get(KEYS)

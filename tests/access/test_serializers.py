@@ -35,6 +35,7 @@ def test_a_key_is_serialized_without_its_hash(admin: User) -> None:
         "permissions": ["endpoints.read"],
         "external": False,
         "enabled": True,
+        "disabled_by_admin": False,
         "queue_class": "interactive",
         "rules": None,
         "replaced_until": None,

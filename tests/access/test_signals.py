@@ -12,7 +12,7 @@ from endpoints.changes import triggers
 from endpoints.changes.models import RegistryChange
 from tests.access.people import key_for, make_user
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,9 @@ def _triggers(db: None) -> None:
 
 def logged() -> set[tuple[str, str]]:
     """Kind and id of what the change log names, for other processes."""
-    found = set(RegistryChange.objects.values_list("kind", "object_id"))
+    changes = set(RegistryChange.objects.values_list("kind", "object_id"))
     RegistryChange.objects.all().delete()
-    return found
+    return changes
 
 
 Edit = Callable[[User], Any]
@@ -97,7 +97,7 @@ def test_users_are_read_again_on_commit(user: User, edit: Edit, django_capture_o
 def test_edits_of_keys_read_the_key_alone(user: User, edit: Edit, django_capture_on_commit_callbacks: Any) -> None:
     before = access.users()
     reported: list[Mapping[str, KeyEntry | None]] = []
-    access.subscribe_to_keys(reported.append)
+    access.subscribe(reported.append)
     with django_capture_on_commit_callbacks(execute=True):
         edit(user)
         assert reported == []
@@ -110,7 +110,7 @@ def test_edits_of_keys_read_the_key_alone(user: User, edit: Edit, django_capture
 def test_a_role_changes_the_keys_of_the_user(user: User, django_capture_on_commit_callbacks: Any) -> None:
     access.users()
     reported: list[Mapping[str, KeyEntry | None]] = []
-    access.subscribe_to_keys(reported.append)
+    access.subscribe(reported.append)
     with django_capture_on_commit_callbacks(execute=True):
         set_role(user)
     assert [key.key_hash for key in ApiKey.objects.all()] == [*reported[0]]
@@ -135,7 +135,7 @@ def test_deleting_a_user_deletes_the_keys(user: User, django_capture_on_commit_c
     assert access.users()
     hashed = ApiKey.objects.get().key_hash
     reported: dict[str, KeyEntry | None] = {}
-    access.subscribe_to_keys(reported.update)
+    access.subscribe(reported.update)
     with django_capture_on_commit_callbacks(execute=True):
         user.delete()
     assert (reported, access.key(hashed), dict(access.users())) == ({hashed: None}, None, {})

@@ -6,7 +6,7 @@ import pytest
 
 from access.directory import access
 from access.models import User
-from endpoints.model_names.registry import model_names
+from endpoints.model_names.name_cache import model_names
 from endpoints.registry import registry
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_models import insert_user

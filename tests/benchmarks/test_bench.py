@@ -29,14 +29,14 @@ LOAD = (
 
 
 def test_the_output_of_wrk_is_parsed() -> None:
-    found = parse_wrk(WRK)
-    assert (found.requests, found.p50_us, found.p99_us, found.wrong) == (20000, 640, 1900, 6)
+    measured = parse_wrk(WRK)
+    assert (measured.requests, measured.p50_us, measured.p99_us, measured.wrong) == (20000, 640, 1900, 6)
 
 
 def test_the_output_of_the_stream_client_is_parsed() -> None:
-    found = parse_load(LOAD)
-    assert (found.whole, found.wrong, found.errors) == (7, 3, "1 miscounted, 2 unfinished")
-    assert (found.events, found.duration_p50_us, found.gap_p99_us) == (600, 641000, 16000)
+    measured = parse_load(LOAD)
+    assert (measured.whole, measured.wrong, measured.errors) == (7, 3, "1 miscounted, 2 unfinished")
+    assert (measured.events, measured.duration_p50_us, measured.gap_p99_us) == (600, 641000, 16000)
 
 
 def test_a_case_that_cannot_be_measured_does_not_stop_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,26 +186,28 @@ def test_a_missing_program_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         tools.check()
 
 
-@pytest.mark.skipif(tools.find("cc") is None or (os.cpu_count() or 1) < 2, reason="needs a C compiler and two cores")
+@pytest.mark.needs("cc")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_streams_between_the_compiled_programs(tmp_path: Path) -> None:
     load = tools.Load(tmp_path, "sk_none")
     upstreams = Upstreams(tmp_path)
     try:
         paced = load.body("paced", 1500, stream=True, options="events=5 pace_us=2000")
         burst = load.body("burst", 1500, stream=True, options="events=300 pace_us=0")
-        found = [load.streams(upstreams.ports[0], body, 8, 0.2, events) for body, events in ((paced, 5), (burst, 300))]
-        assert [(one.wrong, one.whole > 8) for one in found] == [(0, True), (0, True)]
+        streams = [
+            load.streams(upstreams.ports[0], body, 8, 0.2, events) for body, events in ((paced, 5), (burst, 300))
+        ]
+        assert [(one.wrong, one.whole > 8) for one in streams] == [(0, True), (0, True)]
         assert load.streams(upstreams.ports[0], paced, 1, 0.1, 6).errors.endswith("miscounted")
         rate = load.rate(upstreams.ports[0], load.body("plain", 1500), 100, 0.3)
         assert (rate.whole, rate.wrong) == (30, 0)
-        assert upstreams.posts() > sum(one.whole for one in found)
+        assert upstreams.posts() > sum(one.whole for one in streams)
     finally:
         upstreams.stop()
 
 
+@pytest.mark.needs("cc")
 def test_c_sources_compile_without_warnings(tmp_path: Path) -> None:
-    if tools.find("cc") is None:
-        pytest.skip("needs a C compiler")
     for name in ("upstream", "load"):
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / name), str(SOURCES / f"{name}.c")]
         subprocess.run(command, check=True)

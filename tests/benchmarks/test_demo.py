@@ -53,6 +53,6 @@ def test_the_past_of_the_demo_is_read_like_any_journal(tmp_path: Path) -> None:
     count = past.write(tmp_path, known, {"one": past.Speed(0.2, 50.0)}, 1_790_000_000.0)
     (writer,) = journal.writers(tmp_path)
     entries = journal.read(tmp_path / writer, journal.START, 100_000).entries
-    records = [it for it in entries if isinstance(it, RequestRecord)]
+    records = [entry for entry in entries if isinstance(entry, RequestRecord)]
     assert (len(records), all(map(is_countable, records))) == (count, True)
-    assert {it.outcome for it in records} == {record.OK, record.FAILED, record.CANCELLED}
+    assert {request.outcome for request in records} == {record.OK, record.FAILED, record.CANCELLED}

@@ -18,10 +18,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def database() -> str:
     """The database in the form that filled.fill accepts."""
-    it: dict[str, Any] = connection.settings_dict
+    parameters: dict[str, Any] = connection.settings_dict
     if connection.vendor == "sqlite":
-        return str(it["NAME"])
-    return f"postgres://{quote(it['USER'])}:{quote(it['PASSWORD'])}@{it['HOST']}:{it['PORT']}/{it['NAME']}"
+        return str(parameters["NAME"])
+    return (
+        f"postgres://{quote(parameters['USER'])}:{quote(parameters['PASSWORD'])}"
+        f"@{parameters['HOST']}:{parameters['PORT']}/{parameters['NAME']}"
+    )
 
 
 @pytest.mark.parametrize("rows", [40, 3000])
@@ -33,6 +36,8 @@ def test_the_figures_of_a_filled_database_agree(rows: int) -> None:
     cells = filled.fill(database(), servers, rows)
     assert sum(cell.rows for cell in cells) == RequestHistory.objects.count() == rows
     assert connection.introspection.get_constraints(connection.cursor(), "request_history").keys() == indexes
-    found = audit.check(settings.ROUTERDASH, audit.AuditOptions(thorough=True)).differences
+    differences = audit.check(settings.ROUTERDASH, audit.AuditOptions(thorough=True)).differences
     # Each moving average has only one sample.
-    assert {it.law for it in found} <= {"averages"}, [str(it) for it in found if it.law != "averages"][:3]
+    assert {difference.law for difference in differences} <= {"averages"}, [
+        str(difference) for difference in differences if difference.law != "averages"
+    ][:3]

@@ -34,9 +34,9 @@ def test_pages_that_two_processes_share_count_once() -> None:
     with running() as process:
         _, one = idle.memory(idle.processes(process.pid))
     with running("fork") as process:
-        found = idle.processes(process.pid)
-        _, both = idle.memory(found)
-    assert len(found) == 2
+        processes = idle.processes(process.pid)
+        _, both = idle.memory(processes)
+    assert len(processes) == 2
     assert MEBIBYTES << 10 < one < both < one + (8 << 10)
 
 

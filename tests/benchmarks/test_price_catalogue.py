@@ -85,7 +85,7 @@ def test_a_second_run_changes_nothing(make):
 
 def test_azure_has_rows_of_its_own(make):
     make(MODULE, "2026-11-01")
-    assert [(it.number, it.pattern) for it in read("azure")][::4] == [(11, "m"), (15, "m-*"), (19, "w")]
+    assert [(price.number, price.pattern) for price in read("azure")][::4] == [(11, "m"), (15, "m-*"), (19, "w")]
 
 
 def test_a_changed_price_is_a_new_row_and_ends_the_old_one(make):
@@ -106,11 +106,11 @@ def test_a_model_that_is_gone_ends(make):
     make(MODULE, "2026-11-01")
     after = make(MODULE.replace("equals='w'", "equals='x'"), "2026-11-20")
     day = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp())
-    assert [(it.number, it.valid_from, it.valid_until) for it in after if it.pattern == "w"] == [
+    assert [(price.number, price.valid_from, price.valid_until) for price in after if price.pattern == "w"] == [
         (9, 0, day),
         (10, JULY, day),
     ]
-    assert [(it.number, it.valid_from) for it in after if it.pattern == "x"] == [(21, 0), (22, JULY)]
+    assert [(price.number, price.valid_from) for price in after if price.pattern == "x"] == [(21, 0), (22, JULY)]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_a_model_that_is_gone_ends(make):
     ],
 )
 def test_clauses_are_patterns(clause, expected):
-    (found,) = providers(f"providers: list = [{clause}]")
+    (provider,) = providers(f"providers: list = [{clause}]")
     problems = Problems()
-    assert patterns(found, problems) == expected
+    assert patterns(provider, problems) == expected
     assert bool(list(problems.lines())) is not bool(expected)
 
 

@@ -5,11 +5,11 @@ from tests.metrics.records import A
 
 
 def test_every_screenshot_has_its_own_file() -> None:
-    assert len({it.file for it in PICTURES}) == len(PICTURES)
+    assert len({picture.file for picture in PICTURES}) == len(PICTURES)
 
 
 def test_screenshots_show_both_themes_languages_and_widths() -> None:
-    assert {(it.theme, it.language, it.width) for it in PICTURES} >= {
+    assert {(picture.theme, picture.language, picture.width) for picture in PICTURES} >= {
         ("light", "en", 1440),
         ("dark", "en", 1440),
         ("light", "en", 390),

@@ -35,8 +35,8 @@ def post(endpoint: Endpoint, path: str, **fields) -> Response:
 
 def events(response: Response) -> list[dict[str, Any]]:
     """Return the JSON of a stream's events without [DONE]."""
-    found = [event.rpartition(b"data: ")[2] for event in response.body.split(b"\n\n") if event]
-    return [json.loads(data) for data in found if data != b"[DONE]"]
+    texts = [event.rpartition(b"data: ")[2] for event in response.body.split(b"\n\n") if event]
+    return [json.loads(data) for data in texts if data != b"[DONE]"]
 
 
 def send_form(endpoint: Endpoint, path: str, **fields: str) -> Response:
@@ -112,9 +112,9 @@ def test_a_stream_is_complete(sim: Simulator, path: str, last: str) -> None:
 
 
 def test_the_events_of_a_response_are_in_order(sim: Simulator) -> None:
-    found = events(post(sim.add(tokens=1), "/v1/responses", stream=True))
-    assert [event["sequence_number"] for event in found] == list(range(len(found)))
-    assert [event["type"].removeprefix("response.") for event in found] == [
+    streamed = events(post(sim.add(tokens=1), "/v1/responses", stream=True))
+    assert [event["sequence_number"] for event in streamed] == list(range(len(streamed)))
+    assert [event["type"].removeprefix("response.") for event in streamed] == [
         "created",
         "in_progress",
         "output_item.added",
@@ -133,11 +133,11 @@ def test_every_kind_of_token_is_reported_on_request(sim: Simulator, stream: bool
 
     def usage(path: str) -> dict[str, Any]:
         response = post(endpoint, path, stream=stream, stream_options={"include_usage": True})
-        found: dict[str, Any] = {}
+        last_usage: dict[str, Any] = {}
         for event in events(response) if stream else [response.json()]:
             reported = (event.get("response") or event.get("message") or event).get("usage") or {}
-            found |= {name: value for name, value in reported.items() if value is not None}
-        return found
+            last_usage |= {name: value for name, value in reported.items() if value is not None}
+        return last_usage
 
     chat, responses, message = map(usage, ("/v1/chat/completions", "/v1/responses", "/v1/messages"))
     details = {"cached_tokens": 64, "cache_write_tokens": 16}
@@ -173,15 +173,15 @@ def test_a_truncated_response_reports_its_reason(sim: Simulator, path: str, fiel
 # Tool calls
 
 
-def arguments(path: str, found: list[dict[str, Any]]) -> str:
+def arguments(path: str, streamed: list[dict[str, Any]]) -> str:
     """Join the fragments of a stream."""
     if path == "/v1/messages":
         return "".join(
-            event["delta"].get("partial_json", "") for event in found if "index" in event and "delta" in event
+            event["delta"].get("partial_json", "") for event in streamed if "index" in event and "delta" in event
         )
     if path == "/v1/responses":
-        return "".join(event["delta"] for event in found if event["type"].endswith("arguments.delta"))
-    calls = [choice["delta"].get("tool_calls") for event in found for choice in event["choices"]]
+        return "".join(event["delta"] for event in streamed if event["type"].endswith("arguments.delta"))
+    calls = [choice["delta"].get("tool_calls") for event in streamed for choice in event["choices"]]
     return "".join(call[0]["function"]["arguments"] for call in calls if call)
 
 
@@ -203,8 +203,8 @@ def test_a_tool_is_called(sim: Simulator, path: str) -> None:
 
 @every_path
 def test_a_tool_is_called_in_fragments(sim: Simulator, path: str) -> None:
-    found = events(post(sim.add(), path, tools=[TOOLS[path]], stream=True))
-    assert json.loads(arguments(path, found)) == {"city": "quick"}
+    streamed = events(post(sim.add(), path, tools=[TOOLS[path]], stream=True))
+    assert json.loads(arguments(path, streamed)) == {"city": "quick"}
 
 
 @every_path

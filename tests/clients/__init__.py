@@ -13,31 +13,35 @@ from pathlib import Path
 
 import pytest
 
-from tests import llamacpp
+from tests import llamacpp, programs
 
 HERE = Path(__file__).parent
+RETRIES = ("--fetch-retries=2", "--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=10000")
 
 
 def node(script: str, *arguments: str) -> list[str]:
     """Return the command that runs one of the scripts. Skips the test without node or its packages."""
-    program = shutil.which("node")
-    if program is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed")
+    programs.need("node")
     folder = _packages("node-clients", HERE)
     shutil.copy(HERE / script, folder / script)  # node looks for packages beside the script
-    return [program, str(folder / script), *arguments]
+    return ["node", str(folder / script), *arguments]
 
 
 def agent(package: str, path: str) -> Path:
     """Return a program of a coding agent, from the package for this machine. Skips the test where there is none."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
+    programs.need("node")
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     folder = _packages("coding-agents", HERE / "agents")
     program = folder / "node_modules" / f"{package}-{sys.platform}-{machine}" / path
     if not program.exists():
         pytest.skip(f"{package} has no program for {sys.platform}-{machine}")
     return program
+
+
+def agent_script(path: str) -> list[str]:
+    """Return the command that runs a coding agent written in JavaScript. Skips the test without node or the agent."""
+    programs.need("node")
+    return ["node", str(_packages("coding-agents", HERE / "agents") / "node_modules" / path)]
 
 
 def _packages(name: str, source: Path) -> Path:
@@ -51,10 +55,12 @@ def _packages(name: str, source: Path) -> Path:
             folder.mkdir()
             for file in ("package.json", "package-lock.json"):
                 shutil.copy(source / file, folder / file)
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            programs.need_registry()
+            command = ["npm", "ci", *RETRIES, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
             if done.returncode:
-                pytest.skip(f"npm cannot install the packages: {done.stderr.strip().splitlines()[:1]}")
+                programs.leave_out_if_offline("npm", done.stderr)
+            assert done.returncode == 0, done.stderr
             mark.write_text(lock)
     return folder
 

@@ -25,7 +25,7 @@ def main(base_url: str, key: str, model: str) -> None:
     result = {"type": "tool_result", "tool_use_id": block.id, "content": "Sunny."}
     turns = [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
     response = client.messages.create(messages=[*MESSAGES, *turns], **first)
-    calls = [{"name": it.content[0].name, "arguments": it.content[0].input} for it in (message, streamed)]
+    calls = [{"name": reply.content[0].name, "arguments": reply.content[0].input} for reply in (message, streamed)]
     print(json.dumps({"calls": calls, "response": response.content[0].text}))
 
 

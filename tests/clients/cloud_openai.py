@@ -47,9 +47,9 @@ class Calls:
             self.responses()
 
     def chat(self, **fields):
-        found = self.client.chat.completions.create(model=self.model, **fields)
-        self.note(found.usage)
-        return found.choices[0]
+        completion = self.client.chat.completions.create(model=self.model, **fields)
+        self.note(completion.usage)
+        return completion.choices[0]
 
     def stream(self, **fields) -> None:
         wanted = {} if "stream_options" in self.without else {"stream_options": {"include_usage": True}}
@@ -71,22 +71,22 @@ class Calls:
         self.stream(messages=MESSAGES, tools=tools)
 
     def structured(self) -> None:
-        found = self.client.chat.completions.parse(model=self.model, messages=MESSAGES, response_format=Place)
-        assert found.choices[0].message.parsed.days == 7
-        self.note(found.usage)
+        completion = self.client.chat.completions.parse(model=self.model, messages=MESSAGES, response_format=Place)
+        assert completion.choices[0].message.parsed.days == 7
+        self.note(completion.usage)
 
     def responses(self) -> None:
         tools = [{"type": "function", **FUNCTION}]
-        found = self.client.responses.create(model=self.model, input="Say hello.")
-        assert found.output_text
-        self.note(found.usage)
+        response = self.client.responses.create(model=self.model, input="Say hello.")
+        assert response.output_text
+        self.note(response.usage)
         for more in ({}, {"tools": tools}, {"reasoning": {"effort": "low", "summary": "auto"}}):
             with self.client.responses.stream(model=self.model, input="Say hello.", **more) as stream:
                 for _ in stream:
                     pass
-                found = stream.get_final_response()
-            assert found.status == "completed", found
-            self.note(found.usage)
+                response = stream.get_final_response()
+            assert response.status == "completed", response
+            self.note(response.usage)
 
 
 def main(base_url: str, key: str, model: str, *without: str) -> None:

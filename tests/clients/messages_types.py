@@ -35,7 +35,7 @@ def fault(check: pydantic.TypeAdapter, request: dict) -> str:
 
 def main() -> None:
     check = pydantic.TypeAdapter(MessageCreateParams)
-    print(json.dumps([found for request in json.load(sys.stdin) if (found := fault(check, request))]))
+    print(json.dumps([problem for request in json.load(sys.stdin) if (problem := fault(check, request))]))
 
 
 if __name__ == "__main__":

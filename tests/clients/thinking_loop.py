@@ -32,7 +32,9 @@ def main(base_url: str, key: str, model: str) -> None:
                 call["function"].pop("parsed_arguments", None)
                 assert json.loads(call["function"]["arguments"]).keys() == {"city"}, call
             turn.pop("parsed", None)
-            results = [{"role": "tool", "tool_call_id": it.id, "content": "Sunny."} for it in message.tool_calls or ()]
+            results = [
+                {"role": "tool", "tool_call_id": call.id, "content": "Sunny."} for call in message.tool_calls or ()
+            ]
             messages += [turn, *results]
         texts.append([messages[1]["reasoning_content"], message.content])
     print(json.dumps(texts))

@@ -31,7 +31,7 @@ def main(host: str, key: str, model: str, embedder: str) -> None:
         assert last.total_duration >= last.eval_duration > 0
         reported.append({"input": last.prompt_eval_count, "output": last.eval_count})
 
-    assert f"{model}:latest" in [it.model for it in client.list().models]
+    assert f"{model}:latest" in [listed.model for listed in client.list().models]
     shown = client.show(model)
     assert "completion" in shown.capabilities
     assert shown.modelinfo["general.architecture"]

@@ -1,7 +1,4 @@
-"""An acknowledged change is in effect: no request of a deleted key, none to a withdrawn endpoint, from then on.
-
-`python -m benchmarks.scale.acknowledged` repeats these rounds a thousand times.
-"""
+"""An acknowledged change is in effect: no request of a deleted key, none to a withdrawn endpoint, from then on."""
 
 import os
 import signal

@@ -44,8 +44,8 @@ def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
 
 
 def key(expected: dict[str, Any], name: str) -> str:
-    found: str = expected["api_keys"][name]["key"]
-    return found
+    secret: str = expected["api_keys"][name]["key"]
+    return secret
 
 
 def test_counters_and_latencies(adopted: Adopted) -> None:
@@ -72,8 +72,10 @@ def test_the_timeline(adopted: Adopted) -> None:
 def test_todays_speeds(adopted: Adopted) -> None:
     router, expected, _ = adopted
     for row in expected["tps_today"]:
-        found = router.get(f"/api/endpoints/{row['endpoint_id']}/model-tps").json()
-        one = next(it for it in found if (it["model_id"], it["api_kind"]) == (row["model_id"], row["api_kind"]))
+        speeds = router.get(f"/api/endpoints/{row['endpoint_id']}/model-tps").json()
+        one = next(
+            speed for speed in speeds if (speed["model_id"], speed["api_kind"]) == (row["model_id"], row["api_kind"])
+        )
         assert one["tps"] == pytest.approx(row["tps"], rel=1e-9)
 
 
@@ -145,29 +147,29 @@ def test_the_history_is_readable(adopted: Adopted) -> None:
 def figures(router: RouterDash) -> dict[str, Any]:
     """Return all figures of totals, usage and clients, by name."""
     stats = router.stats()
-    found: dict[str, Any] = {
+    by_name: dict[str, Any] = {
         name: stats[name]
         for name in (
             "total_requests", "successful_requests", "failed_requests", "total_input_tokens", "total_output_tokens",
         )
     }  # fmt: skip
-    found["endpoints"] = {row["id"]: row["total_requests"] for row in router.get("/api/dashboard/endpoints").json()}
+    by_name["endpoints"] = {row["id"]: row["total_requests"] for row in router.get("/api/dashboard/endpoints").json()}
     for name, path in {
         "daily": "/api/dashboard/stats/tokens/daily?days=365",
         "monthly": "/api/dashboard/stats/tokens/monthly?months=36",
     }.items():
         rows = router.get(path).json()
-        found[name] = {key: sum(row[key] for row in rows) for key in ("request_count", "total_tokens")}
+        by_name[name] = {key: sum(row[key] for row in rows) for key in ("request_count", "total_tokens")}
     clients = router.get("/api/dashboard/clients?per_page=100&range=30d").json()
-    found["clients"] = {row["ip"]: row["request_count"] for row in clients["rankings"]}
+    by_name["clients"] = {row["ip"]: row["request_count"] for row in clients["rankings"]}
     usage = router.get("/api/usage?by=key").json()
-    found["usage"] = usage["total"]["requests"]
-    found["timeline"] = {
+    by_name["usage"] = usage["total"]["requests"]
+    by_name["timeline"] = {
         slot["minute"]: slot["success"] + slot["error"]
         for slot in router.get("/api/dashboard/request-history").json()
         if slot["success"] or slot["error"]
     }
-    return found
+    return by_name
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def agrees(router: RouterDash) -> bool:
 
 
 def priced_requests(router: RouterDash) -> int:
-    return sum(it["requests"] for it in router.get("/api/usage?since=2025-01-01").json()["costs"])
+    return sum(cost["requests"] for cost in router.get("/api/usage?since=2025-01-01").json()["costs"])
 
 
 def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim: Simulator) -> None:
@@ -246,7 +248,7 @@ def test_endpoints_deleted_and_added_by_llmlb_between_starts(taken_over: tuple[R
     first = figures(router)
     router.stop()
     one = serve_again(path, 40)
-    gone = max(one.endpoints, key=lambda it: one.endpoints[it])
+    gone = max(one.endpoints, key=lambda endpoint_id: one.endpoints[endpoint_id])
     change_endpoints(path, deleted=gone, added={"11111111-2222-4333-8444-555555555555": "came"})
     other = serve_again(path, 40, seed=8)
     assert other.endpoints["11111111-2222-4333-8444-555555555555"]

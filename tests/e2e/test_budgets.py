@@ -17,6 +17,8 @@ from gateway.registry.limits import DAY, KEY_LEVEL, MONEY, TOKENS, TOTAL
 from tests.router import RouterDash, until
 from tests.withdrawals import OwnKeys, chat
 
+pytestmark = pytest.mark.every_database
+
 
 class Budgeted:
     """An API key with a budget, which is stored by SQL as any program may do."""
@@ -47,8 +49,8 @@ class Budgeted:
 
     def items(self) -> list[dict[str, Any]]:
         """Return the items about budgets that need attention."""
-        found: list[dict[str, Any]] = self.router.get("/api/dashboard/attention").json()
-        return [it for it in found if it["level"]]
+        items: list[dict[str, Any]] = self.router.get("/api/dashboard/attention").json()
+        return [item for item in items if item["level"]]
 
     def used(self) -> int:
         """Return the tokens of the key on the Usage page."""
@@ -56,7 +58,7 @@ class Budgeted:
 
     def cost(self) -> int:
         """Return the cost of the key on the Usage page, in 10⁻⁹ of the currency."""
-        return int(sum(Decimal(it["cost"]) for row in self._usage() for it in row["costs"]) * NANO)
+        return int(sum(Decimal(cost["cost"]) for row in self._usage() for cost in row["costs"]) * NANO)
 
     def _usage(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.router.get("/api/usage?by=key").json()["rows"]
@@ -82,7 +84,7 @@ def test_a_spent_budget_needs_attention_and_is_at_metrics(key: Budgeted) -> None
     assert key.chat() == 200
     assert until(lambda: key.used() > 0)
     key.set_budget(1)
-    assert until(lambda: [it["kind"] for it in key.items()] == ["budget_spent"])
+    assert until(lambda: [item["kind"] for item in key.items()] == ["budget_spent"])
     (item,) = key.items()
     assert (item["level"], item["subject_id"], item["unit"], item["period"]) == (KEY_LEVEL, key.id, TOKENS, DAY)
     text = key.router.get("/metrics").body.decode()

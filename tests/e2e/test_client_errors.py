@@ -55,11 +55,11 @@ def run(command: list[str], timeout: float = 120) -> Any:
 
 
 def check(reported: Any, case: str, name: str) -> None:
-    found = reported["raised"][case]
+    raised = reported["raised"][case]
     kind = case.partition(" ")[0]
-    assert name in found["classes"], found
-    assert found["status"] == STATUSES[kind], found
-    assert PRINTED.get(kind, "") in found["message"]
+    assert name in raised["classes"], raised
+    assert raised["status"] == STATUSES[kind], raised
+    assert PRINTED.get(kind, "") in raised["message"]
 
 
 # openai-python
@@ -76,9 +76,9 @@ def test_openai(openai_errors: Any, case: str) -> None:
 
 
 def test_openai_and_a_stream_that_breaks(openai_errors: Any) -> None:
-    found = openai_errors["raised"]["broken streamed"]
-    assert found["classes"][0] == "APIError"
-    assert "closed the connection in the middle of its response" in found["message"]
+    raised = openai_errors["raised"]["broken streamed"]
+    assert raised["classes"][0] == "APIError"
+    assert "closed the connection in the middle of its response" in raised["message"]
 
 
 def test_openai_and_a_response_that_breaks(openai_errors: Any) -> None:
@@ -100,9 +100,9 @@ def test_anthropic(anthropic_errors: Any, case: str) -> None:
 
 
 def test_anthropic_and_a_stream_that_breaks(anthropic_errors: Any) -> None:
-    found = anthropic_errors["raised"]["broken streamed"]
-    assert "APIError" in found["classes"]
-    assert "closed the connection in the middle of its response" in found["message"]
+    raised = anthropic_errors["raised"]["broken streamed"]
+    assert "APIError" in raised["classes"]
+    assert "closed the connection in the middle of its response" in raised["message"]
 
 
 # langchain-openai
@@ -119,9 +119,9 @@ def test_langchain(langchain_errors: Any, case: str) -> None:
 
 
 def test_langchain_and_a_stream_that_breaks(langchain_errors: Any) -> None:
-    found = langchain_errors["raised"]["broken streamed"]
-    assert "APIError" in found["classes"]
-    assert "closed the connection in the middle of its response" in found["message"]
+    raised = langchain_errors["raised"]["broken streamed"]
+    assert "APIError" in raised["classes"]
+    assert "closed the connection in the middle of its response" in raised["message"]
 
 
 # AI SDK
@@ -138,9 +138,9 @@ def test_ai_sdk(ai_sdk_errors: Any, case: str) -> None:
 
 
 def test_ai_sdk_and_a_stream_that_breaks(ai_sdk_errors: Any) -> None:
-    found = ai_sdk_errors["raised"]["broken streamed"]
-    assert found["classes"], found
-    assert "closed the connection in the middle of its response" in found["message"]
+    raised = ai_sdk_errors["raised"]["broken streamed"]
+    assert raised["classes"], raised
+    assert "closed the connection in the middle of its response" in raised["message"]
 
 
 # llm

@@ -33,15 +33,15 @@ class Calling:
 
     def run(self, *command: str, path: str = "/v1") -> tuple[list[dict[str, Any]], str]:
         """Return the tool calls and the final response that a script received."""
-        found = self.printed(*command, path=path)
-        return found["calls"], found["response"]
+        printed = self.printed(*command, path=path)
+        return printed["calls"], printed["response"]
 
     def printed(self, *command: str, path: str = "/v1") -> dict[str, Any]:
         given = [*command, f"{self.router.url}{path}", KEY, self.model]
         done = subprocess.run(given, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
 
     def calls(self, times: int) -> list[dict[str, Any]]:
         return [{"name": "get_weather", "arguments": {"city": self.city}}] * times
@@ -90,12 +90,12 @@ def test_ollama(calling: Calling, library: str) -> None:
     else:
         command = clients.node("call_ollama.mjs")
     before = calling.router.stats()
-    found = calling.printed(*command, path="/ollama")
-    assert found["calls"] == calling.calls(2)
-    assert calling.response in found["response"]
+    printed = calling.printed(*command, path="/ollama")
+    assert printed["calls"] == calling.calls(2)
+    assert calling.response in printed["response"]
     names = ("total_input_tokens", "total_output_tokens")
     counted = [calling.router.stats()[name] - before[name] for name in names]
-    assert counted == list(found["reported"].values())
+    assert counted == list(printed["reported"].values())
 
 
 def test_openai_python_where_no_server_has_responses(shared_router: RouterDash, sim: Simulator, python: Path) -> None:
@@ -109,8 +109,8 @@ def test_openai_python_where_no_server_has_responses(shared_router: RouterDash, 
     command[1] = str(HERE / "loop_responses.py")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["calls"], found["response"]) == (calling.calls(1), calling.response)
-    assert found["error"] == "previous_response_not_found"
-    assert (found["usage"]["input_tokens"], found["usage"]["input_tokens_details"]["cached_tokens"]) == (9, 4)
-    assert found["usage"]["output_tokens_details"]["reasoning_tokens"] == 2
+    printed = json.loads(done.stdout)
+    assert (printed["calls"], printed["response"]) == (calling.calls(1), calling.response)
+    assert printed["error"] == "previous_response_not_found"
+    assert (printed["usage"]["input_tokens"], printed["usage"]["input_tokens_details"]["cached_tokens"]) == (9, 4)
+    assert printed["usage"]["output_tokens_details"]["reasoning_tokens"] == 2

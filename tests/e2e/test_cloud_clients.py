@@ -75,15 +75,17 @@ class Figures:
 
     def check(self, usages: list[dict[str, Any]]) -> None:
         """Compare the new requests with the cloud's tokens, and the prompts with those that clients received."""
-        made = [it.tokens for it in self.cloud.tally[self.known :]]
+        made = [generation.tokens for generation in self.cloud.tally[self.known :]]
         assert made
         until(lambda: len(self._rows()) >= len(self.before) + len(made))
         rows = [row for row in self._rows() if row["id"] not in self.before and row["kind"] != "count_tokens"]
         assert {row["outcome"] for row in rows} == {"ok"}
         counted = sorted((row["input_tokens"], row["output_tokens"], row["cached_tokens"] or 0) for row in rows)
         reports_cached = any(row["cached_tokens"] is not None for row in rows)
-        assert counted == sorted((it.input, it.output, it.cached if reports_cached else 0) for it in made)
-        assert sorted(_prompt(usage) for usage in usages) == sorted(it.input for it in made)
+        assert counted == sorted(
+            (tokens.input, tokens.output, tokens.cached if reports_cached else 0) for tokens in made
+        )
+        assert sorted(_prompt(usage) for usage in usages) == sorted(tokens.input for tokens in made)
 
 
 def _prompt(usage: dict[str, Any]) -> int:
@@ -110,9 +112,9 @@ def test_openai_python(router: RouterDash, clouds: dict[str, Cloud], python: Pat
 
 def test_anthropic_python(router: RouterDash, clouds: dict[str, Cloud], python: Path) -> None:
     figures = Figures(router, clouds["anthropic"])
-    found = run([str(python), str(HERE / "cloud_anthropic.py"), router.url, KEY, "claude-sonnet-5"])
-    figures.check(found["usages"])
-    assert found["counted"] == clouds["anthropic"].tally[figures.known].tokens.input
+    printed = run([str(python), str(HERE / "cloud_anthropic.py"), router.url, KEY, "claude-sonnet-5"])
+    figures.check(printed["usages"])
+    assert printed["counted"] == clouds["anthropic"].tally[figures.known].tokens.input
 
 
 def test_openai_node(router: RouterDash, clouds: dict[str, Cloud]) -> None:
@@ -140,7 +142,7 @@ def test_langchain_and_ai_sdk(router: RouterDash, clouds: dict[str, Cloud], pyth
     arguments = [f"{router.url}/v1", KEY, "gpt-4.1", EMBEDDERS["openai"]]
     program = clients.node(script) if script.endswith(".mjs") else [str(python), str(HERE / script)]
     reported = run([*program, *arguments])["reported"]
-    made = [it.tokens for it in cloud.tally[known:]]
+    made = [generation.tokens for generation in cloud.tally[known:]]
     for usage, tokens in zip(reported, made, strict=False):  # langchain reports none of embeddings
         assert (usage["input"], usage["output"] or tokens.output) == (tokens.input, tokens.output)
 

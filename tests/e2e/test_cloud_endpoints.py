@@ -9,7 +9,7 @@ from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
 
 pytestmark = pytest.mark.timeout(180)
-SETTINGS = {"LLMLB_PORT": "8080", "ROUTERDASH_BOOTSTRAP_EXTERNAL": "true"}
+SETTINGS = {"LLMLB_PORT": "8080", "ROUTERDASH_ENV_ENDPOINTS": "true", "ROUTERDASH_BOOTSTRAP_EXTERNAL": "true"}
 
 
 def test_a_key_of_the_environment_makes_an_endpoint_that_ticked_keys_reach(

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
+from tests import programs
 from tests.conftest import Install
 from tests.gateway import certificates
 from tests.router import RouterDash, command_of, until
@@ -24,8 +25,8 @@ NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-
 
 
 def may_contain() -> bool:
-    if shutil.which("unshare") is None or shutil.which("setpriv") is None:
-        return False
+    if programs.find("unshare") is None:
+        return True  # the marker `needs` has the reason
     return subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode == 0
 
 
@@ -33,6 +34,7 @@ pytestmark = [
     pytest.mark.one_database,
     pytest.mark.unmeasured,
     pytest.mark.timeout(180),
+    pytest.mark.needs("unshare", "setpriv"),
     pytest.mark.skipif(not may_contain(), reason="this user may not create namespaces"),
 ]
 
@@ -72,15 +74,15 @@ def contained(tmp_path: Path) -> Iterator[Contained]:
 
 def children(pid: int) -> list[str]:
     """Return the states of a process's children."""
-    found = []
+    states = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == pid:
-            found.append(fields[0])
-    return found
+            states.append(fields[0])
+    return states
 
 
 def test_a_read_only_root_is_enough(contained: Contained, sim: Simulator) -> None:

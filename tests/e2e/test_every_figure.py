@@ -32,12 +32,13 @@ from tests import expected_in_keys as in_keys
 from tests import expected_in_rollups as in_rollups
 from tests import expected_in_routing as in_routing
 from tests import sample_installation as sample
-from tests.browser import CHROMIUM, log_in
+from tests.browser import log_in
 from tests.conftest import drop_database, new_database
 from tests.expected_figures import Reported, Rule, Shown
 from tests.pages import BEFORE_LOGIN, admin_pages, own_pages
 from tests.router import RouterDash, until
 from tests.sample_installation import Busy, Ended
+from tests.slices import slice_tests
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
@@ -82,7 +83,6 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
         ("api_key_id={key_id}&endpoint_id={endpoint_id}", in_routing.conversations),
     ],
     "conversation": [("", in_routing.conversation)],
-    "replay": [("", in_routing.replay), ("id={replay_id}", in_routing.refused_replay)],
     "keys": [("", in_keys.keys)],
     "key": [("", in_keys.key)],
     "limits": [("", expected.nothing)],
@@ -107,7 +107,6 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "clients": [(f"range={span}", expected.clients) for span in ("24h", "7d", "30d")],
     "client": [("", expected.client), ("range=30d", expected.client)],
     "prices": [("", expected_prices.prices), ("q=org", expected_prices.prices)],
-    "hardware": [("", expected.nothing)],
     "search": [("q=org", expected.nothing)],
     "admin:index": [("", expected.nothing)],
     "admin:endpoints_endpoint_changelist": [("", in_admin.endpoints)],
@@ -117,8 +116,6 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "admin:metrics_pricerow_add": [("", in_admin.new_price)],
     "admin:metrics_currencyrate_changelist": [("", in_admin.rates)],
     "admin:metrics_currencyrate_add": [("", in_admin.new_rate)],
-    "admin:metrics_hardwareraterow_changelist": [("", in_admin.hardware_rates)],
-    "admin:metrics_hardwareraterow_add": [("", in_admin.new_hardware_rate)],
     "admin:endpoints_endpoint_add": [("", in_admin.new_endpoint)],
     "admin:endpoints_endpoint_change": [("", in_admin.endpoint)],
     "admin:endpoints_endpoint_history": [("", in_admin.edits)],
@@ -161,6 +158,8 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "account": [("", expected.nothing)],
     "password-change": [("", in_admin.constant(*PASSWORD_RULES, panel="change"))],
 }
+for _of_slice in slice_tests():
+    PAGES.update(_of_slice.pages)
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    own = {str(it.name): tuple(it.pattern.converters) for it in own_pages()}
+    own = {str(page.name): tuple(page.pattern.converters) for page in own_pages()}
     of_admin = {name: (argument,) if argument else () for name, argument in admin_pages()}
     for name, arguments in (own | of_admin).items():
         if name not in BEFORE_LOGIN | DOCUMENTATION:
@@ -206,13 +205,12 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "endpoint_id": lambda busy: busy.ids.values(),
     "request_id": lambda busy: requests_of_each_kind(busy).values(),
     "conversation": lambda busy: [row["conversation"] for row in busy.api("/api/conversations")["conversations"]],
-    "replay_id": lambda busy: [replayed(busy)],
     "name_id": lambda busy: [named(busy)],
     "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
     "user_id": lambda busy: [
         str(user) for (user,) in busy.router.query("SELECT id FROM users ORDER BY username LIMIT 1")
     ],
-    "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
+    "name": lambda busy: [name for server in busy.simulated.values() for name in server.behaviour.models],
     "month": lambda busy: moments(busy, "%Y-%m"),
     "day": lambda busy: moments(busy, "%Y-%m-%d"),
     "hour": lambda busy: moments(busy, "%Y-%m-%d+%H"),
@@ -225,6 +223,8 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
         "203.0.113.9",
     ],
 }
+for _of_slice in slice_tests():
+    EXAMPLES.update(_of_slice.examples)
 
 
 def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
@@ -244,24 +244,16 @@ def named(busy: Busy) -> str:
     return str(busy.change("POST", "/api/model-names", {"name": "own-name", "steps": steps})["id"])
 
 
-def replayed(busy: Busy) -> str:
-    """Replay the requests of the last 24 hours, which are too few for a prediction, and return the replay's id."""
-    replay = busy.change("POST", "/api/replays", {"policy": "least_inflight"})
-    until(lambda: busy.api(f"/api/replays/{replay['id']}")["state"] != "running", 60)
-    found: str = replay["id"]
-    return found
-
-
 def moments(busy: Busy, form: str) -> list[str]:
     """Return the times at which requests ended, the latest first."""
-    return sorted({it.at.strftime(form) for it in busy.history()}, reverse=True)
+    return sorted({request.at.strftime(form) for request in busy.history()}, reverse=True)
 
 
 def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
     names = [*case.arguments, *re.findall(r"{(\w+)}", case.query)]
     rows = zip(*(EXAMPLES[name](busy) for name in names), strict=False) if names else [()]
-    found = [dict(zip(names, row, strict=True)) for row in rows]
-    return found[:2] if case.query and "request_id" not in names else found
+    choices = [dict(zip(names, row, strict=True)) for row in rows]
+    return choices[:2] if case.query and "request_id" not in names else choices
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -272,8 +264,8 @@ def test_a_page_shows_the_figures_of_the_api(busy: Busy, case: Case) -> None:
     for known in examples(busy, case):
         query = case.query.format(**known)
         path = case.path(known)
-        it = Shown(busy, dict(parse_qsl(query)), known)
-        wrong += differences(rule, it, path, partial(busy.page, f"{path}?{query}"))
+        page = Shown(busy, dict(parse_qsl(query)), known)
+        wrong += differences(rule, page, path, partial(busy.page, f"{path}?{query}"))
     assert not wrong, "\n".join(wrong)
 
 
@@ -288,7 +280,7 @@ CHOSEN = ("holder", "drained", sample.BUSIEST)
 
 
 def chosen(name: str, action: str) -> Fields:
-    return lambda busy: {"action": action, name: [busy.ids[it] for it in CHOSEN]}
+    return lambda busy: {"action": action, name: [busy.ids[server] for server in CHOSEN]}
 
 
 def at_server(name: str) -> Fields:
@@ -297,12 +289,12 @@ def at_server(name: str) -> Fields:
 
 REQUESTED = ("drain", "disable", "reset_breaker")  # before it is done
 RESPONSES: list[tuple[str, str, Fields, Rule]] = [
-    *((it, "endpoints-act", chosen("endpoint", it), expected.confirmation) for it in REQUESTED),
+    *((action, "endpoints-act", chosen("endpoint", action), expected.confirmation) for action in REQUESTED),
     *(
-        (it, "admin:endpoints_endpoint_changelist", chosen("_selected_action", it), in_admin.confirmation)
-        for it in REQUESTED
+        (action, "admin:endpoints_endpoint_changelist", chosen("_selected_action", action), in_admin.confirmation)
+        for action in REQUESTED
     ),
-    ("found", "discover", lambda _: {}, expected.found),
+    ("found", "discover", lambda _: {}, expected.discovered),
     *(
         (f"look {name}", "endpoint-add", at_server(name), expected.detected)
         for name in ("several", "alone", sample.BUSIEST)
@@ -310,7 +302,9 @@ RESPONSES: list[tuple[str, str, Fields, Rule]] = [
 ]
 
 
-@pytest.mark.parametrize(("_", "name", "fields", "rule"), RESPONSES, ids=[f"{it[1]} {it[0]}" for it in RESPONSES])
+@pytest.mark.parametrize(
+    ("_", "name", "fields", "rule"), RESPONSES, ids=[f"{response[1]} {response[0]}" for response in RESPONSES]
+)
 def test_a_response_to_a_form_shows_the_figures_of_the_api(
     busy: Busy, _: str, name: str, fields: Fields, rule: Rule
 ) -> None:
@@ -319,23 +313,23 @@ def test_a_response_to_a_form_shows_the_figures_of_the_api(
     assert not wrong, "\n".join(wrong)
 
 
-def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
+def differences(rule: Rule, shown_page: Shown, path: str, read: Callable[[], str]) -> list[str]:
     """Return differences between a page and the API; try again after a new minute or health check."""
 
     def look() -> tuple[Reported, str, Reported] | None:
-        before, page, after = rule(it), read(), rule(it)
+        before, page, after = rule(shown_page), read(), rule(shown_page)
         return (before, page, after) if expected.shape(before) == expected.shape(after) else None
 
     before, page, after = until(look)
-    found = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page)))
-    return [f"{path} {text}" for text in expected.differences(found, before, after, it.busy.names)]
+    texts = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page)))
+    return [f"{path} {text}" for text in expected.differences(texts, before, after, shown_page.busy.names)]
 
 
 def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
-    found: dict[Any, list[Ended]] = {}
-    for it in busy.history():
-        found.setdefault(by(it), []).append(it)
-    return found
+    groups: dict[Any, list[Ended]] = {}
+    for request in busy.history():
+        groups.setdefault(by(request), []).append(request)
+    return groups
 
 
 # Figures that scripts write and draw
@@ -358,7 +352,7 @@ def opened(page: Page, path: str, written: str) -> str:
     return page.content()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.needs("chromium")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_scripts_write_the_figures_of_the_api(busy: Busy, browser: Browser) -> None:
     page = browser.new_context(base_url=busy.router.url, locale="en", timezone_id=sample.ZONE.key).new_page()
@@ -366,13 +360,13 @@ def test_scripts_write_the_figures_of_the_api(busy: Busy, browser: Browser) -> N
     wrong: list[str] = []
     known = {"endpoint": {"endpoint_id": busy.ids["holder"]}, "client": {"client": sample.CLIENTS[0]}}
     for name, (rule, written) in SCRIPTED.items():
-        it = Shown(busy, {}, known.get(name, {}))
-        path = reverse(name, kwargs=it.known)
-        wrong += differences(rule, it, path, partial(opened, page, path, written))
+        shown_page = Shown(busy, {}, known.get(name, {}))
+        path = reverse(name, kwargs=shown_page.known)
+        wrong += differences(rule, shown_page, path, partial(opened, page, path, written))
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.needs("chromium")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_form_shows_the_details_of_a_server(busy: Busy, browser: Browser) -> None:
     page = browser.new_context(base_url=busy.router.url, locale="en").new_page()
@@ -382,19 +376,19 @@ def test_the_form_shows_the_details_of_a_server(busy: Busy, browser: Browser) ->
         page.keyboard.press("Tab")
     api = expected.detected_details(detection.value.json())
     expect(page.locator("[data-kind]")).not_to_be_empty()
-    found = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page.content())))
-    assert list(expected.differences(found, api, api, busy.names)) == []
+    texts = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page.content())))
+    assert list(expected.differences(texts, api, api, busy.names)) == []
 
 
 def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
     """Compare a page with the API before and after it: a new minute or a health check may change figures."""
 
     def look() -> tuple[Any, Any] | None:
-        before, found, after = read(), page(), read()
-        return (found, before) if before == after else None
+        before, shown, after = read(), page(), read()
+        return (shown, before) if before == after else None
 
-    found: tuple[Any, Any] = until(look)
-    return found
+    figures: tuple[Any, Any] = until(look)
+    return figures
 
 
 def script(busy: Busy, path: str, name: str) -> Any:
@@ -402,9 +396,9 @@ def script(busy: Busy, path: str, name: str) -> Any:
 
 
 def test_events_give_the_overviews_script_the_figures_of_the_api(busy: Busy) -> None:
-    it = Shown(busy, {}, {})
+    page = Shown(busy, {}, {})
     event, api = same(
-        lambda: expected_by_machines.overview(it),
+        lambda: expected_by_machines.overview(page),
         lambda: expected_by_machines.event(busy.page("/api/dashboard/events?once=1")),
     )
     event["stats"] = expected_by_machines.steady(event["stats"])
@@ -414,8 +408,8 @@ def test_events_give_the_overviews_script_the_figures_of_the_api(busy: Busy) -> 
 
 
 def test_the_overview_gives_its_script_the_state_of_the_api(busy: Busy) -> None:
-    it = Shown(busy, {}, {})
-    state, api = same(lambda: expected_by_machines.overview(it), lambda: script(busy, "/", "shown"))
+    page = Shown(busy, {}, {})
+    state, api = same(lambda: expected_by_machines.overview(page), lambda: script(busy, "/", "shown"))
     assert [row["slots"] for row in state["endpoints"]].count(None) < len(state["endpoints"])
     endpoints = {row["id"]: {name: row[name] for name in ("id", "slots")} for row in api["endpoints"]}
     assert {row["id"]: row for row in state.pop("endpoints")} == endpoints
@@ -435,12 +429,12 @@ def test_the_chart_of_the_overview_is_drawn_from_the_figures_of_the_api(busy: Bu
 
 @pytest.mark.parametrize("by", ["day", "month", "model"])
 def test_the_chart_of_usage_is_drawn_from_the_figures_of_the_api(busy: Busy, by: str) -> None:
-    it, since = Shown(busy, {}, {}), expected.today() - timedelta(days=89)
-    api = it.api("/api/usage", by="month" if by == "month" else "day", since=since, until=expected.today())["rows"]
+    page, since = Shown(busy, {}, {}), expected.today() - timedelta(days=89)
+    api = page.api("/api/usage", by="month" if by == "month" else "day", since=since, until=expected.today())["rows"]
     slots = script(busy, f"/usage?by={by}&range=90d", "series")["slots"]
     names = ("input_tokens", "output_tokens", "successful_requests", "failed_requests")
-    drawn = {it["at"]: [it[name] for name in names] for it in slots if any(it[name] for name in names)}
-    assert drawn == {it.get("day", it.get("month")): [it[name] for name in names] for it in api}
+    drawn = {slot["at"]: [slot[name] for name in names] for slot in slots if any(slot[name] for name in names)}
+    assert drawn == {row.get("day", row.get("month")): [row[name] for name in names] for row in api}
 
 
 @pytest.mark.parametrize("span", ["24h", "30d"])
@@ -455,68 +449,77 @@ def test_the_chart_of_clients_is_drawn_from_the_figures_of_the_api(busy: Busy, c
 
 
 def test_prometheus_has_the_figures_of_the_api(busy: Busy) -> None:
-    it = Shown(busy, {}, {})
-    found, api = same(lambda: expected_by_machines.prometheus(it), lambda: expected_by_machines.scraped(it))
-    found = {key: value for key, value in found.items() if key[0] != expected_by_machines.LEARNED}
-    assert found.keys() == api.keys()
-    assert found == pytest.approx(api)
+    page = Shown(busy, {}, {})
+    scraped, api = same(lambda: expected_by_machines.prometheus(page), lambda: expected_by_machines.scraped(page))
+    scraped = {key: value for key, value in scraped.items() if key[0] != expected_by_machines.LEARNED}
+    assert scraped.keys() == api.keys()
+    assert scraped == pytest.approx(api)
 
 
 def test_prometheus_has_what_the_api_tells_of_learned_speeds(busy: Busy) -> None:
-    it = Shown(busy, {}, {})
-    found = expected_by_machines.learned_seconds(it)
+    page = Shown(busy, {}, {})
+    learned = expected_by_machines.learned_seconds(page)
     rows = {
         (endpoint_id, row["kind"], row["model_id"]): row
         for endpoint_id in busy.ids.values()
-        for row in it.api(f"/api/endpoints/{endpoint_id}/learned")
+        for row in page.api(f"/api/endpoints/{endpoint_id}/learned")
         if row["tokens_per_second_alone"]
     }
     assert rows
     for key, row in rows.items():
-        assert 1000 * found[key]["setup"] == pytest.approx(row["setup_ms"])
-        assert found[key]["write"] + found[key]["share"] == pytest.approx(1 / row["tokens_per_second_alone"])
+        assert 1000 * learned[key]["setup"] == pytest.approx(row["setup_ms"])
+        assert learned[key]["write"] + learned[key]["share"] == pytest.approx(1 / row["tokens_per_second_alone"])
 
 
 def test_the_totals_equal_the_sent_requests(busy: Busy) -> None:
     stats = busy.api("/api/dashboard/stats")
-    ended = Counter(it.outcome for it in busy.ledger)
+    ended = Counter(request.outcome for request in busy.ledger)
     assert stats["successful_requests"] == ended.pop(record.OK)
     assert stats["cancelled_requests"] == ended.pop(record.CANCELLED)
     assert stats["failed_requests"] == ended.total()
     assert stats["rejected_by_reason"] == busy.rejected
-    sums = [sum(tokens) for tokens in zip(*(it.tokens for it in busy.ledger), strict=True)]
+    sums = [sum(tokens) for tokens in zip(*(request.tokens for request in busy.ledger), strict=True)]
     assert [stats["total_input_tokens"], stats["total_output_tokens"]] == sums
 
 
 def test_the_history_equals_the_sent_requests(busy: Busy) -> None:
-    found = Counter((it.model, it.outcome, it.client, *it.tokens, it.key_id) for it in busy.history())
-    assert found == Counter((it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger)
+    history = Counter(
+        (request.model, request.outcome, request.client, *request.tokens, request.key_id) for request in busy.history()
+    )
+    assert history == Counter(
+        (request.model, request.outcome, request.client, *request.tokens, busy.keys[request.key])
+        for request in busy.ledger
+    )
 
 
 @pytest.mark.parametrize(("by", "name"), [("model", "model_id"), ("key", "api_key_id")])
 def test_usage_equals_the_sent_requests(busy: Busy, by: str, name: str) -> None:
     since = expected.today() - timedelta(days=expected_by_machines.EVER)
     rows = Shown(busy, {}, {}).api("/api/usage", by=by, since=since, until=expected.today())["rows"]
-    of = {(it.model if by == "model" else busy.keys[it.key]) for it in busy.ledger}
-    assert {it[name] for it in rows if it[name]} == of
-    for row in (it for it in rows if it[name]):
-        sent = [it for it in busy.ledger if row[name] in (it.model, busy.keys[it.key])]
-        ended = Counter(it.outcome for it in sent)
+    of = {(request.model if by == "model" else busy.keys[request.key]) for request in busy.ledger}
+    assert {usage[name] for usage in rows if usage[name]} == of
+    for row in (usage for usage in rows if usage[name]):
+        sent = [request for request in busy.ledger if row[name] in (request.model, busy.keys[request.key])]
+        ended = Counter(request.outcome for request in sent)
         assert row["successful_requests"] == ended[record.OK], row
         assert row["cancelled_requests"] == ended[record.CANCELLED], row
         assert row["requests"] + row["cancelled_requests"] == len(sent), row
-        assert [row["input_tokens"], row["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)], row
+        assert [row["input_tokens"], row["output_tokens"]] == [
+            sum(request.tokens[position] for request in sent) for position in (0, 1)
+        ], row
 
 
 @pytest.mark.parametrize("client", [*sample.CLIENTS, "127.0.0.1"])
 def test_figures_of_a_client_equal_its_sent_requests(busy: Busy, client: str) -> None:
     reported = busy.api(f"/api/dashboard/clients/{client}/detail")
-    sent = [it for it in busy.ledger if it.client == client]
-    ended = Counter(it.outcome for it in sent)
+    sent = [request for request in busy.ledger if request.client == client]
+    ended = Counter(request.outcome for request in sent)
     assert reported["total_requests"] == len(sent)
     assert reported["cancelled_requests"] == ended[record.CANCELLED]
     assert reported["failed_requests"] == len(sent) - ended[record.OK] - ended[record.CANCELLED]
-    assert [reported["input_tokens"], reported["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)]
+    assert [reported["input_tokens"], reported["output_tokens"]] == [
+        sum(request.tokens[position] for request in sent) for position in (0, 1)
+    ]
 
 
 def test_endpoints_have_the_attempts_that_they_received(busy: Busy) -> None:
@@ -532,7 +535,7 @@ def test_endpoints_have_the_attempts_that_they_received(busy: Busy) -> None:
 
 def counted(rows: Iterable[Ended]) -> tuple[int, int, int]:
     """Return served, failed and cancelled requests."""
-    ended = Counter(it.outcome for it in rows)
+    ended = Counter(row.outcome for row in rows)
     ok, cancelled = ended[record.OK], ended[record.CANCELLED]
     return ok, ended.total() - ok - cancelled, cancelled
 
@@ -541,33 +544,35 @@ def test_days_equal_the_history(busy: Busy) -> None:
     since = expected.today() - timedelta(days=expected_by_machines.EVER)
     rows = Shown(busy, {}, {}).api("/api/usage", by="day", since=since, until=expected.today())["rows"]
     names = ("successful_requests", "failed_requests", "cancelled_requests")
-    found = {row["day"]: tuple(row[name] for name in names) for row in rows}
-    assert found == {str(day): counted(ended) for day, ended in grouped(busy, lambda it: it.at.date()).items()}
+    days = {row["day"]: tuple(row[name] for name in names) for row in rows}
+    assert days == {str(day): counted(ended) for day, ended in grouped(busy, lambda request: request.at.date()).items()}
 
 
 def test_minutes_equal_the_history(busy: Busy) -> None:
     minutes = {row["minute"][:16]: (row["success"], row["error"]) for row in busy.api("/api/dashboard/request-history")}
-    by_minute = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:16])
+    by_minute = grouped(busy, lambda request: request.at.astimezone(UTC).isoformat()[:16])
     ended = {minute: counted(rows)[:2] for minute, rows in by_minute.items() if minute in minutes}
     assert {minute: reported for minute, reported in minutes.items() if any(reported)} == ended
 
 
 def test_hours_equal_the_history(busy: Busy) -> None:
     hours = {row["hour"][:13]: row for row in busy.api("/api/dashboard/clients/timeline?range=30d")}
-    by_hour = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:13])
+    by_hour = grouped(busy, lambda request: request.at.astimezone(UTC).isoformat()[:13])
     for hour, row in hours.items():
         ended = by_hour.get(hour, [])
         assert (row["request_count"], row["failed_count"]) == (len(ended), counted(ended)[1]), hour
-        assert row["unique_ips"] == len({sample.NETWORKS.get(it.client, it.client) for it in ended}), hour
+        assert row["unique_ips"] == len({sample.NETWORKS.get(request.client, request.client) for request in ended}), (
+            hour
+        )
 
 
 def test_models_equal_the_history(busy: Busy) -> None:
     today, week = expected.today(), expected.today() - timedelta(days=6)
-    by_model = grouped(busy, lambda it: it.model)
+    by_model = grouped(busy, lambda request: request.model)
     for row in busy.api("/api/dashboard/models")["data"]:
-        ended = [it for name in {row["id"], *row["aliases"]} for it in by_model.get(name, [])]
+        ended = [request for name in {row["id"], *row["aliases"]} for request in by_model.get(name, [])]
         for since, name in ((today, "today"), (week, "7_days")):
-            ok, failed, cancelled = counted(it for it in ended if it.at.date() >= since)
+            ok, failed, cancelled = counted(request for request in ended if request.at.date() >= since)
             assert row[f"requests_{name}"] == ok + failed, row
             assert (row[f"failed_{name}"], row[f"cancelled_{name}"]) == (failed, cancelled), row
 
@@ -577,47 +582,47 @@ def test_conversations_equal_the_history(busy: Busy) -> None:
     for row in reversed(busy.api("/api/requests?limit=500")["requests"]):
         if row["conversation"]:
             by_conversation.setdefault(row["conversation"], []).append(row)
-    found = {row["conversation"]: row for row in busy.api("/api/conversations?limit=50")["conversations"]}
-    assert found.keys() == by_conversation.keys()
+    conversations = {row["conversation"]: row for row in busy.api("/api/conversations?limit=50")["conversations"]}
+    assert conversations.keys() == by_conversation.keys()
     for key, ended in by_conversation.items():
-        at = [row["endpoint_id"] for row in ended]
-        assert found[key]["turns"] == len(ended)
-        assert found[key]["moves"] == sum(last != this for last, this in pairwise(at))
+        endpoint_ids = [row["endpoint_id"] for row in ended]
+        assert conversations[key]["turns"] == len(ended)
+        assert conversations[key]["moves"] == sum(last != this for last, this in pairwise(endpoint_ids))
         for name in ("input_tokens", "output_tokens", "cached_tokens"):
-            assert (found[key][name] or 0) == sum(row[name] or 0 for row in ended)
-    assert any(row["moves"] for row in found.values())
-    assert any(row["cached_tokens"] for row in found.values())
+            assert (conversations[key][name] or 0) == sum(row[name] or 0 for row in ended)
+    assert any(row["moves"] for row in conversations.values())
+    assert any(row["cached_tokens"] for row in conversations.values())
 
 
 @pytest.mark.parametrize("days", [1, 7, 90])
 def test_an_endpoints_days_equal_the_history(busy: Busy, days: int) -> None:
-    it, since = Shown(busy, {}, {}), str(expected.today() - timedelta(days=days - 1))
+    page, since = Shown(busy, {}, {}), str(expected.today() - timedelta(days=days - 1))
     sums: Counter[tuple[str, ...]] = Counter()
-    for row in in_admin.daily(it):
+    for row in in_admin.daily(page):
         if row["endpoint_id"] in busy.ids.values() and row["date"] >= since:
             for of in (row["date"], row["model_id"]):
                 sums[row["endpoint_id"], of, "total"] += row["attempts"]
                 sums[row["endpoint_id"], of, "failed"] += row["failed"]
-    found = {
+    reported = {
         (endpoint_id, row[of], name): row[f"{name}_requests"]
         for endpoint_id in busy.ids.values()
         for path, of in (("daily-stats", "date"), ("model-stats", "model_id"))
-        for row in it.api(f"/api/endpoints/{endpoint_id}/{path}", days=days)
+        for row in page.api(f"/api/endpoints/{endpoint_id}/{path}", days=days)
         for name in ("total", "failed")
     }
-    assert found == sums
+    assert reported == sums
 
 
 def test_the_last_hour_equals_the_history(busy: Busy) -> None:
     overview, busiest = busy.api("/api/dashboard/overview"), busy.api("/api/dashboard/busiest")
     since = datetime.fromisoformat(overview["history"][0]["minute"])
-    ended = [it for it in busy.history() if it.at >= since]
-    tries = [attempt for it in ended for attempt in it.attempts if attempt["outcome"] != record.CANCELLED]
+    ended = [request for request in busy.history() if request.at >= since]
+    tries = [attempt for request in ended for attempt in request.attempts if attempt["outcome"] != record.CANCELLED]
     for row in overview["endpoints"]:
-        outcomes = Counter(it["outcome"] for it in tries if it["endpoint_id"] == row["id"])
+        outcomes = Counter(attempt["outcome"] for attempt in tries if attempt["endpoint_id"] == row["id"])
         assert row["recent_attempts"] == outcomes.total(), row
         assert row["recent_failures"] == outcomes.total() - outcomes[record.OK], row
-    models = Counter(it.model for it in ended if it.outcome != record.CANCELLED)
+    models = Counter(request.model for request in ended if request.outcome != record.CANCELLED)
     assert {row["model_id"]: row["requests"] for row in busiest["models"]}.items() <= models.items()
     assert [row["requests"] for row in busiest["models"]] == sorted(models.values(), reverse=True)[:5]
 
@@ -627,11 +632,13 @@ def test_the_busiest_clients_equal_the_history(busy: Busy) -> None:
 
     def counts() -> list[tuple[str, int]]:
         since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-        ended = Counter(sample.NETWORKS.get(it.client, it.client) for it in busy.history() if it.at >= since)
-        return sorted(ended.items(), key=lambda it: (-it[1], it[0]))[:5]
+        ended = Counter(
+            sample.NETWORKS.get(request.client, request.client) for request in busy.history() if request.at >= since
+        )
+        return sorted(ended.items(), key=lambda client_and_count: (-client_and_count[1], client_and_count[0]))[:5]
 
-    found, ended = same(counts, lambda: busy.api("/api/dashboard/busiest")["clients"])
-    assert [(row["ip"], row["requests"]) for row in found] == ended
+    clients, ended = same(counts, lambda: busy.api("/api/dashboard/busiest")["clients"])
+    assert [(row["ip"], row["requests"]) for row in clients] == ended
 
 
 def test_speeds_of_endpoints_equal_todays_responses(busy: Busy) -> None:
@@ -641,21 +648,27 @@ def test_speeds_of_endpoints_equal_todays_responses(busy: Busy) -> None:
             if row["date"] == str(expected.today()):
                 tokens[row["endpoint_id"]] += row["output_tokens"]
                 took[row["endpoint_id"]] += row["duration_ms"]
-        return {it: 1000 * tokens[it] / took[it] for it in busy.ids.values() if took[it]}
+        return {
+            endpoint_id: 1000 * tokens[endpoint_id] / took[endpoint_id]
+            for endpoint_id in busy.ids.values()
+            if took[endpoint_id]
+        }
 
-    found, served = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
-    assert {it["id"]: it["tokens_per_second"] for it in found if it["tokens_per_second"]} == pytest.approx(served)
+    endpoints, served = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
+    assert {
+        endpoint["id"]: endpoint["tokens_per_second"] for endpoint in endpoints if endpoint["tokens_per_second"]
+    } == pytest.approx(served)
 
 
 def test_costs_equal_the_tally_of_the_sent_requests(busy: Busy) -> None:
     """Each with its price and nothing of the history but cached tokens, which only the earlier requests have."""
     tally: Counter[str] = Counter()
-    for it in busy.ledger:
-        if it.model not in sample.PRICES or (it.outcome != record.OK and not any(it.tokens)):
+    for request in busy.ledger:
+        if request.model not in sample.PRICES or (request.outcome != record.OK and not any(request.tokens)):
             continue
-        price = sample.PRICES[it.model]
+        price = sample.PRICES[request.model]
         fee = Fraction(price.get("request", "0")) * 1000
-        parts = zip(("input", "output"), it.tokens, strict=True)
+        parts = zip(("input", "output"), request.tokens, strict=True)
         exact = sum((Fraction(price.get(name, "0")) * count for name, count in parts), fee)
         tally[price["currency"]] += int(exact * 1000 + Fraction(1, 2))  # 10⁻⁹
     less = Fraction(sample.PRICES[sample.LARGE]["input"]) - Fraction(sample.PRICES[sample.LARGE]["cached"])
@@ -669,17 +682,17 @@ def test_costs_equal_the_tally_of_the_sent_requests(busy: Busy) -> None:
     assert {name: int(cost) for name, cost in stored.items()} == tally
     span = f"since={expected.today() - timedelta(days=400)}"
     for by in expected_usage.CALLED:
-        found = busy.api(f"/api/usage?by={by}&{span}")
-        shown = {each["currency"]: round(Fraction(each["cost"]) * 10**9) for each in found["costs"]}
+        usage = busy.api(f"/api/usage?by={by}&{span}")
+        shown = {each["currency"]: round(Fraction(each["cost"]) * 10**9) for each in usage["costs"]}
         assert shown == {"USD": tally["USD"] + euros, "CHF": tally["CHF"]}, by
 
 
 def test_times_equal_the_history(busy: Busy) -> None:
     """Requests of the last 24 hours."""
     took = sorted(
-        it.duration_ms
-        for it in busy.history()
-        if it.outcome == record.OK and it.at > datetime.now(UTC) - timedelta(days=1)
+        request.duration_ms
+        for request in busy.history()
+        if request.outcome == record.OK and request.at > datetime.now(UTC) - timedelta(days=1)
     )
     stats = busy.api("/api/dashboard/stats")
     assert stats["average_response_time_ms"] == pytest.approx(sum(took) / len(took))
@@ -700,24 +713,28 @@ def test_alternative_paths_return_the_same(busy: Busy) -> None:
 
 
 def test_paths_of_llmlb_return_the_same(busy: Busy) -> None:
-    found, rows = (
+    responses, rows = (
         busy.api("/api/dashboard/request-responses?per_page=100"),
         busy.api("/api/requests?limit=100")["requests"],
     )
     names = ("id", "completed_at", "model", "client_ip", "api_key_id", "input_tokens", "output_tokens")
-    assert found["total_count"] == len(busy.ledger)
-    assert [[it.get(name) for name in names] for it in found["records"]] == [
-        [it[name] for name in names] for it in rows
+    assert responses["total_count"] == len(busy.ledger)
+    assert [[response.get(name) for name in names] for response in responses["records"]] == [
+        [row[name] for name in names] for row in rows
     ]
-    assert [it["duration_ms"] for it in found["records"]] == [max(1, round(it["duration_ms"])) for it in rows]
-    models, found = busy.api("/api/dashboard/models")["data"], busy.api("/api/models")
-    assert {it["name"]: it["status"] == "available" for it in found} == {it["id"]: it["ready"] for it in models}
+    assert [response["duration_ms"] for response in responses["records"]] == [
+        max(1, round(row["duration_ms"])) for row in rows
+    ]
+    models, listed = busy.api("/api/dashboard/models")["data"], busy.api("/api/models")
+    assert {model["name"]: model["status"] == "available" for model in listed} == {
+        model["id"]: model["ready"] for model in models
+    }
 
 
 def test_an_export_equals_the_api(busy: Busy) -> None:
     lines = busy.page("/requests/export?format=jsonl").splitlines()
     listed = busy.api("/api/requests?limit=500")["requests"]
-    assert [json.loads(line) for line in lines] == [{**it, "hardware_costs": []} for it in listed]
+    assert [json.loads(line) for line in lines] == [{**row, "hardware_costs": []} for row in listed]
 
 
 def test_reconcile_finds_no_difference(busy: Busy) -> None:

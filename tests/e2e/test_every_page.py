@@ -68,10 +68,10 @@ def visitor(browser: Browser, shared_router: RouterDash, complaints: list[str]) 
 
 
 def paths(known: dict[str, str]) -> list[str]:
-    pages = [it for it in own_pages() if it.name not in BEFORE_LOGIN]
+    pages = [page for page in own_pages() if page.name not in BEFORE_LOGIN]
     of_admin = (admin_path(name, argument, known) for name, argument in admin_pages())
     also = ["/api/docs/", "/search?q=a", "/no-such-page"]
-    return list(dict.fromkeys([*(path_of(it, known) for it in pages), *also, *of_admin]))
+    return list(dict.fromkeys([*(path_of(page, known) for page in pages), *also, *of_admin]))
 
 
 def fits(page: Page) -> bool:
@@ -111,7 +111,7 @@ def squeezed(page: Page, path: str) -> list[str]:
 def faults(page: Page, path: str) -> Iterator[str]:
     """Return the faults of this page; axe runs in the narrow window."""
     yield from too_wide(page, path)
-    yield from (f"{path}: {it}" for it in violations(page))
+    yield from (f"{path}: {violation}" for violation in violations(page))
 
 
 def settled(page: Page, path: str) -> None:
@@ -128,15 +128,17 @@ def test_every_page(visitor: Page, served: dict[str, str], complaints: list[str]
     look(visitor, theme=theme, language="en", width=1440)
     log_in(visitor)
     look(visitor, theme=theme, language=language, width=1440)
-    found: list[str] = []
+    problems: list[str] = []
     for path in paths(served):
         settled(visitor, path)
         root = visitor.locator("html")
         assert (root.get_attribute("data-theme"), root.get_attribute("lang")) == (theme, language), path
-        found += faults(visitor, path)
-        found += [f"{path}: {text}" for text in complaints if "404 (Not Found)" not in text or path != "/no-such-page"]
+        problems += faults(visitor, path)
+        problems += [
+            f"{path}: {text}" for text in complaints if "404 (Not Found)" not in text or path != "/no-such-page"
+        ]
         complaints.clear()
-    assert found == []
+    assert problems == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

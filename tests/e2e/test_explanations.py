@@ -8,7 +8,7 @@ from benchmarks.simulator import Simulator
 from tests.conftest import Install
 from tests.router import RouterDash, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_request_is_explained_and_its_cost_was_foretold(router: RouterDash, si
         return bool((learned(router, fast) or {}).get("tokens_per_second_alone"))
 
     def samples() -> int:
-        return sum((learned(router, it) or {"samples": 0})["samples"] for it in (fast, slow))
+        return sum((learned(router, endpoint_id) or {"samples": 0})["samples"] for endpoint_id in (fast, slow))
 
     until(is_learned, 60)
     until(lambda: samples() == number, 30)
@@ -60,10 +60,11 @@ def test_a_request_is_explained_and_its_cost_was_foretold(router: RouterDash, si
         assert router.chat(stream=True).status == 200
         attempt = last(router)["attempts"][0]
         preview = reported(router, path + str(attempt["work"]["output_tokens"]))
-        costs = {it["endpoint_id"]: it["cost_ms"] for it in preview["endpoints"]}
+        costs = {endpoint["endpoint_id"]: endpoint["cost_ms"] for endpoint in preview["endpoints"]}
         # The record has whole tokens and milliseconds, and the cost of a token is about a twentieth.
         return attempt["endpoint_id"] in preview["decision"]["endpoint_ids"] and all(
-            costs[it["endpoint_id"]] == pytest.approx(it["cost_ms"], rel=1 / 20, abs=1) for it in attempt["costs"]
+            costs[candidate["endpoint_id"]] == pytest.approx(candidate["cost_ms"], rel=1 / 20, abs=1)
+            for candidate in attempt["costs"]
         )
 
     until(foretold, 30)

@@ -17,7 +17,7 @@ from tests.torture.faults import CONTROL, GATEWAY
 from tests.torture.run import Run, started, torture
 from tests.torture.traffic import BROKEN, UNSENT
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(240)]
 
 RATE = 50.0
 
@@ -165,6 +165,7 @@ CORRUPTIONS = {
 }
 
 
+@pytest.mark.rare
 def test_an_audit_detects_wrong_figures(database_url: str) -> None:
     """The figures that the audits compare can be wrong in this test."""
     with started("audit", workers=1, rate=RATE, database_url=database_url, quiet=True) as run:
@@ -175,14 +176,15 @@ def test_an_audit_detects_wrong_figures(database_url: str) -> None:
         for sql in CORRUPTIONS.values():
             run.scene.router.query(sql)
         run.audit()
-        found = "\n".join(run.result.wrong)
+        wrong = "\n".join(run.result.wrong)
         for named in (*CORRUPTIONS, "reconcile: L2", "reconcile: L3"):
-            assert named in found
+            assert named in wrong
 
 
 # Short versions of the trials of `python -m tests.torture`; outages and stops under load are above.
 
 
+@pytest.mark.rare
 def test_torture(database_url: str) -> None:
     result = torture("short", workers=2, rate=60, seed=5, database_url=database_url, minutes=0.2, kills=4, clouds=True)
     assert result.wrong == []
@@ -195,8 +197,11 @@ def test_torture(database_url: str) -> None:
     "trial",
     [
         lambda: trials.read_your_write(times=150, workers=4),
-        lambda: trials.big_start(rows=20_000, backlog=2_000, within=60, endpoints=20, models=50),
-        lambda: trials.backlog(records=20_000),
+        pytest.param(
+            lambda: trials.big_start(rows=20_000, backlog=2_000, within=60, endpoints=20, models=50),
+            marks=pytest.mark.rare,
+        ),
+        pytest.param(lambda: trials.backlog(records=20_000), marks=pytest.mark.rare),
     ],
     ids=["read your write", "big start", "backlog"],
 )

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
 from tests.withdrawals import OwnKeys, chat
+
+pytestmark = pytest.mark.every_database
 
 
 def test_a_changed_key_is_in_effect_at_once_and_after_a_restart(router: RouterDash, sim: Simulator) -> None:

@@ -8,7 +8,7 @@ from benchmarks.simulator import Simulator
 from tests.conftest import Install
 from tests.router import RouterDash, learned_rows, published_completions, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
 
 REQUESTS = 12  # fewer than a slow start, in which each completion is published
 
@@ -23,8 +23,8 @@ def router(begin: Install) -> RouterDash:
 def test_a_killed_routerdash_has_learned_the_same_bits(router: RouterDash, sim: Simulator) -> None:
     for _ in range(2):
         router.add(sim.add(models=["tiny"]))
-    for at in range(REQUESTS):
-        assert router.chat(stream=at % 2 == 0).status == 200
+    for number in range(REQUESTS):
+        assert router.chat(stream=number % 2 == 0).status == 200
     until(lambda: published_completions(router) == REQUESTS, 20)
     before = learned_rows(router)
     assert len(before) >= 3

@@ -22,8 +22,8 @@ def limit(router: RouterDash, path: str = "everyone", **limits: Any) -> int:
 
 
 def key_id(router: RouterDash) -> str:
-    ((found,),) = router.query("SELECT id FROM api_keys WHERE name = 'bootstrap'")
-    return str(found)
+    ((key,),) = router.query("SELECT id FROM api_keys WHERE name = 'bootstrap'")
+    return str(key)
 
 
 def chat(router: RouterDash) -> int:
@@ -65,8 +65,9 @@ def test_a_deleted_key_takes_its_limits_with_it(limited: RouterDash) -> None:
 def test_a_limit_survives_the_death_of_control(limited: RouterDash) -> None:
     """A saved row is published by the next control, if this one was killed in between."""
     (control,) = [pid for pid in limited.pids() if " control" in command_of(pid)]
-    os.kill(control, signal.SIGSTOP)
-    limited.query("INSERT INTO limits (level, subject_id, requests) VALUES ('everyone', '', 1) RETURNING id")
+    with limited.transaction() as execute:  # in which control cannot be stopped with the lock of SQLite
+        execute("INSERT INTO limits (level, subject_id, requests) VALUES ('everyone', '', 1) RETURNING id")
+        os.kill(control, signal.SIGSTOP)
     assert chat(limited) == 200
     os.kill(control, signal.SIGKILL)
     until(lambda: chat(limited) == 429, 30)
@@ -78,8 +79,8 @@ def test_limits_are_kept_through_a_restart(limited: RouterDash) -> None:
     limited.query("UPDATE limits SET requests = 2 RETURNING id")
     limited.start()
     until(lambda: limited.get("/ready").status == 200)
-    found = limited.get("/api/limits/everyone").json()
-    assert found["requests"] == 2
+    limits = limited.get("/api/limits/everyone").json()
+    assert limits["requests"] == 2
 
 
 @pytest.mark.timeout(180)
@@ -100,9 +101,9 @@ class TestPages:
         spent = f"{used['input_tokens'] + used['output_tokens']} tokens"
         assert spent != "0 tokens"
         until(lambda: page.get_by_text(spent, exact=True).is_visible())
-        found = router.get(f"/api/limits/key/{key}/use").json()
-        assert found["limits"] == [{"limit": "requests", "amount": 600, "used": 3, "waits": False}]
-        assert f"{found['budgets'][0]['spent']} tokens" == spent
+        use = router.get(f"/api/limits/key/{key}/use").json()
+        assert use["limits"] == [{"limit": "requests", "amount": 600, "used": 3, "waits": False}]
+        assert f"{use['budgets'][0]['spent']} tokens" == spent
         assert router.post("/api/route", OLLAMA).json()["limits"]["decision"] == "admitted"
         limit(router, f"key/{key}", requests=3)
         (exceeded,) = router.post("/api/route", OLLAMA).json()["limits"]["exceeded"]
@@ -123,19 +124,19 @@ class TestPages:
         for _ in range(3):
             router.post("/v1/chat/completions", OLLAMA)
         log_in(page)
-        found = []
-        until(lambda: any(it["kind"] == "unpriced" for it in router.get("/api/dashboard/attention").json()), 60)
+        faults = []
+        until(lambda: any(item["kind"] == "unpriced" for item in router.get("/api/dashboard/attention").json()), 60)
         forms = (f"key/{key}", f"user/{user}", "everyone", f"everyone?from={key}", f"keys?ids={key}")
         for path in ("/", f"/keys/{key}", "/limits", *(f"/limits/{form}" for form in forms)):
             for width in (1440, 390):
                 look(page, theme=theme, language=language, width=width)
                 page.goto(path)
-                found += violations(page)
+                faults += violations(page)
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
                 if folder := os.environ.get("SCREENSHOTS"):
                     name = path.strip("/").replace("/", "-").replace("?", "-").replace(key, "k").replace(str(user), "u")
                     page.screenshot(path=f"{folder}/{name}-{theme}-{width}.png", full_page=True)
-        assert found == []
+        assert faults == []
 
     def test_limits_are_entered_in_the_form(self, router: RouterDash, page: Page) -> None:
         log_in(page, "/limits/everyone")
@@ -144,5 +145,5 @@ class TestPages:
         page.get_by_label("Unit").select_option("money")
         page.get_by_role("button", name="Save").click()
         page.wait_for_url("**/limits")
-        found = router.get("/api/limits/everyone").json()
-        assert (found["requests"], found["budgets"][0]["amount"]) == (60, "25.5")
+        limits = router.get("/api/limits/everyone").json()
+        assert (limits["requests"], limits["budgets"][0]["amount"]) == (60, "25.5")

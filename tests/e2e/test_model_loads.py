@@ -11,7 +11,8 @@ from benchmarks.routing import http_servers
 from benchmarks.routing.fleets import SHAPES
 from benchmarks.routing.http_servers import BatchingEndpoint
 from benchmarks.simulator import Simulator
-from gateway.registry.schema import ENGINES, EngineState
+from gateway.registry.kinds import ENGINES
+from gateway.registry.schema import EngineState
 from tests.conftest import Install
 from tests.router import RouterDash, published_rows, until
 
@@ -31,15 +32,15 @@ def router(begin: Install) -> RouterDash:
 
 @pytest.fixture
 def servers(router: RouterDash, sim: Simulator) -> list[BatchingEndpoint]:
-    found = [http_servers.add(sim, SHAPE, list(LOADS), LOADS, SCALE, number) for number in (1, 2)]
-    for number, server in enumerate(found):
+    endpoints = [http_servers.add(sim, SHAPE, list(LOADS), LOADS, SCALE, number) for number in (1, 2)]
+    for number, server in enumerate(endpoints):
         router.register(server, f"e{number}")
-    until(lambda: {it["id"] for it in router.get("/v1/models").json()["data"]} == LOADS.keys())
-    until(lambda: [it.loaded for it in published(router)] == [(), ()], 30)
+    until(lambda: {model["id"] for model in router.get("/v1/models").json()["data"]} == LOADS.keys())
+    until(lambda: [state.loaded for state in published(router)] == [(), ()], 30)
     endpoint = router.get("/api/endpoints").json()["endpoints"][0]
     notes = {"notes": "Gateways have these, and what was published before."}
     router.request("PUT", f"/api/endpoints/{endpoint['id']}", notes)
-    return found
+    return endpoints
 
 
 def published(router: RouterDash) -> list[EngineState]:
@@ -47,7 +48,7 @@ def published(router: RouterDash) -> list[EngineState]:
 
 
 def engines(router: RouterDash) -> list[dict[str, Any]]:
-    ids = [it["id"] for it in router.get("/api/endpoints").json()["endpoints"]]
+    ids = [endpoint["id"] for endpoint in router.get("/api/endpoints").json()["endpoints"]]
     return [router.get(f"/api/endpoints/{endpoint_id}/engine").json() for endpoint_id in ids]
 
 
@@ -70,15 +71,15 @@ def loads(servers: list[BatchingEndpoint]) -> list[int]:
 
 
 def test_each_model_is_loaded_once(router: RouterDash, servers: list[BatchingEndpoint]) -> None:
-    found: list[bytes] = []
+    bodies: list[bytes] = []
     ask(router, "m1")
-    first = in_thread(lambda: found.append(ask(router, "m0")))
+    first = in_thread(lambda: bodies.append(ask(router, "m0")))
     until(lambda: loads(servers) == [1, 1])
-    others = [in_thread(lambda: found.append(ask(router, "m0"))) for _ in range(3)]  # they wait for that load
+    others = [in_thread(lambda: bodies.append(ask(router, "m0"))) for _ in range(3)]  # they wait for that load
     for thread in (first, *others):
         thread.join()
     assert loads(servers) == [1, 1]
-    assert all(b": loading m0\n\n" in body for body in found)
+    assert all(b": loading m0\n\n" in body for body in bodies)
     for _ in range(4):
         for model in LOADS:
             ask(router, model)

@@ -57,29 +57,31 @@ def used(router: RouterDash, command: list[str]) -> Any:
     """Run a client, and compare its counts with those of the new requests. Return what it printed."""
 
     def rows() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = router.get("/api/requests?limit=200").json()["requests"]
-        return found
+        requests: list[dict[str, Any]] = router.get("/api/requests?limit=200").json()["requests"]
+        return [row for row in requests if row["kind"] != "ollama_show"]  # it has no tokens
 
     before = {row["id"] for row in rows()}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    until(lambda: len(rows()) >= len(before) + len(found["reported"]))
+    printed = json.loads(done.stdout)
+    until(lambda: len(rows()) >= len(before) + len(printed["reported"]))
     new = [row for row in rows() if row["id"] not in before]
     assert {row["outcome"] for row in new} == {"ok"}
     assert {row["kind"] for row in new} == {"ollama_chat", "ollama_generate", "ollama_embed"}
     counted = sorted((row["input_tokens"], row["output_tokens"] or 0) for row in new)
-    assert counted == sorted((one["input"], one["output"]) for one in found["reported"])
-    return found
+    assert counted == sorted((one["input"], one["output"]) for one in printed["reported"])
+    return printed
 
 
 @pytest.mark.parametrize(("place", "model"), [("port", NATIVE), ("path", OTHER), ("key", OTHER)])
 def test_ollama_python(router: RouterDash, servers: dict[str, Endpoint], place: str, model: str) -> None:
     python = llamacpp.environment("ollama-clients", HERE / "ollama.txt")
     key = "-" if place == "key" else KEY
-    found = used(router, [str(python), str(HERE / "use_ollama.py"), hosts(router)[place], key, model, f"{model}-embed"])
-    assert [status for status, _ in found["errors"]] == [404, 404, 403, 403]
-    assert "no-such-model" in found["errors"][0][1]
+    printed = used(
+        router, [str(python), str(HERE / "use_ollama.py"), hosts(router)[place], key, model, f"{model}-embed"]
+    )
+    assert [status for status, _ in printed["errors"]] == [404, 404, 403, 403]
+    assert "no-such-model" in printed["errors"][0][1]
     if model == NATIVE:
         chats = [body for body in servers[model].seen.bodies if "messages" in body]
         assert chats[0]["options"] == {"num_predict": 4, "temperature": 0, "num_ctx": 1024}
@@ -88,8 +90,8 @@ def test_ollama_python(router: RouterDash, servers: dict[str, Endpoint], place: 
 
 @pytest.mark.parametrize(("place", "model"), [("port", NATIVE), ("path", OTHER)])
 def test_ollama_node(router: RouterDash, servers: dict[str, Endpoint], place: str, model: str) -> None:
-    found = used(router, clients.node("use_ollama.mjs", hosts(router)[place], KEY, model, f"{model}-embed"))
-    assert [status for status, _ in found["errors"]] == [404, 403]
+    printed = used(router, clients.node("use_ollama.mjs", hosts(router)[place], KEY, model, f"{model}-embed"))
+    assert [status for status, _ in printed["errors"]] == [404, 403]
 
 
 def test_the_key_in_the_path_is_nowhere(router: RouterDash, servers: dict[str, Endpoint]) -> None:

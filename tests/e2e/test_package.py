@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,14 +12,13 @@ import pytest
 
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
-from tests import llamacpp
+from tests import llamacpp, programs
 from tests.reference.make_reference_db import make
 from tests.router import RouterDash, until
 from tests.routerdash.commands import Done, manage, one_line
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(300)]
 
-FIRST_RESPONSE_SECONDS = 60.0
 PACKAGES = {"access", "endpoints", "gateway", "metrics", "routerdash"}
 
 
@@ -31,7 +29,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with llamacpp.alone("package"):
         if not list(folder.glob("*.whl")):
             command = ["make", "--silent", "package", f"DIST={folder}", f"PYTHON={sys.executable}"]
-            subprocess.run(command, cwd=ROOT, check=True, timeout=200, capture_output=True)
+            done = subprocess.run(command, cwd=ROOT, timeout=200, capture_output=True, text=True, check=False)
+            if done.returncode:
+                programs.leave_out_if_offline("pip", done.stderr)
+            assert done.returncode == 0, done.stderr
     return next(folder.glob("*.whl"))
 
 
@@ -81,17 +82,12 @@ def of(program: Path, directory: Path) -> RouterDash:
     return made
 
 
-@pytest.mark.unmeasured
-def test_the_first_response_comes_within_a_minute_of_the_installation(
-    tmp_path: Path, wheel: Path, sim: Simulator
-) -> None:
-    started = time.monotonic()
+def test_an_installation_by_pip_serves(tmp_path: Path, wheel: Path, sim: Simulator) -> None:
     made = of(install(tmp_path / "environment", wheel, by_pip), tmp_path)
     try:
         made.start()
         made.register(sim.add(models=["tiny"]))
-        left = FIRST_RESPONSE_SECONDS - (time.monotonic() - started)
-        until(lambda: made.chat("tiny").status == 200, left)
+        until(lambda: made.chat("tiny").status == 200)
     finally:
         made.kill()
 
@@ -179,5 +175,7 @@ def test_the_wheel_contains_all_files_of_pages_and_no_tests(wheel: Path) -> None
                 assert f"routerdash/assets/{path.relative_to(ROOT)}" in names
     assert "routerdash/adoption/llmlb_schema.json" in names
     assert {name.split(os.sep)[0] for name in names} - PACKAGES == {f"{wheel.stem.split('-py3')[0]}.dist-info"}
-    migrations = {str(it.relative_to(ROOT)) for app in PACKAGES for it in (ROOT / app).glob("migrations/0*.py")}
+    migrations = {
+        str(migration.relative_to(ROOT)) for app in PACKAGES for migration in (ROOT / app).glob("migrations/0*.py")
+    }
     assert migrations <= names

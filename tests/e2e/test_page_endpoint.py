@@ -75,7 +75,7 @@ def test_a_drain_with_a_deadline_counts_down_and_is_cancelled_in_place(
         page.wait_for_selector("[data-part=head] [data-status].st-draining")
         expect(page.locator("[data-in-flight-too]")).to_have_text("1")
         assert router.endpoint(endpoint)["operator_state"] == "draining"
-        expect(page.locator("[data-part=edits]")).to_contain_text("Operator's state: Enabled → Draining")
+        expect(page.locator("[data-part=edits]")).to_contain_text("Administrative state: Enabled → Draining")
     expect(page.locator("[data-in-flight]")).to_have_text("0")
     page.get_by_role("button", name="Cancel the drain").click()
     page.wait_for_selector("[data-part=head] [data-status].st-online")
@@ -150,11 +150,11 @@ def test_a_day_of_the_chart_opens_its_requests(page: Page, router: RouterDash, e
 
 def test_ages_are_not_negative_if_the_clocks_differ(page: Page, router: RouterDash, endpoint: str) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() - 3600000")  # this machine is an hour behind
-    it = {
+    request = {
         "id": "a", "model": "tiny", "api_key_name": None, "endpoint_id": endpoint, "streamed": True, "deltas": 3,
         "since": "2999-01-01T00:00:00Z", "age_ms": 0.0, "phase": "streams",
     }  # fmt: skip
-    reported = {"running": [it], "workers": 1, "workers_told": 1, "running_is_cut": False}
+    reported = {"running": [request], "workers": 1, "workers_told": 1, "running_is_cut": False}
     page.route("**/api/live", lambda route: route.fulfill(json=reported))
     log_in(page, f"/endpoints/{endpoint}")
     expect(page.locator("[data-running] tbody td").last).to_have_text("0 ms")

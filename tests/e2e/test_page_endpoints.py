@@ -44,9 +44,9 @@ def test_the_first_minute(page: Page, router: RouterDash) -> None:
 
 
 def _body(snippet: str) -> dict[str, object]:
-    found = re.search(r'"model": "([^"]+)"', snippet)
-    assert found is not None
-    return {"model": found[1], "messages": [{"role": "user", "content": "Hello"}]}
+    match = re.search(r'"model": "([^"]+)"', snippet)
+    assert match is not None
+    return {"model": match[1], "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def test_an_address_is_added_on_the_first_page(
@@ -88,7 +88,7 @@ def test_moving_from_the_address_to_the_button_sends_one_request(
     page: Page, router: RouterDash, sim: Simulator
 ) -> None:
     questions = []
-    page.on("request", lambda it: questions.append(it.url) if it.url.endswith("/detect") else None)
+    page.on("request", lambda request: questions.append(request.url) if request.url.endswith("/detect") else None)
     log_in(page, "/endpoints/add")
     page.get_by_label("Address").fill(sim.add(models=["a" * 60, "b"]).url)
     page.get_by_role("button", name="Detect").click()
@@ -198,7 +198,7 @@ def test_everything_works_without_scripts(browser: Browser, router: RouterDash, 
 
 def test_pages_are_accessible_and_fit_every_screen(page: Page, router: RouterDash, sim: Simulator) -> None:
     log_in(page)
-    found: list[str] = []
+    faults: list[str] = []
 
     def walk(*paths: str) -> None:
         for theme, language, width in (("light", "en", 1440), ("dark", "ja", 390)):
@@ -207,11 +207,11 @@ def test_pages_are_accessible_and_fit_every_screen(page: Page, router: RouterDas
                 page.goto(path)
                 if path == "/endpoints/discover":
                     expect(page.locator("#found li")).to_have_count(2)
-                found.extend(f"{path} {theme}: {it}" for it in violations(page))
+                faults.extend(f"{path} {theme}: {violation}" for violation in violations(page))
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
 
     walk("/", "/endpoints", "/endpoints/add", "/endpoints/discover", "/keys")
     model = "a-model-with-quite-a-long-name/of-some-organisation"
     router.add(sim.add(models=[model]), name="a-machine-with-a-rather-long-name-in-the-basement", tags=["a-long-tag"])
     walk("/endpoints", "/endpoints?q=nobody")
-    assert found == []
+    assert faults == []

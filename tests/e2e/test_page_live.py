@@ -1,4 +1,4 @@
-"""The live page in a real browser, and requests of all gateways that an operator cancels."""
+"""The live page in a real browser, and requests of all gateways that an administrator cancels."""
 
 import http.client
 import json
@@ -35,7 +35,7 @@ def test_a_running_request_is_shown_and_cancelled(
         button.press("Enter")
         expect(page.get_by_role("heading", name="In flight")).to_be_focused()
         expect(row).to_have_count(0)
-        assert b"An operator cancelled this request." in stream.read()
+        assert b"An administrator cancelled this request." in stream.read()
     expect(page.locator("[data-announcement]")).to_have_text("The request was cancelled.")
     until(lambda: simulated.seen.cancelled == 1)
     assert router.counters(endpoint) == (0, 0, 0)

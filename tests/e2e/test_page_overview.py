@@ -66,7 +66,7 @@ def test_items_that_need_attention_appear_and_disappear_without_a_reload(
     expect(row.locator(".age")).to_contain_text(re.compile(r"since \d\d:\d\d\s+·\s+\d+ s"))
     expect(page.locator(".mk[data-kind=offline]")).to_be_visible()
     reported = router.get("/api/dashboard/attention").json()
-    assert [(it["kind"], it["endpoint_name"]) for it in reported] == [("offline", "gpu-box")]
+    assert [(item["kind"], item["endpoint_name"]) for item in reported] == [("offline", "gpu-box")]
     simulated.set(fault="")
     router.post(f"/api/endpoints/{endpoint}/test")
     expect(page.locator("[data-attention]")).to_have_count(0)
@@ -144,7 +144,7 @@ def test_the_explanation_of_each_figure_is_shown_and_correct(page: Page, router:
         buttons.nth(number).click()
         pop = page.locator(".pop:popover-open")
         expect(pop).to_have_count(1)
-        path, fields = (pop.locator("code").nth(at).inner_text() for at in (0, 1))
+        path, fields = (pop.locator("code").nth(index).inner_text() for index in (0, 1))
         reported = json.dumps(router.get(path).json())
         assert all(f'"{field}"' in reported for field in fields.split(", ")), path
         page.keyboard.press("Escape")

@@ -68,7 +68,12 @@ def test_a_response_is_streamed_and_counted(page: Page, router: RouterDash, sim:
     send(page, "And then?")
     expect(by).to_have_count(2)
     expect(by.last).to_contain_text("10 tokens")
-    assert [it["role"] for it in simulated.seen.bodies[-1]["messages"]] == ["system", "user", "assistant", "user"]
+    assert [message["role"] for message in simulated.seen.bodies[-1]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert counted_requests(router) == before + 2
     by.last.get_by_role("link", name="Details").click()
     page.wait_for_url("**/requests/*")
@@ -158,7 +163,7 @@ def test_pictures_errors_and_code(page: Page, router: RouterDash, sim: Simulator
     page.keyboard.press("Control+Enter")
     expect(page.locator(".by").nth(2)).to_contain_text("tokens")
     messages = simulated.seen.bodies[-1]["messages"]
-    assert [it["role"] for it in messages] == ["user", "assistant", "user"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     assert messages[-1]["content"] == "Still there?"
 
 

@@ -56,7 +56,7 @@ def test_the_followed_list_has_no_more_rows_than_a_page(page: Page, router: Rout
     router.chat(model="other")
     for _ in range(3):
         router.chat()
-    newest = [it["id"] for it in router.get("/api/requests?model=tiny").json()["requests"]]
+    newest = [request["id"] for request in router.get("/api/requests?model=tiny").json()["requests"]]
     rows = page.locator("[data-rows] tr")
     expect(rows.first).to_have_attribute("data-id", newest[0])
     expect(rows).to_have_count(2)

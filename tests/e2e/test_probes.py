@@ -53,16 +53,16 @@ def open_request(router: RouterDash, path: str, model: str, **fields: Any) -> It
 
 def soonest(simulated: Endpoint, leave: Callable[[], None]) -> float:
     """Return the shortest time in seconds from the disconnect until the server notices it."""
-    found = []
+    seconds = []
     for _ in range(TRIES):
         before = simulated.seen.cancelled
         leave()
         left = time.monotonic()
         seen = simulated.wait_for(lambda seen: seen.cancelled == before + 1)  # noqa: B023
-        found.append(seen.cancelled_at - left)
-        if found[-1] < SEEN_SECONDS:
+        seconds.append(seen.cancelled_at - left)
+        if seconds[-1] < SEEN_SECONDS:
             break
-    return min(found)
+    return min(seconds)
 
 
 def last_row(router: RouterDash, model: str) -> Any:

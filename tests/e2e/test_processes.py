@@ -147,9 +147,9 @@ def test_only_the_supervisor_has_the_first_secrets_in_its_environment(shared_rou
     assert PASSWORD.encode() in environment_of(first)  # so this test reads the environments of these processes
     assert len(others) >= len(ROLES)
     for pid in others:
-        found = environment_of(pid)
-        assert PASSWORD.encode() not in found
-        assert KEY.encode() not in found
+        environment = environment_of(pid)
+        assert PASSWORD.encode() not in environment
+        assert KEY.encode() not in environment
 
 
 def environment_of(pid: int) -> bytes:

@@ -83,12 +83,12 @@ def script(python: Path, name: str) -> list[str]:
 
 
 def test_servers_report_the_tasks_of_their_models(ready: RouterDash) -> None:
-    found: dict[str, list[str]] = {}
+    tasks: dict[str, list[str]] = {}
     for endpoint in ready.get("/api/endpoints").json()["endpoints"]:
         detail = ready.get(f"/api/endpoints/{endpoint['id']}").json()
         assert detail["learned_slots"] == 4
-        found |= {model["model_id"]: model["capabilities"] for model in detail["models"]}
-    assert found == {REAL: ["chat"], TINY: ["chat"], EMBEDDER: ["embeddings"]}
+        tasks |= {model["model_id"]: model["capabilities"] for model in detail["models"]}
+    assert tasks == {REAL: ["chat"], TINY: ["chat"], EMBEDDER: ["embeddings"]}
 
 
 def sums(reported: list[dict[str, int]]) -> tuple[int, int]:
@@ -98,15 +98,15 @@ def sums(reported: list[dict[str, int]]) -> tuple[int, int]:
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_openai_python(ready: RouterDash, figures: Figures, python: Path, model: str) -> None:
     refused = Counter(ready.stats()["rejected_by_reason"])
-    found = run([*script(python, "use_openai.py"), f"{ready.url}/v1", KEY, model, EMBEDDER])
-    reported = found["reported"]
+    printed = run([*script(python, "use_openai.py"), f"{ready.url}/v1", KEY, model, EMBEDDER])
+    reported = printed["reported"]
     # One stream did not request usage: its client received none, and the server's usage is counted.
     ok, made, out = figures()
     hidden_in = reported[1]["input"]
     assert ok == len(reported) + 1
     assert made == sums(reported)[0] + hidden_in
     assert 1 <= out - sums(reported)[1] <= MAX_TOKENS
-    assert found["errors"] == ["NotFoundError", "AuthenticationError"]
+    assert printed["errors"] == ["NotFoundError", "AuthenticationError"]
     refused.update(("invalid_api_key", "model_not_found"))
     assert ready.stats()["rejected_by_reason"] == refused
 
@@ -114,13 +114,13 @@ def test_openai_python(ready: RouterDash, figures: Figures, python: Path, model:
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_anthropic_python(ready: RouterDash, python: Path, model: str) -> None:
     before = datetime.now(UTC).isoformat()
-    found = run([*script(python, "use_anthropic.py"), ready.url, KEY, model])
-    assert found["counted"] == found["reported"][0]["input"]
+    printed = run([*script(python, "use_anthropic.py"), ready.url, KEY, model])
+    assert printed["counted"] == printed["reported"][0]["input"]
     rows = ready.get(f"/api/requests?since={quote(before)}").json()["requests"]
     responses = [row for row in rows if row["kind"] == "messages"]
     assert {row["outcome"] for row in rows} == {"ok"}
     assert sorted((row["input_tokens"], row["output_tokens"]) for row in responses) == sorted(
-        (one["input"], one["output"]) for one in found["reported"]
+        (one["input"], one["output"]) for one in printed["reported"]
     )
 
 
@@ -154,6 +154,6 @@ def _llm(python: Path, home: Path, *extra: str) -> tuple[int, int]:
     environment = {**os.environ, "LLM_USER_PATH": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found = re.search(r"(\d+) input, (\d+) output", done.stderr)
-    assert found, done.stderr
-    return int(found[1]), int(found[2])
+    match = re.search(r"(\d+) input, (\d+) output", done.stderr)
+    assert match, done.stderr
+    return int(match[1]), int(match[2])

@@ -1,13 +1,28 @@
 """`reconcile` while RouterDash serves."""
 
 import threading
+import urllib.request
 
 import pytest
 
 from benchmarks.simulator import Simulator
-from tests.router import RouterDash, until
+from metrics.reconcile import live
+from tests.metrics.reconcile import live_pages
+from tests.router import PASSWORD, RouterDash, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
+
+
+def compare_pages(router: RouterDash) -> str:
+    """Return the differences between pages of an administrator and the figures that `reconcile` counts."""
+    _, browser = router.log_in("admin", PASSWORD)
+    handlers: list[object] = vars(browser)["handlers"]
+    (jar,) = (handler.cookiejar for handler in handlers if isinstance(handler, urllib.request.HTTPCookieProcessor))
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
+    code = f"from tests.metrics.reconcile import live_pages; live_pages.main({cookies!r})"
+    done = router.manage("shell", "--verbosity", "0", "--command", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_all_figures_agree_under_traffic(router: RouterDash, sim: Simulator) -> None:
@@ -17,22 +32,24 @@ def test_all_figures_agree_under_traffic(router: RouterDash, sim: Simulator) -> 
     stop = threading.Event()
 
     def send() -> None:
-        at = 0
+        number = 0
         while not stop.is_set():
-            router.chat(("good", "bad", "unknown")[at % 3], stream=at % 2 == 0)
-            at += 1
+            router.chat(("good", "bad", "unknown")[number % 3], stream=number % 2 == 0)
+            number += 1
 
     clients = [threading.Thread(target=send) for _ in range(2)]
     for client in clients:
         client.start()
     try:
-        found = [router.manage("reconcile") for _ in range(3)]
+        runs = [router.manage("reconcile") for _ in range(3)]
+        shown = [compare_pages(router) for _ in range(2)]
     finally:
         stop.set()
         for client in clients:
             client.join()
-    for done in (*found, router.manage("reconcile")):
+    for done in (*runs, router.manage("reconcile")):
         assert (done.stdout, done.stderr, done.returncode) == ("all figures agree\n", "", 0)
+    assert shown == ["", ""]
     assert router.stats()["failed_requests"] > 0
 
 
@@ -60,8 +77,11 @@ def test_a_wrong_figure_is_reported_and_repaired_in_operation(router: RouterDash
     assert done.returncode == 1
     assert f"L2: failed_requests in endpoints id={endpoint}: expected 0, found 7\n" in done.stdout
     reported = f"L5: endpoints/{endpoint}/failed_requests in GET "
-    for path in ("/api/dashboard/overview", "/", "/admin/endpoints/endpoint/", "/metrics"):
+    for path in live.RESPONSES:
         assert f"{reported}{path}: expected 7, found 0\n" in done.stdout
+    shown = compare_pages(router)
+    for path in live_pages.PAGES:
+        assert f"{reported}{path}: expected 7, found 0\n" in shown
     assert router.manage("reconcile", "--repair").returncode == 1
     assert router.manage("reconcile", "--repair", "--allow-decrease").returncode == 0
     assert router.manage("reconcile").stdout == "all figures agree\n"

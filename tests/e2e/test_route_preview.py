@@ -8,7 +8,7 @@ from benchmarks.simulator import Simulator
 from tests.conftest import Install
 from tests.router import RouterDash, published_completions, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
 
 SPEEDS = {"fast": 400.0, "middle": 200.0, "slow": 40.0}  # tokens per second
 MEASURED = 5  # requests at each endpoint
@@ -38,8 +38,8 @@ def turn(number: int, turns: int) -> dict[str, Any]:
     It names its session, because the servers read prompts at once: without, their prefix caches would not matter.
     """
     messages = [{"role": "user", "content": f"{number} " + "x" * 8_000}]
-    for at in range(1, turns):
-        messages += [{"role": "assistant", "content": "a" * 200}, {"role": "user", "content": f"{at}"}]
+    for position in range(1, turns):
+        messages += [{"role": "assistant", "content": "a" * 200}, {"role": "user", "content": f"{position}"}]
     return {"model": "tiny", "max_tokens": 8, "messages": messages, "prompt_cache_key": f"conversation {number}"}
 
 
@@ -64,10 +64,16 @@ def check(router: RouterDash, body: dict[str, Any]) -> Any:
     (attempt,) = record["attempts"]
     assert attempt["endpoint_id"] in preview["decision"]["endpoint_ids"]
     assert attempt["reason"] == preview["decision"]["reason"]
-    expected = {it["endpoint_id"]: it["cost_ms"] for it in preview["endpoints"]}
-    assert {it["endpoint_id"]: it["cost_ms"] for it in attempt["costs"]} == pytest.approx(expected, abs=1)
+    expected = {endpoint["endpoint_id"]: endpoint["cost_ms"] for endpoint in preview["endpoints"]}
+    assert {candidate["endpoint_id"]: candidate["cost_ms"] for candidate in attempt["costs"]} == pytest.approx(
+        expected, abs=1
+    )
     assert (attempt["work"]["prompt_tokens"], attempt["work"]["output_tokens"]) == tuple(preview["demand"].values())
-    (kept,) = (it["kept_tokens"] for it in preview["endpoints"] if it["endpoint_id"] == attempt["endpoint_id"])
+    (kept,) = (
+        endpoint["kept_tokens"]
+        for endpoint in preview["endpoints"]
+        if endpoint["endpoint_id"] == attempt["endpoint_id"]
+    )
     shown = headers.get("x-routerdash-affinity", "kept=0")
     assert int(shown.removeprefix("kept=")) == pytest.approx(kept, abs=1)
     return preview
@@ -76,16 +82,18 @@ def check(router: RouterDash, body: dict[str, Any]) -> Any:
 def test_the_preview_of_a_body_is_what_a_gateway_does(router: RouterDash) -> None:
     for number in range(3):
         first, second = (check(router, turn(number, turns)) for turns in (1, 2))
-        assert {it["kept_tokens"] for it in first["endpoints"]} == {0}
-        assert sum(it["kept_tokens"] > 0 for it in second["endpoints"]) == 1
+        assert {endpoint["kept_tokens"] for endpoint in first["endpoints"]} == {0}
+        assert sum(endpoint["kept_tokens"] > 0 for endpoint in second["endpoints"]) == 1
 
 
 def test_the_next_request_of_a_conversation_is_expected_where_it_was(router: RouterDash) -> None:
     record, _ = sent(router, turn(1, 1))
-    found = until(lambda: router.get("/api/conversations").json()["conversations"], 20)
-    assert [it["conversation"] for it in found] == [record["conversation"]]
+    conversations = until(lambda: router.get("/api/conversations").json()["conversations"], 20)
+    assert [conversation["conversation"] for conversation in conversations] == [record["conversation"]]
     preview = router.get(f"/api/route?model=tiny&conversation={record['conversation']}").json()
-    kept = {it["endpoint_id"]: it["kept_tokens"] for it in preview["endpoints"] if it["kept_tokens"]}
+    kept = {
+        endpoint["endpoint_id"]: endpoint["kept_tokens"] for endpoint in preview["endpoints"] if endpoint["kept_tokens"]
+    }
     assert kept.keys() == {record["endpoint_id"]}
     assert preview["demand"]["prompt_tokens"] == record["input_tokens"] + record["output_tokens"]
 
@@ -95,7 +103,7 @@ def test_a_killed_routerdash_chooses_as_before(router: RouterDash) -> None:
         sent(router, turn(number, 1))
     bodies = [turn(number, turns) for number in range(3) for turns in (1, 2)]
     before = [asked(router, body) for body in bodies]
-    assert any(endpoint["kept_tokens"] for it in before for endpoint in it["endpoints"])
+    assert any(endpoint["kept_tokens"] for preview in before for endpoint in preview["endpoints"])
     router.kill()
     router.start()
     assert [router.post("/api/route", body).json() for body in bodies] == before

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.simulator import Simulator
 from tests.router import PASSING, RouterDash
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(params=["SIGTERM", "SIGKILL"])
@@ -157,9 +157,9 @@ def test_sigkill_under_load_counts_each_complete_response_once(router: RouterDas
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
-    for at in range(60):
-        model = "bad" if at % 10 == 0 else "good"
-        response = router.chat(model, stream=at % 2 == 0)
+    for number in range(60):
+        model = "bad" if number % 10 == 0 else "good"
+        response = router.chat(model, stream=number % 2 == 0)
         assert response.status == (200 if model == "good" else 502)
         tally[model] += 1
     router.kill()
@@ -172,10 +172,10 @@ def test_sigkill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
-    for at in range(60):
-        if at == 30:
+    for number in range(60):
+        if number == 30:
             router.kill_role(role)
-        model = "bad" if at % 10 == 0 else "good"
+        model = "bad" if number % 10 == 0 else "good"
         response = _retry(lambda model=model: router.chat(model))
         assert response.status == (200 if model == "good" else 502)
         tally[model] += 1

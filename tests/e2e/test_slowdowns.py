@@ -34,9 +34,9 @@ def store(router: RouterDash, endpoint_id: str, factor: float) -> None:
     now_us = round(time.time() * 1e6)
     traffic, rows = Traffic(World("of a test", 4.0), "e2e"), dict[int, list[PastSample]]()
     for ago in range(21, -1, -1):
-        for it in traffic.day(now_us // DAY_US - ago, factor if ago < 2 else 1.0):
-            if it.completed_us < now_us:
-                rows.setdefault(hour_of(it.completed_us), []).append(it)
+        for sample in traffic.day(now_us // DAY_US - ago, factor if ago < 2 else 1.0):
+            if sample.completed_us < now_us:
+                rows.setdefault(hour_of(sample.completed_us), []).append(sample)
     values = [(endpoint_id, "tiny", CHAT, hour, pack(samples)) for hour, samples in rows.items()]
     with closing(sqlite3.connect(router.data_dir / "routerdash.sqlite3")) as database, database:
         database.executemany("INSERT INTO learning_past VALUES (?, ?, ?, ?, ?)", values)

@@ -17,7 +17,7 @@ from tests.conftest import SERVER, Install
 from tests.http import Response
 from tests.router import RouterDash, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.every_database, pytest.mark.timeout(180)]
 
 sqlite_only = pytest.mark.skipif(bool(SERVER), reason="needs a SQLite file")
 
@@ -147,10 +147,10 @@ def start_degraded(router: RouterDash) -> None:
 
 def _status(router: RouterDash) -> str:
     try:
-        found: str = router.get("/health").json()["status"]
+        status: str = router.get("/health").json()["status"]
     except OSError:
         return ""
-    return found
+    return status
 
 
 @sqlite_only

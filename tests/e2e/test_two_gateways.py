@@ -47,7 +47,7 @@ def test_waiting_and_running_requests_of_both_gateways_are_shown(two: RouterDash
     until(lambda: two.stats()["queued_requests"] == 5)
     live = two.get("/api/live").json()
     assert (live["waiting_total"], live["running_total"], live["workers_told"]) == (5, 1, 2)
-    assert {it["model"] for it in (*live["waiting"], *live["running"])} == {"tiny"}
+    assert {request["model"] for request in (*live["waiting"], *live["running"])} == {"tiny"}
     simulated.set(ttft=0.0)
     sender.join()
     until(lambda: two.get("/api/live").json()["waiting_total"] == 0)
@@ -63,8 +63,8 @@ def test_both_gateways_share_a_breaker_that_is_shown_everywhere(two: RouterDash,
     seen = broken.seen.started
     at_once(two, 20)
     assert broken.seen.started <= seen + 2  # one trial each, if its time has come
-    found = two.get("/api/route?model=tiny").json()
-    assert {row["breaker"] for row in found["endpoints"]} >= {"closed"}
+    preview = two.get("/api/route?model=tiny").json()
+    assert {row["breaker"] for row in preview["endpoints"]} >= {"closed"}
     broken.set(fault="")
     until(lambda: bool(at_once(two, 4)) and two.endpoint(endpoint_id)["breaker"] == "closed", 30, 0.3)
 
@@ -85,13 +85,13 @@ def test_a_reset_closes_the_breaker_of_both_at_once(two: RouterDash, sim: Simula
 
 def workers_sending(router: RouterDash, endpoint_id: str) -> set[int]:
     """Return the gateways that sent some of many requests. The kernel distributes them: one may get none."""
-    found: set[int] = set()
+    workers: set[int] = set()
     sender = threading.Thread(target=at_once, args=(router, 40))
     sender.start()
     while sender.is_alive():
         running = router.get("/api/live").json()["running"]
-        found |= {it["worker"] for it in running if it["endpoint_id"] == endpoint_id}
-    return found
+        workers |= {request["worker"] for request in running if request["endpoint_id"] == endpoint_id}
+    return workers
 
 
 def test_a_drain_with_a_deadline_ends_streams_on_both(two: RouterDash, sim: Simulator) -> None:

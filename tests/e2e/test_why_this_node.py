@@ -38,10 +38,10 @@ def decide(router: RouterDash, endpoints: set[str], reason: str) -> tuple[Any, A
     Return the busy endpoint in the preview, and the attempt.
     """
     with router.open_stream():
-        found = route(router)
-        (busy,) = (row for row in found["endpoints"] if row["in_flight"])
+        preview = route(router)
+        (busy,) = (row for row in preview["endpoints"] if row["in_flight"])
         (free,) = endpoints - {busy["endpoint_id"]}
-        assert found["decision"] == {"endpoint_ids": [free], "reason": reason}
+        assert preview["decision"] == {"endpoint_ids": [free], "reason": reason}
         assert router.chat(max_tokens=2).status == 200
     (row,) = reported(router, "/api/requests?outcome=ok&limit=1")["requests"]
     (attempt,) = reported(router, f"/api/requests/{row['id']}")["attempts"]
@@ -52,7 +52,7 @@ def decide(router: RouterDash, endpoints: set[str], reason: str) -> tuple[Any, A
 def test_a_request_shows_the_reason_of_its_routing_decision(router: RouterDash, slow: Add) -> None:
     busy, attempt = decide(router, {slow("a"), slow("b")}, "only")
     assert busy["excluded"] == "measuring"  # it has no responses yet
-    assert [it["endpoint_id"] for it in attempt["costs"]] == [attempt["endpoint_id"]]
+    assert [candidate["endpoint_id"] for candidate in attempt["costs"]] == [attempt["endpoint_id"]]
 
 
 def test_a_request_shows_the_load_that_decided(begin: Install, sim: Simulator) -> None:
@@ -61,7 +61,7 @@ def test_a_request_shows_the_load_that_decided(begin: Install, sim: Simulator) -
     router.start()
     endpoints = {router.add(sim.add(tokens=5000, tokens_per_second=50), name=name) for name in "ab"}
     _, attempt = decide(router, endpoints, "least")
-    assert [it["in_flight"] for it in attempt["scores"]] == [0, 1]
+    assert [candidate["in_flight"] for candidate in attempt["scores"]] == [0, 1]
 
 
 def test_a_request_spills_to_the_next_tier(router: RouterDash, slow: Add) -> None:

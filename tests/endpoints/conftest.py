@@ -12,6 +12,8 @@ from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 from benchmarks.process import free_port
 from benchmarks.simulator import Simulator
 from endpoints import probe
+from endpoints.changes import triggers
+from endpoints.changes.models import RegistryChange
 from endpoints.health import HealthChecker
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.probe import Probe
@@ -26,6 +28,16 @@ def _clean_state(empty_caches: None) -> None:
 
 
 # Rows
+
+
+@pytest.fixture
+def logged(db: None) -> Iterator[None]:
+    """Let the triggers of the change log exist during a test, and begin with an empty log."""
+    triggers.ensure()
+    RegistryChange.objects.all().delete()
+    yield
+    if not connection.in_atomic_block:  # else they vanish with the transaction of the test
+        triggers.remove()
 
 
 def make_endpoint(name: str = "gpu-box", base_url: str = "", **fields: Any) -> Endpoint:
@@ -94,15 +106,15 @@ class Server:
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.raw_path, request.headers.get("Authorization", "")))
-        found = self.responses.get(request.raw_path)
-        if callable(found):
-            response: web.StreamResponse = await found(request)
-        elif found is None:
+        scripted = self.responses.get(request.raw_path)
+        if callable(scripted):
+            response: web.StreamResponse = await scripted(request)
+        elif scripted is None:
             response = web.json_response({"error": "not found"}, status=404)
-        elif isinstance(found, int):
-            response = web.json_response({"error": "simulated"}, status=found)
+        elif isinstance(scripted, int):
+            response = web.json_response({"error": "simulated"}, status=scripted)
         else:
-            response = web.json_response(found)
+            response = web.json_response(scripted)
         response.headers["Server"] = self.name
         return response
 
@@ -216,15 +228,15 @@ class Running:
 
 @pytest.fixture
 def running(transactional_db: None) -> Iterator[Running]:
-    found = Running()
-    yield found
-    found.stop()
+    running_checker = Running()
+    yield running_checker
+    running_checker.stop()
 
 
 def entry_of(endpoint: Endpoint) -> Entry:
-    found = registry.get(str(endpoint.pk))
-    assert found is not None
-    return found
+    entry = registry.get(str(endpoint.pk))
+    assert entry is not None
+    return entry
 
 
 def wait_for(endpoint: Endpoint, status: str) -> Entry:

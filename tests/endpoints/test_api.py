@@ -320,7 +320,7 @@ def test_a_missing_field_is_400(manager: Api, missing: str) -> None:
         ("name", ""),
         ("name", "  "),
         ("base_url", ""),
-        ("base_url", "nonsense"),
+        ("base_url", "ftp://nonsense"),
         ("base_url", "ftp://a:1"),
         ("health_check_interval_secs", 0),
         ("health_check_interval_secs", 3601),
@@ -485,7 +485,7 @@ def test_an_empty_change_changes_nothing(manager: Api, endpoint: Endpoint, metho
     [
         ("name", " "),
         ("name", None),
-        ("base_url", "nonsense"),
+        ("base_url", "ftp://nonsense"),
         ("health_check_interval_secs", 0),
         ("health_check_interval_secs", 3601),
         ("inference_timeout_secs", "long"),
@@ -717,7 +717,7 @@ def test_a_stored_link_local_address_is_not_connected_to(manager: Api) -> None:
     assert manager.call("POST", path_of(endpoint, "/sync")).status_code == 503
 
 
-# Operator state
+# Administrative state
 
 
 @pytest.fixture

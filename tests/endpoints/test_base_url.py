@@ -29,6 +29,17 @@ from endpoints.base_url import normalise, same_server
         ("http://[FD00::1]:8000/v1", "http://[fd00::1]:8000"),
         ("http://[::1]", "http://[::1]"),
         ("http://gpu", "http://gpu"),
+        ("127.0.0.1:11434", "http://127.0.0.1:11434"),
+        (" 192.168.1.10:8000/v1/\n", "http://192.168.1.10:8000"),
+        ("localhost:1234", "http://localhost:1234"),
+        ("LOCALHOST:1234", "http://localhost:1234"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("gpu-box", "http://gpu-box"),
+        ("gpu:8000/openai/v1", "http://gpu:8000/openai"),
+        ("example.com", "http://example.com"),
+        ("example.com:443", "https://example.com:443"),
+        ("api.openai.com", "https://api.openai.com"),
+        ("mine.openai.azure.com/openai", "https://mine.openai.azure.com/openai"),
     ],
 )
 def test_urls_are_stored_in_one_form(pasted: str, stored: str) -> None:
@@ -39,9 +50,18 @@ def test_urls_are_stored_in_one_form(pasted: str, stored: str) -> None:
     ("pasted", "why"),
     [
         ("", "Enter a URL"),
-        ("gpu-box", "Enter a URL"),
-        ("gpu-box:8000", "Enter a URL"),
-        ("192.168.1.10:8000", "Enter a URL"),
+        ("gpu box", "Enter a URL"),
+        (":8000", "Enter a URL"),
+        ("/v1", "Enter a URL"),
+        ("http:gpu", "port"),
+        ("http:/gpu", "Enter a URL"),
+        ("file:/etc/passwd", "Enter a URL"),
+        ("gpu:eight", "port"),
+        ("me@gpu:8000", "must not contain a user name"),
+        ("gpu:8000?key=1", "must not contain a user name"),
+        ("::1", "in brackets"),
+        ("fd00::1/v1", "in brackets"),
+        ("169.254.169.254:80", "ROUTERDASH_ALLOW_LINK_LOCAL"),
         ("//gpu:8000", "Enter a URL"),
         ("http://", "Enter a URL"),
         ("http:///v1", "Enter a URL"),
@@ -155,7 +175,7 @@ def test_anything_else_is_another_server(one: str, other: str) -> None:
     ],
 )
 def test_only_addresses_of_allowed_networks_are_accepted(networks: str, host: str, taken: bool, settings: Any) -> None:
-    allowed = tuple(ipaddress.ip_network(it) for it in networks.split(","))
+    allowed = tuple(ipaddress.ip_network(network) for network in networks.split(","))
     settings.ROUTERDASH = replace(settings.ROUTERDASH, endpoint_networks=allowed)
     if taken:
         assert normalise(f"http://{host}:8000")

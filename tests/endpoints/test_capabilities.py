@@ -95,7 +95,7 @@ def test_an_audio_chat_model_has_both_capabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "capabilities"),
     [
         (["chat_completion"], ("chat",)),
         (["completion", "vision", "tools"], ("chat",)),
@@ -110,12 +110,12 @@ def test_an_audio_chat_model_has_both_capabilities() -> None:
         ([None, 7, ["chat"], {}], ()),
     ],
 )
-def test_names_of_servers_are_normalised(names: Any, found: tuple[str, ...]) -> None:
-    assert normalise(names) == found
+def test_names_of_servers_are_normalised(names: Any, capabilities: tuple[str, ...]) -> None:
+    assert normalise(names) == capabilities
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "expected"),
     [
         (["completion", "vision", "tools", "insert"], ("tools", "vision")),
         (["thinking", "completion"], ("thinking",)),
@@ -127,8 +127,8 @@ def test_names_of_servers_are_normalised(names: Any, found: tuple[str, ...]) -> 
         ([None, 7, ["vision"]], ()),
     ],
 )
-def test_features_among_the_names_of_servers(names: Any, found: tuple[str, ...]) -> None:
-    assert features(names) == found
+def test_features_among_the_names_of_servers(names: Any, expected: tuple[str, ...]) -> None:
+    assert features(names) == expected
 
 
 def test_stored_names_survive_a_round_trip() -> None:
@@ -140,7 +140,7 @@ def test_names_are_stored_once_in_the_spelling_of_llmlb() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "capabilities"),
     [
         (["chat_completion"], ()),
         ([], ()),
@@ -149,11 +149,11 @@ def test_names_are_stored_once_in_the_spelling_of_llmlb() -> None:
         (["chat_completion", "embeddings"], ("chat", "embeddings")),
     ],
 )
-def test_the_default_adds_nothing(names: Any, found: tuple[str, ...]) -> None:
-    assert added(names) == found
+def test_the_default_adds_nothing(names: Any, capabilities: tuple[str, ...]) -> None:
+    assert added(names) == capabilities
 
 
-def test_capabilities_set_by_staff_are_added() -> None:
+def test_capabilities_set_by_administrators_are_added() -> None:
     assert combined(("embeddings",), ("chat",)) == ("chat", "embeddings")
 
 

@@ -29,12 +29,12 @@ def port_of(url: str) -> int:
 def look(monkeypatch: pytest.MonkeyPatch) -> Look:
     """Discover at these ports instead of the default ones."""
 
-    def at(*ports: int, own: int = 32768) -> list[Place]:
+    def discover_at(*ports: int, own: int = 32768) -> list[Place]:
         config = replace(settings.ROUTERDASH, discover_ports=ports, port=own)
         monkeypatch.setattr(settings, "ROUTERDASH", config)
         return discover()
 
-    return at
+    return discover_at
 
 
 def test_a_server_is_listed_with_its_models(look: Look, sim: Simulator) -> None:

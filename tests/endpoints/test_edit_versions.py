@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from endpoints import edit_versions
-from endpoints.models import EDITED_OPTIONS, ROUTING_OPTIONS, STAFF_FIELDS, Endpoint
+from endpoints.models import EDITED_FIELDS, EDITED_OPTIONS, ROUTING_OPTIONS, Endpoint
 from endpoints.registry import Entry, registry
 from tests.access.people import Api, make_admin, session_of
 from tests.endpoints.admin.test_endpoint import LIST, form, page, saved
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.django_db
 
 def opened(api: Api, endpoint: Endpoint) -> str:
     """Return the version in the form."""
-    found = re.search(r'name="version" value="([^"]+)"', page(api, f"{LIST}{endpoint.pk}/change/"))
-    assert found is not None
-    return found[1]
+    match = re.search(r'name="version" value="([^"]+)"', page(api, f"{LIST}{endpoint.pk}/change/"))
+    assert match is not None
+    return match[1]
 
 
 def send(api: Api, endpoint: Endpoint, version: str, **fields: Any) -> Any:
@@ -62,12 +62,12 @@ def test_the_same_edit_twice_is_not_a_conflict(as_admin: Api, bob: Api) -> None:
 def test_checks_figures_and_operator_states_do_not_change_the_version(as_admin: Api) -> None:
     endpoint = make_endpoint()
     version = opened(as_admin, endpoint)
-    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="refused", at=timezone.now())
+    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="refused", checked_at=timezone.now())
     Endpoint.objects.update(total_requests=11, failed_requests=3)
     Endpoint.objects.get().set_operator_state("draining")
     saved(send(as_admin, endpoint, version, notes="edited"))
-    found = Endpoint.objects.get()
-    assert (found.notes, found.total_requests, found.last_error, found.options.operator_state) == (
+    stored = Endpoint.objects.get()
+    assert (stored.notes, stored.total_requests, stored.last_error, stored.options.operator_state) == (
         "edited",
         11,
         "refused",
@@ -122,10 +122,10 @@ def test_unusual_texts_are_stored_and_escaped(as_admin: Api, as_viewer: Api) -> 
     assert len(ODD["notes"]) == 2000
     saved(send(as_admin, endpoint, opened(as_admin, endpoint), **ODD))
     registry.reload()
-    found = Endpoint.objects.get()
-    assert (found.name, found.notes) == (ODD["name"], ODD["notes"])
-    pages = [(as_admin, LIST), (as_admin, f"{LIST}{found.pk}/change/"), (as_admin, f"{LIST}{found.pk}/delete/")]
-    pages += [(as_admin, f"{LIST}{found.pk}/history/"), (as_viewer, "/"), (as_viewer, f"/endpoints/{found.pk}")]
+    stored = Endpoint.objects.get()
+    assert (stored.name, stored.notes) == (ODD["name"], ODD["notes"])
+    pages = [(as_admin, LIST), (as_admin, f"{LIST}{stored.pk}/change/"), (as_admin, f"{LIST}{stored.pk}/delete/")]
+    pages += [(as_admin, f"{LIST}{stored.pk}/history/"), (as_viewer, "/"), (as_viewer, f"/endpoints/{stored.pk}")]
     for api, path in pages:
         html = page(api, path)
         assert "<script>alert(" not in html, path
@@ -169,7 +169,19 @@ def test_an_option_of_a_later_release_changes_the_version_once_it_is_set() -> No
     """Scripts may hold a version of the release before."""
     before = Entry(id="1", name="gpu", base_url="http://gpu", kind="vllm", tags=("a",), max_concurrency=4)
     later = {*ROUTING_OPTIONS, "external", "cloud_type", "api_version", "allowed_models"}
-    fields = [getattr(before, name) for name in (*STAFF_FIELDS, *EDITED_OPTIONS) if name not in later]
+    fields = [getattr(before, name) for name in (*EDITED_FIELDS, *EDITED_OPTIONS) if name not in later]
     assert edit_versions.of_entry(before).startswith(edit_versions._digest(json.dumps(fields, default=str)))
     for edited in (replace(before, tier=2), replace(before, external=False), replace(before, allowed_models=("a",))):
         assert edit_versions.of_entry(edited) != edit_versions.of_entry(before)
+
+
+def test_connection_settings_are_a_part_of_their_own() -> None:
+    entry = Entry(id="a", name="a", base_url="http://a", kind="vllm")
+    without = edit_versions.of_entry(entry)
+    one, other = (edit_versions.of_entry(replace(entry, sealed_connection=text)) for text in ("gAAA", "gBBB"))
+    assert one.startswith(f"{without}-")
+    assert len({without, one, other}) == 3
+    assert edit_versions.same_secret(one, without)
+    assert not edit_versions.same_connection(one, without)
+    assert not edit_versions.same_connection(one, other)
+    assert edit_versions.same_connection(one, one)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from benchmarks.simulator import Simulator
-from endpoints import edit_log, sealer
+from endpoints import connections, edit_log, sealer
 from endpoints.admin.form import EndpointForm
 from endpoints.endpoint_fields import (
     FIELDS,
@@ -25,7 +25,7 @@ from endpoints.registry import Entry, registry
 from endpoints.serializers import EndpointWriteSerializer
 from gateway.base.config import load
 from gateway.ipc.live_page import LivePage
-from gateway.registry import folders, schema
+from gateway.registry import folders, kinds, schema
 from gateway.registry.store import RegistryStore
 from metrics.memory.endpoint_events import CHANGED, endpoint_events
 from routerdash.publication.publisher import Publisher
@@ -34,7 +34,7 @@ from tests.endpoints.conftest import entry_of, make_endpoint
 
 SECRET = "sk-upstream-secret"
 EDITED = [field for field in FIELDS if field.edited]
-OTHERS = {"operator_state", "api_key"}  # PATCH takes them, and writes them on their own
+OTHERS = {"operator_state", "api_key", "connection"}  # PATCH takes them, and writes them on their own
 NAMED_VALUES = {"api_version": "2024-10-21"}
 VALUES: dict[Shape | None, Any] = {
     Shape.TEXT: "edited",
@@ -54,8 +54,8 @@ def test_the_entry_has_exactly_the_fields() -> None:
 
 
 def test_the_published_facts_have_exactly_the_fields() -> None:
-    found = {field.name for field in msgspec.structs.fields(schema.EndpointFacts)}
-    assert found == {attribute for _, attribute, _ in PUBLISHED_FIELDS} | {"slot"}
+    names = {field.name for field in msgspec.structs.fields(schema.EndpointFacts)}
+    assert names == {attribute for _, attribute, _ in PUBLISHED_FIELDS} | {"slot"}
 
 
 def test_the_tables_have_the_fields() -> None:
@@ -67,7 +67,7 @@ def test_the_tables_have_the_fields() -> None:
 def test_api_and_admin_edit_exactly_the_edited_fields() -> None:
     edited = {field.column for field in EDITED}
     assert set(EndpointWriteSerializer().fields) == edited | OTHERS
-    assert set(EndpointForm.base_fields) == edited | {"api_key", "forget_api_key"}
+    assert set(EndpointForm.base_fields) == edited | {"api_key", "forget_api_key", *connections.FIELDS}
 
 
 def test_numeric_options_may_be_null() -> None:
@@ -82,8 +82,13 @@ def test_numbers_that_gateways_compute_with_have_bounds() -> None:
         assert published is not None
         return published.store(value)
 
-    assert [stored("tier", it) for it in (None, -3, 2, 99)] == [1, 1, 2, schema.LAST_TIER]
-    assert [stored("cost_weight", it) for it in (None, 0.0, 2.5, 99.0)] == [1.0, MIN_COST_WEIGHT, 2.5, MAX_COST_WEIGHT]
+    assert [stored("tier", tier) for tier in (None, -3, 2, 99)] == [1, 1, 2, schema.LAST_TIER]
+    assert [stored("cost_weight", weight) for weight in (None, 0.0, 2.5, 99.0)] == [
+        1.0,
+        MIN_COST_WEIGHT,
+        2.5,
+        MAX_COST_WEIGHT,
+    ]
 
 
 # From the JSON API to every place
@@ -113,8 +118,8 @@ def published(tmp_path: Path) -> schema.EndpointFacts:
     root = load({"ROUTERDASH_DATA_DIR": str(tmp_path)}).registry_dir
     store = RegistryStore(folders.folder(root, folders.current(root)))
     with closing(store), store.reading():
-        ((_, found),) = store.rows(schema.ENDPOINTS)
-    return found
+        ((_, facts),) = store.rows(kinds.ENDPOINTS)
+    return facts
 
 
 def edit(api: Api, endpoint: Endpoint, name: str, value: Any) -> dict[str, Any]:

@@ -15,9 +15,9 @@ def read(url: str, kind: str) -> EngineReport | None:
     async def run_read(server_probe: Probe) -> EngineReport | None:
         return await read_engine(server_probe, kind)
 
-    found = run_probe(run_read, url)
-    assert found is None or isinstance(found, EngineReport)
-    return found
+    report = run_probe(run_read, url)
+    assert report is None or isinstance(report, EngineReport)
+    return report
 
 
 def text(body: str) -> Any:
@@ -29,8 +29,8 @@ def text(body: str) -> Any:
 
 @pytest.mark.parametrize("kind", sorted(POLLED_KINDS))
 def test_a_missing_api_is_no_failure(serve: Serve, kind: str) -> None:
-    found = read(serve({}).url, kind)
-    assert found == (None if kind == Kind.LLAMACPP else NOTHING)
+    report = read(serve({}).url, kind)
+    assert report == (None if kind == Kind.LLAMACPP else NOTHING)
 
 
 @pytest.mark.parametrize("kind", sorted(POLLED_KINDS))

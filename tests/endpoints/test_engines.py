@@ -20,9 +20,9 @@ def query(url: str, kind: str, *models: str) -> ServerDetails:
     async def run_query(server_probe: Probe) -> ServerDetails:
         return await engines.query(server_probe, kind, list(models or ("a",)))
 
-    found = run_probe(run_query, url)
-    assert isinstance(found, ServerDetails)
-    return found
+    details = run_probe(run_query, url)
+    assert isinstance(details, ServerDetails)
+    return details
 
 
 def of(url: str, kind: str) -> ModelDetails:
@@ -64,8 +64,8 @@ def test_a_missing_api_gives_no_details(serve: Serve, kind: str) -> None:
 def test_ollama_reports_capabilities_by_show(
     serve: Serve, names: Any, can: tuple[str, ...], lacks: tuple[str, ...], features: tuple[str, ...]
 ) -> None:
-    found = of(serve({"/api/show": {"capabilities": names}}).url, Kind.OLLAMA)
-    assert found == ModelDetails(None, can, lacks=lacks, features=features)
+    details = of(serve({"/api/show": {"capabilities": names}}).url, Kind.OLLAMA)
+    assert details == ModelDetails(None, can, lacks=lacks, features=features)
 
 
 @pytest.mark.parametrize("response", [500, 503, 401, break_off])
@@ -100,8 +100,8 @@ def test_lm_studio_reports_the_type_in_its_own_list(serve: Serve, name: Any, kin
 def test_lm_studio_reports_features(serve: Serve, able: Any, features: tuple[str, ...]) -> None:
     """A model that was not trained for tools may have them all the same."""
     server = serve({"/api/v1/models": {"models": [{"key": "a", "type": "llm", "capabilities": able}]}})
-    found = of(server.url, Kind.LM_STUDIO)
-    assert (found.features, found.lacks) == (features, ())
+    details = of(server.url, Kind.LM_STUDIO)
+    assert (details.features, details.lacks) == (features, ())
 
 
 def test_older_lm_studios_have_the_list_at_another_path(serve: Serve) -> None:
@@ -112,6 +112,32 @@ def test_older_lm_studios_have_the_list_at_another_path(serve: Serve) -> None:
 def test_a_length_missing_in_the_list_is_queried(serve: Serve) -> None:
     responses = {"/api/v1/models": {"models": [{"key": "a", "type": "llm"}]}, "/api/v1/models/a": {"context_length": 9}}
     assert of(serve(responses).url, Kind.LM_STUDIO) == ModelDetails(9, ("chat",))
+
+
+def loaded(*lengths: Any, **item: Any) -> dict[str, Any]:
+    """An item of LM Studio's list with loaded instances, of these contexts."""
+    instances = [
+        {"id": f"a:{index}", "config": {"context_length": length}} for index, length in enumerate(lengths, start=1)
+    ]
+    return {"type": "llm", "key": "a", "max_context_length": 32768, "loaded_instances": instances} | item
+
+
+@pytest.mark.parametrize(
+    ("item", "length"),
+    [
+        (loaded(8192), 8192),
+        (loaded(8192, 4096), 4096),
+        (loaded(), 32768),
+        (loaded(0, "8192"), 32768),
+        (loaded(4096, 8192, key="b", id="a:2"), 8192),
+        (loaded(loaded_context_length=2048), 2048),
+    ],
+)
+def test_a_loaded_model_of_lm_studio_has_the_context_that_it_was_loaded_with(
+    serve: Serve, item: Any, length: int
+) -> None:
+    models = query(serve({"/api/v1/models": {"models": [item]}}).url, Kind.LM_STUDIO, item.get("id", "a")).models
+    assert [details.max_tokens for details in models.values()] == [length]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +178,8 @@ def llamacpp(props: Any = None, **started_for: int) -> dict[str, Any]:
     ],
 )
 def test_the_task_of_llamacpp_is_probed(serve: Serve, started_for: dict[str, int], can: tuple[str, ...]) -> None:
-    found = query(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "a", "b")
-    assert found == ServerDetails({"a": ModelDetails(None, can), "b": ModelDetails(None, can)}, 4)
+    details = query(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "a", "b")
+    assert details == ServerDetails({"a": ModelDetails(None, can), "b": ModelDetails(None, can)}, 4)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +189,8 @@ def test_the_task_of_llamacpp_is_probed(serve: Serve, started_for: dict[str, int
 def test_an_embedding_model_of_llamacpp_does_not_chat(
     serve: Serve, started_for: dict[str, int], can: tuple[str, ...]
 ) -> None:
-    found = query(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "bge-m3")
-    assert found.models["bge-m3"].capabilities == can
+    details = query(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "bge-m3")
+    assert details.models["bge-m3"].capabilities == can
 
 
 def test_the_probe_of_llamacpp_has_an_empty_body(serve: Serve) -> None:
@@ -180,8 +206,8 @@ def test_the_probe_of_llamacpp_has_an_empty_body(serve: Serve) -> None:
 
 @pytest.mark.parametrize("response", [500, 503, 401, break_off])
 def test_a_failed_probe_of_llamacpp_is_no_response(serve: Serve, response: Any) -> None:
-    found = query(serve(llamacpp(chat=response)).url, Kind.LLAMACPP)
-    assert found == ServerDetails({"a": NO_RESPONSE}, 4)
+    details = query(serve(llamacpp(chat=response)).url, Kind.LLAMACPP)
+    assert details == ServerDetails({"a": NO_RESPONSE}, 4)
 
 
 @pytest.mark.parametrize(("response", "slots"), [(404, 0), (503, None), (401, None), (break_off, None), ([], 0)])
@@ -210,7 +236,16 @@ def test_a_llamacpp_router_is_not_made_to_load_a_model(serve: Serve) -> None:
     assert server.paths() == ["/props"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "length"), [({"n_ctx": 4096}, 4096), ({"n_ctx": 0}, None), ({}, None), ([], None)]
+)
+def test_llamacpp_reports_the_context_of_a_slot(serve: Serve, settings: Any, length: int | None) -> None:
+    server = serve(llamacpp({"total_slots": 1, "default_generation_settings": settings}, chat=400))
+    assert of(server.url, Kind.LLAMACPP).max_tokens == length
+
+
 def test_a_captured_response_is_read(serve: Serve) -> None:
     path = Path(__file__).parents[1] / "fixtures" / "captures" / "llama.cpp" / "own" / "props.json"
     captured = json.loads(json.loads(path.read_text())["body"])
-    assert query(serve(llamacpp(captured, chat=400)).url, Kind.LLAMACPP).slots == 4
+    details = query(serve(llamacpp(captured, chat=400)).url, Kind.LLAMACPP, "a")
+    assert (details.slots, details.models["a"].max_tokens) == (4, 1024)

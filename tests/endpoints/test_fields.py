@@ -10,7 +10,7 @@ from endpoints.fields import LineField, iso
 from endpoints.models import Endpoint, HealthCheck
 from tests.endpoints.conftest import make_endpoint, sql
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores these types as text")
 
 ID = "0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"
@@ -140,7 +140,7 @@ def mixed() -> None:
         insert_check(endpoint, text)
 
 
-def found(**conditions: Any) -> list[int]:
+def positions(**conditions: Any) -> list[int]:
     """Return the positions in MIXED, in the order of the query."""
     rows = HealthCheck.objects.filter(**conditions).order_by("checked_at", "error_message")
     return [MIXED.index(str(row.error_message)) for row in rows]
@@ -158,15 +158,15 @@ def test_mixed_forms_are_ordered_in_time(order: str) -> None:
 def test_mixed_forms_are_filtered_by_ranges() -> None:
     second = MOMENT.replace(microsecond=0)
     middle = second + timedelta(microseconds=100_100)
-    assert found(checked_at__lt=middle) == [0, 1]
-    assert found(checked_at__gte=middle) == [2, 3, 4]
-    assert found(checked_at__range=(middle, second + timedelta(milliseconds=900))) == [2, 3]
+    assert positions(checked_at__lt=middle) == [0, 1]
+    assert positions(checked_at__gte=middle) == [2, 3, 4]
+    assert positions(checked_at__range=(middle, second + timedelta(milliseconds=900))) == [2, 3]
 
 
 @pytest.mark.usefixtures("mixed")
 def test_a_range_may_be_given_in_any_zone() -> None:
     tokyo = MOMENT.replace(microsecond=500_000).astimezone(timezone(timedelta(hours=9)))
-    assert found(checked_at__gt=tokyo) == [4]
+    assert positions(checked_at__gt=tokyo) == [4]
 
 
 def test_a_range_may_be_given_as_text() -> None:

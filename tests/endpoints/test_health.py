@@ -25,9 +25,9 @@ def checked(url: str, kind: str = Kind.OPENAI_COMPATIBLE, *, delivered: bool = F
     async def run_check(server_probe: Probe) -> Check:
         return await health.check(server_probe, kind, lambda: delivered)
 
-    found = run_probe(run_check, url, **options)
-    assert isinstance(found, Check)
-    return found
+    check = run_probe(run_check, url, **options)
+    assert isinstance(check, Check)
+    return check
 
 
 # One check
@@ -35,21 +35,21 @@ def checked(url: str, kind: str = Kind.OPENAI_COMPATIBLE, *, delivered: bool = F
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_check_passes_with_a_latency(sim: Simulator, kind: Kind) -> None:
-    found = checked(sim.add(kind=kind.value).url, kind)
-    assert (found.success, found.error) == (True, None)
-    assert found.latency_ms is not None
-    assert found.latency_ms >= 1
+    check = checked(sim.add(kind=kind.value).url, kind)
+    assert (check.success, check.error) == (True, None)
+    assert check.latency_ms is not None
+    assert check.latency_ms >= 1
 
 
 def test_a_check_is_dated(sim: Simulator) -> None:
     before = datetime.now(UTC)
-    assert before <= checked(sim.add().url).at <= datetime.now(UTC)
+    assert before <= checked(sim.add().url).checked_at <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
 def test_an_http_error_is_a_failure(serve: Serve, status: int) -> None:
-    found = checked(serve({"/v1/models": status}).url)
-    assert (found.success, found.latency_ms, found.error) == (False, None, f"HTTP {status}")
+    check = checked(serve({"/v1/models": status}).url)
+    assert (check.success, check.latency_ms, check.error) == (False, None, f"HTTP {status}")
 
 
 def test_the_body_is_ignored(serve: Serve) -> None:
@@ -57,18 +57,18 @@ def test_the_body_is_ignored(serve: Serve) -> None:
 
 
 def test_a_refused_connection_is_a_failure(nowhere: str) -> None:
-    found = checked(nowhere)
-    assert (found.success, found.latency_ms, found.error) == (False, None, "connection refused")
+    check = checked(nowhere)
+    assert (check.success, check.latency_ms, check.error) == (False, None, "connection refused")
 
 
 def test_a_timeout_is_a_failure(sim: Simulator) -> None:
-    found = checked(sim.add(health_fault="hang").url, timeout=0.05)
-    assert (found.success, found.error) == (False, "no answer within 0.05 s")
+    check = checked(sim.add(health_fault="hang").url, timeout=0.05)
+    assert (check.success, check.error) == (False, "no answer within 0.05 s")
 
 
 def test_a_timeout_during_traffic_passes_without_a_latency(sim: Simulator) -> None:
-    found = checked(sim.add(health_fault="hang").url, timeout=0.05, delivered=True)
-    assert (found.success, found.latency_ms, found.error) == (True, None, None)
+    check = checked(sim.add(health_fault="hang").url, timeout=0.05, delivered=True)
+    assert (check.success, check.latency_ms, check.error) == (True, None, None)
 
 
 def test_traffic_excuses_only_timeouts(serve: Serve, nowhere: str) -> None:
@@ -99,10 +99,10 @@ def test_an_xllm_fails_if_neither_path_responds(serve: Serve) -> None:
 @pytest.mark.django_db
 def test_a_check_is_stored() -> None:
     endpoint = make_endpoint()
-    at = datetime(2026, 4, 15, 12, tzinfo=UTC)
-    stored = health.record(str(endpoint.pk), Check(True, 80, None, at))
+    moment = datetime(2026, 4, 15, 12, tzinfo=UTC)
+    stored = health.record(str(endpoint.pk), Check(True, 80, None, moment))
     assert stored is not None
-    assert (stored.status, stored.latency_ms, stored.last_seen) == ("online", 80, at)
+    assert (stored.status, stored.latency_ms, stored.last_seen) == ("online", 80, moment)
 
 
 # The checker

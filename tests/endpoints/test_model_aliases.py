@@ -8,20 +8,22 @@ NOMIC = "nomic-ai/nomic-embed-text-v1.5"
 
 
 def test_every_alias_maps_to_its_family() -> None:
-    for found in FAMILIES:
-        assert {family(name) for name in (found.canonical, *found.ollama, *found.lm_studio)} == {found}
+    for model_family in FAMILIES:
+        assert {family(name) for name in (model_family.canonical, *model_family.ollama, *model_family.lm_studio)} == {
+            model_family
+        }
 
 
 def test_no_name_means_two_families() -> None:
-    names = [name for found in FAMILIES for name in found.names]
+    names = [name for model_family in FAMILIES for name in model_family.names]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", ["llama3.3:70b", "LLAMA3.3:70B", LLAMA.lower(), LLAMA.upper()])
 def test_names_are_matched_case_insensitively(name: str) -> None:
-    found = family(name)
-    assert found is not None
-    assert found.canonical == LLAMA
+    model_family = family(name)
+    assert model_family is not None
+    assert model_family.canonical == LLAMA
 
 
 @pytest.mark.parametrize("name", [None, "", "tiny", "llama3.3", "llama3.3:70b "])

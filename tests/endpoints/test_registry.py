@@ -22,9 +22,9 @@ NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
 
 
 def entry_of(endpoint: Endpoint) -> Entry:
-    found = registry.get(str(endpoint.pk))
-    assert found is not None
-    return found
+    entry = registry.get(str(endpoint.pk))
+    assert entry is not None
+    return entry
 
 
 def some(name: str = "gpu-box", **fields: Any) -> Entry:
@@ -32,9 +32,9 @@ def some(name: str = "gpu-box", **fields: Any) -> Entry:
 
 
 def filled(*entries: Entry) -> Registry:
-    found = Registry()
-    found.fill({entry.id: entry for entry in entries})
-    return found
+    own_registry = Registry()
+    own_registry.fill({entry.id: entry for entry in entries})
+    return own_registry
 
 
 # Loading
@@ -116,6 +116,17 @@ def test_configured_slots_take_precedence_over_reported_ones(
     configured: int | None, reported: int | None, slots: int | None
 ) -> None:
     assert some(max_concurrency=configured, learned_slots=reported).slots == slots
+
+
+@pytest.mark.parametrize(
+    ("configured", "reported", "slots", "is_assumed"),
+    [(None, None, 5, True), (None, 4, 4, False), (9, None, 9, False), (9, 4, 9, False)],
+)
+def test_assumed_slots_apply_only_if_there_are_no_others(
+    configured: int | None, reported: int | None, slots: int, is_assumed: bool
+) -> None:
+    entry = some(max_concurrency=configured, learned_slots=reported, assumed_slots=5)
+    assert (entry.slots, entry.has_assumed_slots) == (slots, is_assumed)
 
 
 def test_an_entry_has_sorted_models() -> None:
@@ -210,7 +221,7 @@ def test_edits_of_models_are_followed() -> None:
     endpoint = make_endpoint()
     registry.all()
     model = make_model(endpoint, "tiny")
-    assert [it.id for it in entry_of(endpoint).models] == ["tiny"]
+    assert [model_entry.id for model_entry in entry_of(endpoint).models] == ["tiny"]
     model.delete()
     assert entry_of(endpoint).models == ()
 
@@ -231,7 +242,7 @@ def test_edits_of_options_are_followed() -> None:
 def test_checks_are_followed() -> None:
     endpoint = make_endpoint()
     registry.all()
-    Endpoint.record_check(endpoint.pk, success=True, latency_ms=80, error=None, at=NOON)
+    Endpoint.record_check(endpoint.pk, success=True, latency_ms=80, error=None, checked_at=NOON)
     entry = entry_of(endpoint)
     assert (entry.status, entry.latency_ms, entry.last_seen) == ("online", 80, NOON)
 
@@ -254,9 +265,9 @@ def test_a_reload_reads_changes_made_without_the_orm() -> None:
 
 
 def test_a_reader_keeps_a_consistent_list_during_writes() -> None:
-    found = filled(some("a"), some("b"))
-    taken = found.all()
-    found.note_check("a", success=True, latency_ms=1, error=None)
+    own_registry = filled(some("a"), some("b"))
+    taken = own_registry.all()
+    own_registry.note_check("a", success=True, latency_ms=1, error=None)
     assert [entry.status for entry in taken] == ["pending", "pending"]
 
 
@@ -308,17 +319,17 @@ def test_a_failed_refresh_keeps_the_entry_and_is_logged(caplog: pytest.LogCaptur
 
 def test_it_can_be_filled_without_a_database(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
-        found = filled(some("a"), some("b"))
-        assert [entry.name for entry in found.all()] == ["a", "b"]
-        assert found.loaded
+        own_registry = filled(some("a"), some("b"))
+        assert [entry.name for entry in own_registry.all()] == ["a", "b"]
+        assert own_registry.loaded
 
 
 def test_a_check_in_memory_goes_through_the_same_states() -> None:
-    found = filled(some("a", status="online", latency_ms=120))
+    own_registry = filled(some("a", status="online", latency_ms=120))
     seen = []
     for success, latency in ((False, None), (False, None), (True, None), (True, 95)):
-        found.note_check("a", success=success, latency_ms=latency, error=None if success else "HTTP 500")
-        entry = found.get("a")
+        own_registry.note_check("a", success=success, latency_ms=latency, error=None if success else "HTTP 500")
+        entry = own_registry.get("a")
         assert entry is not None
         seen.append((entry.status, entry.error_count, entry.latency_ms, entry.last_error))
     assert seen == [
@@ -330,75 +341,75 @@ def test_a_check_in_memory_goes_through_the_same_states() -> None:
 
 
 def test_a_check_in_memory_of_an_unknown_endpoint_changes_nothing() -> None:
-    found = filled(some("a"))
-    version = found.version
-    found.note_check("b", success=True, latency_ms=1, error=None)
-    assert [entry.id for entry in found.all()] == ["a"]
-    assert found.version == version
+    own_registry = filled(some("a"))
+    version = own_registry.version
+    own_registry.note_check("b", success=True, latency_ms=1, error=None)
+    assert [entry.id for entry in own_registry.all()] == ["a"]
+    assert own_registry.version == version
 
 
 def test_an_unchanged_result_calls_no_listener() -> None:
-    found = filled(*(some(name, status="online", latency_ms=80) for name in "ab"))
+    own_registry = filled(*(some(name, status="online", latency_ms=80) for name in "ab"))
     calls: list[int] = []
-    found.subscribe(lambda ids: calls.append(found.version))
-    before = found.version
+    own_registry.subscribe(lambda ids: calls.append(own_registry.version))
+    before = own_registry.version
 
     def check(name: str, **values: Any) -> None:
         row = Endpoint(id=name, status="online", latency_ms=80)
         for field, value in values.items():
             setattr(row, field, value)
-        found.take_checks([row])
+        own_registry.take_checks([row])
 
     check("a", last_seen=NOON)
-    entry = found.get("a")
+    entry = own_registry.get("a")
     assert entry is not None
-    assert (entry.last_seen, found.version, calls) == (NOON, before, [])
+    assert (entry.last_seen, own_registry.version, calls) == (NOON, before, [])
     check("a", latency_ms=81)  # pages show it, but gateways do not need it
-    assert (found.version, calls) == (before + 1, [])
+    assert (own_registry.version, calls) == (before + 1, [])
     check("b", status="error", error_count=1, last_error="HTTP 500")
     assert calls == [before + 2]
 
 
 def test_latencies_count_as_a_change_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "LATENCY_SECONDS", 3600.0)
-    found = filled(some("a", status="online", latency_ms=80))
-    before = found.version
+    own_registry = filled(some("a", status="online", latency_ms=80))
+    before = own_registry.version
     seen = []
     for status, latency in (("online", 80), ("online", 81), ("online", 82), ("error", 82), ("error", 83)):
-        found.take_checks([Endpoint(id="a", status=status, latency_ms=latency)])
-        entry = found.get("a")
+        own_registry.take_checks([Endpoint(id="a", status=status, latency_ms=latency)])
+        entry = own_registry.get("a")
         assert entry is not None
         assert entry.latency_ms == latency
-        seen.append(found.version - before)
+        seen.append(own_registry.version - before)
     assert seen == [0, 1, 1, 2, 2]
     monkeypatch.setattr(registry_module, "LATENCY_SECONDS", 0.0)
-    found.take_checks([Endpoint(id="a", status="error", latency_ms=84)])
-    assert found.version == before + 3
+    own_registry.take_checks([Endpoint(id="a", status="error", latency_ms=84)])
+    assert own_registry.version == before + 3
 
 
 def test_a_batch_of_results_calls_listeners_once() -> None:
-    found = filled(*(some(name, status="online") for name in "ab"))
+    own_registry = filled(*(some(name, status="online") for name in "ab"))
     calls: list[int] = []
-    found.subscribe(lambda ids: calls.append(found.version))
-    found.take_checks([Endpoint(id=name, status="offline", latency_ms=None) for name in "ab"])
-    assert [entry.status for entry in found.all()] == ["offline", "offline"]
+    own_registry.subscribe(lambda ids: calls.append(own_registry.version))
+    own_registry.take_checks([Endpoint(id=name, status="offline", latency_ms=None) for name in "ab"])
+    assert [entry.status for entry in own_registry.all()] == ["offline", "offline"]
     assert len(calls) == 1
-    found.take_checks([Endpoint(id=uuid.uuid4(), status="offline")])
+    own_registry.take_checks([Endpoint(id=uuid.uuid4(), status="offline")])
     assert len(calls) == 1
 
 
 def test_a_stored_check_never_removes_a_latency() -> None:
-    found = filled(some("a", status="online", latency_ms=120))
-    found.take_checks([Endpoint(id="a", status="online", latency_ms=None)])
-    entry = found.get("a")
+    own_registry = filled(some("a", status="online", latency_ms=120))
+    own_registry.take_checks([Endpoint(id="a", status="online", latency_ms=None)])
+    entry = own_registry.get("a")
     assert entry is not None
     assert entry.latency_ms == 120
 
 
 def test_checks_before_the_first_load_read_nothing() -> None:
-    found = Registry()
-    found.take_checks([Endpoint(id="a", status="offline")])
-    assert not found.loaded
+    own_registry = Registry()
+    own_registry.take_checks([Endpoint(id="a", status="offline")])
+    assert not own_registry.loaded
 
 
 # Names, versions, listeners
@@ -419,10 +430,10 @@ def test_an_unknown_endpoint_has_no_name() -> None:
 
 
 def test_the_last_name_is_the_one_remembered() -> None:
-    found = filled(some("a"))
-    found.fill({"a": replace(some("a"), name="renamed")})
-    found.fill({})
-    assert found.name("a") == "renamed"
+    own_registry = filled(some("a"))
+    own_registry.fill({"a": replace(some("a"), name="renamed")})
+    own_registry.fill({})
+    assert own_registry.name("a") == "renamed"
 
 
 @committed
@@ -481,7 +492,7 @@ def test_nothing_is_read_again_before_the_first_read(django_assert_num_queries: 
 
 @pytest.mark.parametrize("number", [1, 12])
 def test_any_number_of_endpoints_is_read_again_in_two_queries(number: int, django_assert_num_queries: Any) -> None:
-    ids = [str(make_endpoint(f"box{at}").pk) for at in range(number)]
+    ids = [str(make_endpoint(f"box{index}").pk) for index in range(number)]
     make_endpoint("other")
     registry.all()
     sql("UPDATE endpoints SET notes = 'moved'")
@@ -492,7 +503,7 @@ def test_any_number_of_endpoints_is_read_again_in_two_queries(number: int, djang
 
 def test_more_endpoints_than_one_query_takes_are_read_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("endpoints.registry.IDS_AT_ONCE", 2)
-    ids = [str(make_endpoint(f"box{at}").pk) for at in range(5)]
+    ids = [str(make_endpoint(f"box{number}").pk) for number in range(5)]
     assert read_entries(ids).keys() == set(ids)
 
 
@@ -517,7 +528,7 @@ def test_listeners_are_not_called_after_failures() -> None:
 
 
 def test_every_change_is_counted() -> None:
-    found = filled(some("a"))
-    before = found.version
-    found.note_check("a", success=True, latency_ms=1, error=None)
-    assert found.version == before + 1
+    own_registry = filled(some("a"))
+    before = own_registry.version
+    own_registry.note_check("a", success=True, latency_ms=1, error=None)
+    assert own_registry.version == before + 1

@@ -11,7 +11,7 @@ from endpoints.registry import registry
 from endpoints.signals import changed
 from tests.endpoints.conftest import make_endpoint, make_model, rolled_back
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
 
 
@@ -22,9 +22,9 @@ def _triggers() -> None:
 
 def logged() -> set[str]:
     """Ids of the endpoints that the change log names, for other processes."""
-    found = set(RegistryChange.objects.filter(kind="endpoint").values_list("object_id", flat=True))
+    ids = set(RegistryChange.objects.filter(kind="endpoint").values_list("object_id", flat=True))
     RegistryChange.objects.all().delete()
-    return found
+    return ids
 
 
 def rename(endpoint: Endpoint) -> None:
@@ -43,7 +43,7 @@ EDITS: dict[str, Callable[[Endpoint], Any]] = {
     "a save of one field": lambda endpoint: save(endpoint, endpoint_type="vllm"),
     "a save of health and more": lambda endpoint: save(endpoint, status="online", name="renamed"),
     "a key": lambda endpoint: endpoint.set_api_key("sk-upstream"),
-    "an operator's state": lambda endpoint: endpoint.set_operator_state("draining"),
+    "an administrative state": lambda endpoint: endpoint.set_operator_state("draining"),
     "a model": lambda endpoint: make_model(endpoint, "new"),
     "a model's end": lambda endpoint: endpoint.models.get(model_id="tiny").delete(),
     "a deletion": lambda endpoint: endpoint.delete(),
@@ -105,14 +105,14 @@ def test_a_new_endpoint_is_logged() -> None:
 @pytest.mark.parametrize("success", [True, False])
 def test_checks_are_not_logged(endpoint: Endpoint, success: bool) -> None:
     logged()
-    Endpoint.record_check(endpoint.pk, success=success, latency_ms=80 if success else None, error=None, at=NOON)
+    Endpoint.record_check(endpoint.pk, success=success, latency_ms=80 if success else None, error=None, checked_at=NOON)
     assert logged() == set()
 
 
 def test_checks_are_reloaded_on_commit(endpoint: Endpoint, django_capture_on_commit_callbacks: Any) -> None:
     registry.all()
     with django_capture_on_commit_callbacks(execute=True):
-        Endpoint.record_check(endpoint.pk, success=True, latency_ms=80, error=None, at=NOON)
+        Endpoint.record_check(endpoint.pk, success=True, latency_ms=80, error=None, checked_at=NOON)
     assert [entry.status for entry in registry.all()] == ["online"]
 
 

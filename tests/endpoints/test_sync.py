@@ -11,6 +11,7 @@ from benchmarks.simulator import Simulator
 from endpoints import engines, sync
 from endpoints.changes import log as change_log
 from endpoints.changes.models import RegistryChange
+from endpoints.changes.watched import ENDPOINT
 from endpoints.checks import model_lists
 from endpoints.checks.model_lists import ListedModel, SyncFailed
 from endpoints.models import (
@@ -23,7 +24,7 @@ from endpoints.models import (
     Kind,
 )
 from endpoints.probe import Probe, ProbeResponse, Unreachable
-from endpoints.registry import registry
+from endpoints.registry import read_entries, registry
 from tests.endpoints.conftest import Serve, Server, break_off, hang, listing, make_endpoint, make_model, run_probe
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -37,9 +38,9 @@ def fetched(url: str, kind: str = Kind.OPENAI_COMPATIBLE, key: str | None = None
     async def fetch_list(server_probe: Probe) -> sync.ModelList:
         return await sync.fetch(server_probe, kind)
 
-    found = run_probe(fetch_list, url, key)
-    assert isinstance(found, sync.ModelList)
-    return found.models
+    offer = run_probe(fetch_list, url, key)
+    assert isinstance(offer, sync.ModelList)
+    return offer.models
 
 
 def length_from(server: Server, kind: str) -> int | None:
@@ -171,11 +172,33 @@ def test_engines_report_lengths_by_their_own_api(serve: Serve, kind: Kind, path:
 
 
 @pytest.mark.parametrize(
+    "limit",
+    [
+        {"max_output_tokens": 512},
+        {"max_completion_tokens": 512},
+        {"max_output_length": 512},
+        {"top_provider": {"max_completion_tokens": 512}},
+        {"max_input_tokens": 8192, "max_tokens": 512},
+    ],
+)
+def test_a_limit_of_the_output_is_read_from_any_list(serve: Serve, limit: dict[str, Any]) -> None:
+    (model,) = fetched(serve({"/v1/models": listing("a", **limit)}).url)
+    assert model.max_output_tokens == 512
+
+
+def test_a_llamacpp_offers_the_context_of_a_slot_not_that_of_the_training(serve: Serve) -> None:
+    props = {"total_slots": 4, "default_generation_settings": {"n_ctx": 2048}}
+    responses = {"/v1/models": listing("a", meta={"n_ctx_train": 8192}), "/props": props, "/v1/chat/completions": 400}
+    assert length_from(serve(responses | {"/v1/embeddings": 501, "/v1/rerank": 501}), Kind.LLAMACPP) == 2048
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"model_info": {"llama.context_length": 8192, "llama.block_count": 80}},
         {"model_info": {"context_length": 8192}},
-        {"model_info": {"llama.context_length": 8192}, "parameters": "num_ctx 4096"},
+        {"model_info": {"llama.context_length": 8192}, "parameters": "num_ctx 16384"},
+        {"model_info": {"llama.context_length": 32768}, "parameters": "num_ctx 8192"},
         {"model_info": {}, "parameters": "stop <eos>\nnum_ctx                        8192"},
         {"model_info": None, "parameters": "context_length 8192"},
         {"parameters": "temperature 0.7\nn_ctx 8192\n"},
@@ -278,6 +301,27 @@ def test_an_empty_list_removes_everything(endpoint: Endpoint) -> None:
     make_model(endpoint)
     assert sync.store(endpoint, []).removed == 1
     assert stored(endpoint) == {}
+
+
+def test_a_context_stays_while_the_api_that_states_it_does_not_respond(endpoint: Endpoint) -> None:
+    make_model(endpoint, max_tokens=2048)
+    sync.store(endpoint, [ListedModel("tiny", 8192, responded=False), ListedModel("new", 8192, responded=False)])
+    assert stored(endpoint) == {"tiny": 2048, "new": 8192}
+
+
+def test_the_first_time_that_a_model_was_listed_stays(endpoint: Endpoint) -> None:
+    make_model(endpoint)
+    for _ in range(2):
+        sync.store(endpoint, [ListedModel("tiny"), ListedModel("new")])
+        seen = dict(EndpointModel.objects.filter(endpoint=endpoint).values_list("model_id", "first_seen"))
+        first = seen["new"]
+        assert seen == {"tiny": None, "new": first}
+        assert first is not None
+    entry = read_entries()[str(endpoint.pk)]
+    assert entry.registered_at is not None
+    assert first is not None
+    created = {model.id: entry.created(model) for model in entry.models}
+    assert created == {"tiny": int(entry.registered_at.timestamp()), "new": int(first.timestamp())}
 
 
 @pytest.mark.parametrize(("reported", "stored_length"), [(None, 4096), (8192, 8192)])
@@ -388,14 +432,14 @@ def test_a_sync_updates_the_registry_at_once() -> None:
 
 
 def test_the_first_of_too_many_models_are_stored(serve: Serve) -> None:
-    server = serve({"/v1/models": listing(*(f"m{at}" for at in range(MAX_MODELS + 1)))})
+    server = serve({"/v1/models": listing(*(f"m{number}" for number in range(MAX_MODELS + 1)))})
     offer = run_probe(lambda server_probe: sync.fetch(server_probe, Kind.OPENAI_COMPATIBLE), server.url)
     assert [offer.models[0].id, offer.models[-1].id] == ["m0", f"m{MAX_MODELS - 1}"]
     assert (len(offer.models), offer.remark) == (MAX_MODELS, TOO_MANY_MODELS)
 
 
 def test_models_up_to_the_limit_cause_no_remark(serve: Serve) -> None:
-    names = [f"m{at}" for at in range(MAX_MODELS)]
+    names = [f"m{number}" for number in range(MAX_MODELS)]
     server = serve({"/v1/models": listing(*names, *names)})
     offer = run_probe(lambda server_probe: sync.fetch(server_probe, Kind.OPENAI_COMPATIBLE), server.url)
     assert (len(offer.models), offer.remark) == (MAX_MODELS, None)
@@ -407,8 +451,8 @@ def test_models_with_unprintable_names_are_left_out_and_reported(name: str) -> N
 
 
 def test_both_remarks_are_reported_together() -> None:
-    found, remark = model_lists.read([ProbeResponse(200, listing("\x00", *map(str, range(MAX_MODELS + 1))))])
-    assert (len(found), remark) == (MAX_MODELS, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}")
+    models, remark = model_lists.read([ProbeResponse(200, listing("\x00", *map(str, range(MAX_MODELS + 1))))])
+    assert (len(models), remark) == (MAX_MODELS, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}")
     assert remark in REMARKS
 
 
@@ -419,12 +463,12 @@ def test_a_response_cut_before_its_list_is_reported_as_too_large() -> None:
 
 def test_left_out_models_are_in_last_error_while_checks_pass(endpoint: Endpoint) -> None:
     def last_error() -> str | None:
-        found: str | None = Endpoint.objects.get().last_error
-        return found
+        message: str | None = Endpoint.objects.get().last_error
+        return message
 
     sync.store(endpoint, [ListedModel("a")], None, TOO_MANY_MODELS)
     assert last_error() == TOO_MANY_MODELS
-    check: dict[str, Any] = {"latency_ms": 1, "at": datetime.now(UTC)}
+    check: dict[str, Any] = {"latency_ms": 1, "checked_at": datetime.now(UTC)}
     Endpoint.record_check(endpoint.pk, success=True, error=None, **check)
     assert last_error() == TOO_MANY_MODELS
     Endpoint.record_check(endpoint.pk, success=False, error="HTTP 500", **check)
@@ -438,7 +482,7 @@ def test_left_out_models_are_in_last_error_while_checks_pass(endpoint: Endpoint)
 
 
 def test_unchanged_models_need_no_statement_each(endpoint: Endpoint) -> None:
-    offered = [ListedModel(f"m{at}", 4096) for at in range(40)]
+    offered = [ListedModel(f"m{number}", 4096) for number in range(40)]
     sync.store(endpoint, offered)
     before = EndpointModel.objects.get(model_id="m0").last_checked
     with CaptureQueriesContext(connection) as captured:
@@ -450,7 +494,7 @@ def test_unchanged_models_need_no_statement_each(endpoint: Endpoint) -> None:
 def test_more_rows_than_fit_in_one_statement_are_removed(endpoint: Endpoint) -> None:
     """Rows of an endpoint from before there was a limit."""
     EndpointModel.objects.bulk_create(
-        (EndpointModel(endpoint=endpoint, model_id=f"m{at}") for at in range(40_000)), batch_size=5000
+        (EndpointModel(endpoint=endpoint, model_id=f"m{number}") for number in range(40_000)), batch_size=5000
     )
     assert sync.store(endpoint, [ListedModel("m7")]).removed == 39_999
     assert list(stored(endpoint)) == ["m7"]
@@ -463,10 +507,10 @@ def test_requests_about_models_are_bounded_in_time(serve: Serve, monkeypatch: py
         return await hang(request)
 
     monkeypatch.setattr(engines, "QUERY_SECONDS", 0.5)
-    names = ["quick", *(f"m{at}" for at in range(50))]
+    names = ["quick", *(f"m{number}" for number in range(50))]
     server = serve({"/v1/models": listing(*names), "/api/show": show})
     offer = run_probe(lambda server_probe: sync.fetch(server_probe, Kind.OLLAMA), server.url, timeout=60)
-    assert [it.responded for it in offer.models] == [True] + [False] * 50
+    assert [model.responded for model in offer.models] == [True] + [False] * 50
     assert offer.models[0].capabilities
 
 
@@ -480,4 +524,4 @@ def test_each_sync_is_announced_to_other_processes(endpoint: Endpoint) -> None:
     ):
         RegistryChange.objects.all().delete()
         sync.store(endpoint, models, remark=remark)
-        assert change_log.read().endpoint_ids == {str(endpoint.pk)}
+        assert change_log.read().of(ENDPOINT) == {str(endpoint.pk)}

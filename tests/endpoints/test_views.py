@@ -65,6 +65,15 @@ def test_an_endpoint_is_added_with_its_type_and_a_name(as_admin: Api, sim: Simul
     assert registry.all()[0].tags == ("tokyo", "rack 3")
 
 
+def test_an_address_without_a_scheme_is_detected_and_added(as_admin: Api, sim: Simulator) -> None:
+    url = sim.add(kind="ollama", models=["tiny"]).url
+    typed = url.removeprefix("http://")
+    assert detect(as_admin, typed).json()["base_url"] == url
+    assert "Type Ollama" in text(post(as_admin, base_url=typed, look="yes"))
+    post(as_admin, base_url=typed)
+    assert Endpoint.objects.get().base_url == url
+
+
 @pytest.mark.parametrize(
     ("target", "leads"), [("/endpoints", "/endpoints"), ("https://evil.example/", "/endpoints/{}")]
 )
@@ -77,7 +86,7 @@ def test_adding_redirects_only_to_our_own_pages(as_admin: Api, sim: Simulator, t
     ("fields", "sentence"),
     [
         ({"base_url": ""}, "This field is required."),
-        ({"base_url": "gpu-box"}, "Enter a URL such as http://192.168.1.10:8000."),
+        ({"base_url": "ftp://gpu-box"}, "Enter a URL such as http://192.168.1.10:8000."),
         ({"base_url": "http://169.254.169.254"}, "Link-local and metadata addresses are refused"),
         ({"base_url": "NOWHERE"}, "The endpoint cannot be reached: connection refused"),
         ({"base_url": "NOWHERE", "name": "taken"}, "An endpoint with this name already exists."),
@@ -168,7 +177,12 @@ def test_detecting_at_a_closed_port_is_502(as_admin: Api, nowhere: str) -> None:
 
 
 def act(api: Api, action: str, *endpoints: Endpoint, **fields: Any) -> Any:
-    given = {"action": action, "endpoint": [str(it.pk) for it in endpoints], "next": "/endpoints?q=x", **fields}
+    given = {
+        "action": action,
+        "endpoint": [str(endpoint.pk) for endpoint in endpoints],
+        "next": "/endpoints?q=x",
+        **fields,
+    }
     return api.post(ACT, given, follow=True)
 
 
@@ -199,7 +213,7 @@ def test_actions_that_stop_endpoints_need_a_confirmation(as_admin: Api, action: 
     finally:
         registry.in_flight = dict
     assert "3 requests are running there." in text(response)
-    assert {it.options_or_default.operator_state for it in Endpoint.objects.all()} == {"enabled"}
+    assert {endpoint.options_or_default.operator_state for endpoint in Endpoint.objects.all()} == {"enabled"}
 
 
 @pytest.mark.parametrize(
@@ -213,10 +227,10 @@ def test_actions_that_stop_endpoints_need_a_confirmation(as_admin: Api, action: 
 def test_operator_states_are_set_and_logged(as_admin: Api, action: str, state: str, sentence: str) -> None:
     response = act(as_admin, action, make_endpoint("a"), make_endpoint("b"), confirmed="yes", deadline_secs="60")
     assert messages_of(response) == [sentence]
-    assert {it.options.operator_state for it in Endpoint.objects.all()} == {state}
-    assert all((it.options.drain_until is not None) == (action == "drain") for it in Endpoint.objects.all())
+    assert {endpoint.options.operator_state for endpoint in Endpoint.objects.all()} == {state}
+    assert all((endpoint.options.drain_until is not None) == (action == "drain") for endpoint in Endpoint.objects.all())
     assert LogEntry.objects.count() == 2
-    assert {edit_log.latest(str(it.pk))[0].state for it in Endpoint.objects.all()} == {("enabled", state)}
+    assert {edit_log.latest(str(endpoint.pk))[0].state for endpoint in Endpoint.objects.all()} == {("enabled", state)}
 
 
 def test_a_reset_of_several_breakers_needs_a_confirmation(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +242,7 @@ def test_a_reset_of_several_breakers_needs_a_confirmation(as_admin: Api, monkeyp
     assert "Requests are sent there again" in confirmation
     assert reported == []
     assert messages_of(act(as_admin, "reset_breaker", *chosen, confirmed="yes")) == ["Circuit breaker reset: a, b"]
-    assert reported == [str(it.pk) for it in chosen]
+    assert reported == [str(endpoint.pk) for endpoint in chosen]
     assert all("circuit breaker (reset)" in edit_log.latest(endpoint_id)[0].text for endpoint_id in reported)
 
 

@@ -69,11 +69,18 @@ def reported(usage: Any, finish_reason: str | None = None) -> Usage:
 
 @cache
 def load(server: str, name: str) -> Capture:
-    found = json.loads((FOLDER / server / f"{name}.json").read_text())
-    headers = {key.lower(): value for key, value in found["headers"]}
-    request = found["request"]
-    kind = next((it.name for it in KINDS if request["path"] == it.endpoint_path and request["method"] == "POST"), "")
-    return Capture(server, name, kind, found["status"], headers, found["body"].encode())
+    stored = json.loads((FOLDER / server / f"{name}.json").read_text())
+    headers = {key.lower(): value for key, value in stored["headers"]}
+    request = stored["request"]
+    kind = next(
+        (
+            request_kind.name
+            for request_kind in KINDS
+            if request["path"] == request_kind.endpoint_path and request["method"] == "POST"
+        ),
+        "",
+    )
+    return Capture(server, name, kind, stored["status"], headers, stored["body"].encode())
 
 
 @cache

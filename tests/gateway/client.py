@@ -62,10 +62,10 @@ async def fetch(pool, **options):
 
 async def pieces(connection):
     """Return the pieces of the body in the order of their arrival."""
-    found = []
+    received = []
     while data := await connection.read():
-        found.append(data)
-    return found
+        received.append(data)
+    return received
 
 
 async def wait_until(condition):

@@ -41,31 +41,31 @@ def _event(text: str, *, named: bool) -> str:
     return f"{name}data: {text}\n\n"
 
 
-def _documented(provider: str, found: dict[str, Any]) -> Documented:
-    events = found.get("events")
+def _documented(provider: str, example: dict[str, Any]) -> Documented:
+    events = example.get("events")
     if events is None:
-        text = found.get("leading", "") + json.dumps(found["body"])
+        text = example.get("leading", "") + json.dumps(example["body"])
     else:
-        text = "".join(_event(event, named=found.get("named", False)) for event in events)
+        text = "".join(_event(event, named=example.get("named", False)) for event in events)
     return Documented(
         provider,
-        found["name"],
-        found["kind"],
-        found.get("status", 200),
-        found.get("headers", {}),
+        example["name"],
+        example["kind"],
+        example.get("status", 200),
+        example.get("headers", {}),
         text.encode(),
-        found.get("tokens"),
-        found.get("cause", ""),
-        found.get("broken", False),
+        example.get("tokens"),
+        example.get("cause", ""),
+        example.get("broken", False),
         events is not None,
     )
 
 
 EVERYTHING = [
-    _documented(path.stem, found)
+    _documented(path.stem, example)
     for path in sorted(FOLDER.glob("*.json"))
-    for found in json.loads(path.read_text())["responses"]
+    for example in json.loads(path.read_text())["responses"]
 ]
-ANSWERS = [it for it in EVERYTHING if it.tokens is not None]
-ERRORS = [it for it in EVERYTHING if it.cause]
-BROKEN = [it for it in EVERYTHING if it.is_broken]
+ANSWERS = [example for example in EVERYTHING if example.tokens is not None]
+ERRORS = [example for example in EVERYTHING if example.cause]
+BROKEN = [example for example in EVERYTHING if example.is_broken]

@@ -85,15 +85,15 @@ class Inside(threading.Thread, Served):
 
     def in_loop(self, function: Callable[[], Any]) -> Any:
         """Call the function in the gateway's thread, and return its result."""
-        done, found = threading.Event(), []
+        done, results = threading.Event(), []
 
         def call() -> None:
-            found.append(function())
+            results.append(function())
             done.set()
 
         self.loop.call_soon_threadsafe(call)
         assert done.wait(30)
-        return found[0]
+        return results[0]
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self._ended.set)

@@ -156,7 +156,11 @@ class GatewayProcess(Served):
         return name
 
     def endpoints_of(self, model: str) -> list[schema.PublishedEndpoint]:
-        return [it for it in self.endpoints.values() if model in (it.models[0].id, *it.models[0].aliases)]
+        return [
+            endpoint
+            for endpoint in self.endpoints.values()
+            if model in (endpoint.models[0].id, *endpoint.models[0].aliases)
+        ]
 
     def in_flight(self, model: str) -> int:
         return sum(self.page.in_flight(endpoint.slot) for endpoint in self.endpoints_of(model))
@@ -194,41 +198,41 @@ class GatewayProcess(Served):
 
     def records(self) -> list[RequestRecord]:
         """Records that were written to the journal since the previous call."""
-        found: list[RequestRecord] = []
+        records: list[RequestRecord] = []
         for writer in journal.writers(self.config.journal_dir):
             start = self._positions.get(writer, journal.START)
             batch = journal.read(self.config.journal_dir / writer, start, 1 << 30)
             self._positions[writer] = batch.position
-            found += [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
-        for it in found:
-            assert_no_quoted_text(it)
-        return found
+            records += [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
+        for record in records:
+            assert_no_quoted_text(record)
+        return records
 
     def record(self) -> RequestRecord:
         """The one new record, which must be in the journal already."""
-        (found,) = self.records()
-        return found
+        (record,) = self.records()
+        return record
 
     def record_soon(self) -> RequestRecord:
         """Wait for the one new record, of a request whose client does not see its end."""
-        (found,) = until(self.records)
-        return found  # type: ignore[no-any-return]
+        (record,) = until(self.records)
+        return record  # type: ignore[no-any-return]
 
     def entries(self, kind: type[T]) -> list[T]:
         """All entries of this type in the journal."""
-        found: list[T] = []
+        entries: list[T] = []
         for writer in journal.writers(self.config.journal_dir):
             batch = journal.read(self.config.journal_dir / writer, journal.START, 1 << 30)
-            found += [entry for entry in batch.entries if isinstance(entry, kind)]
-        return found
+            entries += [entry for entry in batch.entries if isinstance(entry, kind)]
+        return entries
 
     def database_ids(self) -> set[str]:
         return {entry.database_id for entry in self.entries(SegmentHead)}
 
 
-def assert_no_quoted_text(found: RequestRecord) -> None:
-    """Check that error texts are RouterDash's own. A new one must be listed in gateway/ipc/error_texts.py."""
-    texts = [(found.outcome, found.error), *((it.outcome, it.error) for it in found.attempts)]
+def assert_no_quoted_text(record: RequestRecord) -> None:
+    """Check that error texts are RouterDash's own. A new one must be listed in gateway/base/causes.py."""
+    texts = [(record.outcome, record.error), *((attempt.outcome, attempt.error) for attempt in record.attempts)]
     for outcome, text in texts:
         assert outcome == REJECTED or error_texts.shown(outcome, text, None) == text, text
 

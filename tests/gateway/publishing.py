@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
+from gateway.registry.kinds import ENDPOINTS, KEYS, MODELS
 from gateway.registry.schema import PublishedEndpoint, PublishedKey
-from gateway.registry.writer import Changes, RegistryWriter
+from gateway.registry.writer import Changes, RegistryWriter, contents_of
 
 
 class PublishedRegistry:
@@ -28,14 +29,15 @@ class PublishedRegistry:
         endpoints, keys = list(endpoints), list(keys)
         state = self.writer.state()
         if state is None or state.database_id != database_id:
-            self.writer.rebuild(database_id, endpoints, keys)
+            self.writer.rebuild(database_id, contents_of(endpoints, keys))
         else:
             changes = Changes()
-            changes.endpoints |= dict.fromkeys(self._endpoints)
-            changes.keys |= dict.fromkeys(self._keys)
-            changes.keys |= {key.hash: key for key in keys}
+            changes.put(ENDPOINTS, dict.fromkeys(self._endpoints))
+            changes.put(KEYS, dict.fromkeys(self._keys))
+            changes.put(KEYS, {key.hash: key for key in keys})
             for endpoint in endpoints:
-                changes.add(endpoint)
+                changes.put(ENDPOINTS, {endpoint.id: endpoint.facts()})
+                changes.put(MODELS, {endpoint.id: endpoint.models})
             self.writer.apply(changes)
         self._endpoints = {endpoint.id for endpoint in endpoints}
         self._keys = {key.hash for key in keys}

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.registry import folders, schema
 from gateway.registry.store import FILE
+from gateway.routing.model_list import ENDPOINT_FIELDS
 from tests.gateway.process import ALL, KEY
 from tests.gateway.refusals import counted, refused
 from tests.gateway.samples import make_endpoint
@@ -53,7 +54,6 @@ def test_models_are_listed(gateway, sim):
     model = gateway.add(sim.add(), known_as="upstream:latest")
     assert gateway.chat(model).status == 200
     entries = {entry["id"]: entry for entry in gateway.get("/v1/models").json()["data"]}
-    assert entries[model]["ready"]
     assert entries[model]["aliases"] == ["upstream:latest"]
 
 
@@ -62,7 +62,34 @@ def test_a_model_by_its_name(gateway):
     gateway.endpoints[endpoint.id] = endpoint
     gateway.publish()
     entry = gateway.get("/v1/models/org%2Fnamed%20%25%C3%BC").json()
-    assert (entry["id"], entry["endpoint_ids"]) == ("org/named %ü", [endpoint.id])
+    assert (entry["id"], entry["object"]) == ("org/named %ü", "model")
+
+
+def test_fields_of_endpoints_need_their_permission(make_gateway, sim):
+    gateway = make_gateway().start()
+    model = gateway.add(sim.add())
+    reader = gateway.add_key("sk_reads-endpoints", (*ALL, "endpoints.read"))
+    gateway.publish()
+    for path in ("/v1/models", f"/v1/models/{model}"):
+        seen = []
+        for key in (KEY, reader):
+            body = gateway.get(path, key=key).json()
+            (entry,) = body.get("data", [body])
+            seen.append(sorted(entry.keys() & set(ENDPOINT_FIELDS)))
+        assert seen == [[], sorted(ENDPOINT_FIELDS)]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/ollama/api/tags", "/ollama/api/ps"])
+@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}])
+def test_lists_show_external_models_to_keys_that_may_use_them(make_gateway, path, headers):
+    gateway = make_gateway().start()
+    own, cloud = make_endpoint("own", "own-model"), make_endpoint("cloud", "cloud-model", external=True)
+    gateway.endpoints |= {own.id: own, cloud.id: cloud}
+    may_not = gateway.add_key("sk_own-house-only")
+    may = gateway.add_key("sk_may-use-external", external=True)
+    gateway.publish()
+    lists = [gateway.get(path, key=key, headers=headers).body.decode() for key in (may_not, may)]
+    assert [("own-model" in text, "cloud-model" in text) for text in lists] == [(True, False), (True, True)]
 
 
 @pytest.mark.parametrize("name", ["nobody's", "%FF", "a/b/c"])
@@ -81,20 +108,20 @@ def test_claude_code_discovers_models(make_gateway, sim, header):
     assert gateway.chat(model).status == 200
     response = gateway.get("/v1/models?limit=1000", key=None, headers={**ANTHROPIC, **header})
     assert response.status == 200
-    found = response.json()
-    entries = {entry["id"]: entry["type"] for entry in found["data"]}
+    page = response.json()
+    entries = {entry["id"]: entry["type"] for entry in page["data"]}
     assert entries[model] == "model"
-    assert found["has_more"] is False
+    assert page["has_more"] is False
     one = gateway.get(f"/v1/models/{model}", headers=ANTHROPIC).json()
-    assert one == next(entry for entry in found["data"] if entry["id"] == model)
+    assert one == next(entry for entry in page["data"] if entry["id"] == model)
 
 
 def test_later_models_are_in_the_next_list_for_anthropic(gateway, sim):
     gateway.get("/v1/models", headers=ANTHROPIC)
     model = gateway.add(sim.add())
     assert gateway.chat(model).status == 200
-    found = gateway.get("/v1/models?limit=1000", headers=ANTHROPIC).json()
-    assert model in [entry["id"] for entry in found["data"]]
+    page = gateway.get("/v1/models?limit=1000", headers=ANTHROPIC).json()
+    assert model in [entry["id"] for entry in page["data"]]
 
 
 @pytest.mark.parametrize(

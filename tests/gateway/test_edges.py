@@ -34,7 +34,7 @@ from gateway.upstream import pool as pools
 from gateway.upstream import response_head
 from gateway.upstream.errors import BROKEN, TIMEOUT, UpstreamError
 from tests.gateway.client import fetch, in_loop, send_request, serving, wait_until
-from tests.gateway.process import read_to_end, read_until
+from tests.gateway.process import ALL, read_to_end, read_until
 from tests.gateway.samples import KEY, make_endpoint
 from tests.gateway.scripted import DONE, LAST, Talk, always, chunk, each_time, http_response, opening, stream, upstream
 from tests.router import until
@@ -185,8 +185,9 @@ def test_an_endpoint_that_is_deleted_during_a_request_gets_no_retry(make_gateway
         connection.sendall(process.chat_bytes(model, "Connection: close"))
         until(lambda: server.requests)
         del process.endpoints[process.endpoints_of(model)[1].id]
+        reader = process.add_key("sk_reads-endpoints", (*ALL, "endpoints.read"))
         process.publish()
-        until(lambda: len(process.get(f"/v1/models/{model}").json()["endpoint_ids"]) == 1)
+        until(lambda: len(process.get(f"/v1/models/{model}", key=reader).json().get("endpoint_ids", ())) == 1)
         released.set()
         received = read_to_end(connection)
     assert received.startswith(b"HTTP/1.1 502 ")

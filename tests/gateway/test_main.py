@@ -32,8 +32,8 @@ ROWS = b"HTTP/1.1 200 OK\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked
 @pytest.mark.unmeasured
 def test_a_gateway_loads_nothing_of_django():
     program = "import sys, gateway.main; print(*{name.split('.')[0] for name in sys.modules})"
-    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not set(found.stdout.split()) & {"django", "rest_framework", "django_q", "aiohttp", "click", "cryptography"}
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & {"django", "rest_framework", "django_q", "aiohttp", "click", "cryptography"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

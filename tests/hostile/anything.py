@@ -58,98 +58,98 @@ class Hostile:
         await asyncio.wait_for(self.reader.read(1 << 16), self.random.uniform(0.2, 3))
 
 
-async def hold_back_a_login(it: Hostile) -> None:
-    await it.send_body(it.head("POST /login", f"Content-Length: {8 * MIB}"), b"x", 8 * MIB, hold_back=1)
-    await it.wait()
+async def hold_back_a_login(client: Hostile) -> None:
+    await client.send_body(client.head("POST /login", f"Content-Length: {8 * MIB}"), b"x", 8 * MIB, hold_back=1)
+    await client.wait()
 
 
-async def hold_back_a_chat(it: Hostile) -> None:
-    head = it.head("POST /v1/chat/completions", f"Content-Length: {31 * MIB}", key=True)
-    await it.send_body(head, b'{"model":"x","messages":[', 31 * MIB, hold_back=1)
-    await it.wait()
+async def hold_back_a_chat(client: Hostile) -> None:
+    head = client.head("POST /v1/chat/completions", f"Content-Length: {31 * MIB}", key=True)
+    await client.send_body(head, b'{"model":"x","messages":[', 31 * MIB, hold_back=1)
+    await client.wait()
 
 
-async def post_without_a_key(it: Hostile) -> None:
-    await it.send_body(it.head("POST /v1/chat/completions", f"Content-Length: {31 * MIB}"), b"x", 31 * MIB)
-    await it.wait()
+async def post_without_a_key(client: Hostile) -> None:
+    await client.send_body(client.head("POST /v1/chat/completions", f"Content-Length: {31 * MIB}"), b"x", 31 * MIB)
+    await client.wait()
 
 
 def slow_json(piece: bytes, start: bytes = b'{"model":"tiny","x":[', end: bytes = b"0]}") -> Way:
     """JSON of some megabytes that repeats one piece."""
 
-    async def way(it: Hostile) -> None:
-        size = it.random.randint(1, 8) * MIB
+    async def way(client: Hostile) -> None:
+        size = client.random.randint(1, 8) * MIB
         times = size // len(piece)
-        path = it.random.choice(("chat/completions", "messages", "responses", "embeddings"))
+        path = client.random.choice(("chat/completions", "messages", "responses", "embeddings"))
         length = len(start) + times * len(piece) + len(end)
-        head = it.head(f"POST /v1/{path}", f"Content-Length: {length}", key=True)
-        await it.send_body(head + start, piece, times * len(piece))
-        await it.send(end)
-        await it.wait()
+        head = client.head(f"POST /v1/{path}", f"Content-Length: {length}", key=True)
+        await client.send_body(head + start, piece, times * len(piece))
+        await client.send(end)
+        await client.wait()
 
     way.__name__ = f"json_of_{piece[:8].decode()}"
     return way
 
 
-async def send_junk(it: Hostile) -> None:
-    await it.send(it.random.randbytes(it.random.randint(1, 60_000)))
-    await it.wait()
+async def send_junk(client: Hostile) -> None:
+    await client.send(client.random.randbytes(client.random.randint(1, 60_000)))
+    await client.wait()
 
 
-async def begin_a_handshake(it: Hostile) -> None:
-    await it.send(b"\x16\x03\x01\x02\x00\x01\x00")
-    await it.wait()
+async def begin_a_handshake(client: Hostile) -> None:
+    await client.send(b"\x16\x03\x01\x02\x00\x01\x00")
+    await client.wait()
 
 
-async def send_a_header_block_slowly(it: Hostile) -> None:
-    await it.send(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-    for number in range(it.random.randint(1, 200)):
-        await it.send(b"X-%d: %b\r\n" % (number, b"y" * it.random.randint(1, 1000)))
+async def send_a_header_block_slowly(client: Hostile) -> None:
+    await client.send(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    for number in range(client.random.randint(1, 200)):
+        await client.send(b"X-%d: %b\r\n" % (number, b"y" * client.random.randint(1, 1000)))
         await asyncio.sleep(0.05)
 
 
-async def send_many_headers(it: Hostile) -> None:
-    await it.send(it.head("GET /v1/models", *(f"X-{number}: y" for number in range(5000)), key=True))
-    await it.wait()
+async def send_many_headers(client: Hostile) -> None:
+    await client.send(client.head("GET /v1/models", *(f"X-{number}: y" for number in range(5000)), key=True))
+    await client.wait()
 
 
-async def pipeline(it: Hostile) -> None:
-    await it.send(it.head("GET /v1/models", key=True) * it.random.randint(2, 200))
-    await it.wait()
+async def pipeline(client: Hostile) -> None:
+    await client.send(client.head("GET /v1/models", key=True) * client.random.randint(2, 200))
+    await client.wait()
 
 
-async def pipeline_pages(it: Hostile) -> None:
-    await it.send(it.head("GET /login") * it.random.randint(2, 40))
-    await it.wait()
+async def pipeline_pages(client: Hostile) -> None:
+    await client.send(client.head("GET /login") * client.random.randint(2, 40))
+    await client.wait()
 
 
-async def read_nothing(it: Hostile) -> None:
+async def read_nothing(client: Hostile) -> None:
     body = b'{"model":"tiny","stream":true,"messages":[]}'
-    await it.send((it.head("POST /v1/chat/completions", f"Content-Length: {len(body)}", key=True) + body) * 8)
-    await asyncio.sleep(it.random.uniform(0.2, 3))
+    await client.send((client.head("POST /v1/chat/completions", f"Content-Length: {len(body)}", key=True) + body) * 8)
+    await asyncio.sleep(client.random.uniform(0.2, 3))
 
 
-async def name_a_long_model(it: Hostile) -> None:
+async def name_a_long_model(client: Hostile) -> None:
     body = b'{"model":"%b","messages":[]}' % (b"m" * MIB)
-    await it.send(it.head("POST /v1/chat/completions", f"Content-Length: {len(body)}", key=True) + body)
-    await it.wait()
+    await client.send(client.head("POST /v1/chat/completions", f"Content-Length: {len(body)}", key=True) + body)
+    await client.wait()
 
 
-async def send_chunks_of_a_byte(it: Hostile) -> None:
-    await it.send(it.head("POST /v1/chat/completions", "Transfer-Encoding: chunked", key=True))
+async def send_chunks_of_a_byte(client: Hostile) -> None:
+    await client.send(client.head("POST /v1/chat/completions", "Transfer-Encoding: chunked", key=True))
     for _ in range(200):
-        await it.send(b"1\r\n[\r\n" * 1000)
-    await it.wait()
+        await client.send(b"1\r\n[\r\n" * 1000)
+    await client.wait()
 
 
-async def send_a_form(it: Hostile) -> None:
-    head = it.head("POST /v1/audio/transcriptions", f"Content-Length: {4 * MIB}", key=True)
+async def send_a_form(client: Hostile) -> None:
+    head = client.head("POST /v1/audio/transcriptions", f"Content-Length: {4 * MIB}", key=True)
     head = head.replace(b"application/json", b"multipart/form-data; boundary=b")
-    await it.send_body(head, b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\ny\r\n", 4 * MIB)
-    await it.wait()
+    await client.send_body(head, b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\ny\r\n", 4 * MIB)
+    await client.wait()
 
 
-async def connect_and_leave(it: Hostile) -> None:
+async def connect_and_leave(client: Hostile) -> None:
     """Nothing else."""
 
 
@@ -169,24 +169,24 @@ WAYS: tuple[Way, ...] = (
 
 
 async def misbehave(options: argparse.Namespace, seed: int, until: float, used: Counter[str]) -> None:
-    it = Hostile(options, seed)
-    it.until = until
+    client = Hostile(options, seed)
+    client.until = until
     while time.monotonic() < until:
-        way = it.random.choice(WAYS)
+        way = client.random.choice(WAYS)
         used[way.__name__] += 1
         try:
-            await it.connect()
+            await client.connect()
         except OSError:
             used["not connected"] += 1
             await asyncio.sleep(0.1)
             continue
         try:
-            await asyncio.wait_for(way(it), max(0.1, until - time.monotonic()))
+            await asyncio.wait_for(way(client), max(0.1, until - time.monotonic()))
         except (OSError, TimeoutError, RuntimeError):  # uvloop raises the last for a transport that is closed
             pass
         finally:
-            it.writer.transport.abort()
-        await asyncio.sleep(it.random.uniform(0.01, 0.2))
+            client.writer.transport.abort()
+        await asyncio.sleep(client.random.uniform(0.01, 0.2))
 
 
 async def crowd(options: argparse.Namespace) -> Counter[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.hostile.measured import MAX_MEMORY_MB, Bystander, MeasuredGateway, bystander, compile_library
 
 
@@ -15,6 +16,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def iterations_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    programs.need("cc")
     return compile_library(tmp_path_factory.mktemp("iterations"))
 
 

@@ -63,35 +63,37 @@ class Crowd:
         """Send and read until everything is sent or `until` returns true, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            for it in self.senders:
-                events = (selectors.EVENT_WRITE if it.left else 0) | (selectors.EVENT_READ if read else 0)
-                if not it.closed and events:
-                    selector.register(it.socket, events, it)
+            for sender in self.senders:
+                events = (selectors.EVENT_WRITE if sender.left else 0) | (selectors.EVENT_READ if read else 0)
+                if not sender.closed and events:
+                    selector.register(sender.socket, events, sender)
             while time.monotonic() < deadline:
-                if until() if until is not None else all(it.done for it in self.senders):
+                if until() if until is not None else all(sender.done for sender in self.senders):
                     return
                 self._step(selector, read=read)
 
     def _step(self, selector: selectors.BaseSelector, *, read: bool) -> None:
         for key, events in selector.select(0.1):
-            it: Sender = key.data
+            sender: Sender = key.data
             if events & selectors.EVENT_WRITE:
-                it.send()
+                sender.send()
             if events & selectors.EVENT_READ:
-                it.receive()
-            wanted = (selectors.EVENT_WRITE if it.left else 0) | (selectors.EVENT_READ if read else 0)
-            if it.closed or not wanted:
-                selector.unregister(it.socket)
+                sender.receive()
+            wanted = (selectors.EVENT_WRITE if sender.left else 0) | (selectors.EVENT_READ if read else 0)
+            if sender.closed or not wanted:
+                selector.unregister(sender.socket)
             elif wanted != key.events:
-                selector.modify(it.socket, wanted, it)
+                selector.modify(sender.socket, wanted, sender)
 
     def statuses(self) -> Counter[int]:
         """Status codes of all responses that were read, with their numbers."""
-        return Counter(int(code) for it in self.senders for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", it.received))
+        return Counter(
+            int(code) for sender in self.senders for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", sender.received)
+        )
 
     def close(self) -> None:
-        for it in self.senders:
-            it.socket.close()
+        for sender in self.senders:
+            sender.socket.close()
 
 
 @contextmanager

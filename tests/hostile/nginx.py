@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests import programs
 from tests.router import until
 
 CONFIG = """
@@ -46,7 +46,7 @@ class Nginx:
     """An nginx that runs until `stop`. `seen()` returns the requests as nginx parsed them."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
+        program = programs.find("nginx") or "nginx"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -74,14 +74,14 @@ class Nginx:
         self._marks += 1
         mark = f"/mark-{self._marks}"
         urllib.request.urlopen(self.url + mark, timeout=20).close()
-        found: list[dict[str, Any]] = until(lambda: self._read(mark))
+        requests: list[dict[str, Any]] = until(lambda: self._read(mark))
         os.truncate(self._log, 0)
-        return found[:-1]
+        return requests[:-1]
 
     def _read(self, mark: str) -> list[dict[str, Any]] | None:
         lines = self._log.read_text(errors="replace").splitlines()
-        found = [json.loads(line) for line in lines]
-        return found if found and found[-1]["uri"] == mark else None
+        requests = [json.loads(line) for line in lines]
+        return requests if requests and requests[-1]["uri"] == mark else None
 
     def stop(self) -> None:
         self._process.terminate()

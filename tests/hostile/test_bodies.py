@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from gateway.base.limits import TRANSLATED_RESPONSE, UPSTREAM_RESPONSE, Limit
-from gateway.dialects.openai_requests import WHOLE_BYTES
-from gateway.inference.messages import MAX_TRANSLATED_BYTES
+from gateway.base.bounds import TRANSLATED_RESPONSE, UPSTREAM_RESPONSE, Bound
+from gateway.dialects.json_outline import WHOLE_BYTES
+from gateway.inference.hop import MAX_TRANSLATED_BYTES
 from gateway.upstream.response_head import MAX_BODY_BYTES
 from tests.gateway.process import KEY
 from tests.gateway.scripted import Talk, upstream
@@ -73,6 +73,11 @@ REQUESTS: dict[str, Callable[[int], bytes]] = {
     "short strings": lambda size: field(b'"",', size),
     "nested names": lambda size: field(b'{"a":1},', size),
     "names at the top": lambda size: field(b'"k":1,', size, b"0,", b""),
+    "a number of choices again and again": lambda size: field(b'"n":1,', size, b"0,", b""),
+    "items with ids": lambda size: filled(
+        b'{"id" : "a","role":"user","content":[]},', size, b'{"model":"MODEL","input":[', b"]}"
+    ),
+    "names of an item": lambda size: filled(b'"k":1,', size, b'{"model":"MODEL","input":[{"id":"a",', b"}]}"),
     "spaces": lambda size: field(b" ", size, b"[1", b"]"),
     "an endless name": lambda size: field(b"n", size, b'0,"', b'":1'),
     "an endless number": lambda size: field(b"1", size, b"", b""),
@@ -137,7 +142,7 @@ def measured_response(gateway: MeasuredGateway, case: Callable[[], bytes], name:
     return response
 
 
-def hits_once(gateway: MeasuredGateway, limit: Limit, case: Callable[[], bytes]) -> Callable[[], bytes]:
+def hits_once(gateway: MeasuredGateway, limit: Bound, case: Callable[[], bytes]) -> Callable[[], bytes]:
     """The case, which hits the limit exactly once in each run."""
 
     def run() -> bytes:
@@ -167,8 +172,19 @@ def post(gateway: MeasuredGateway, path: str, body: bytes) -> bytes:
 @pytest.mark.parametrize("parsed_whole", [False, True])
 @pytest.mark.parametrize("path", PATHS)
 def test_no_request_body_blocks_the_event_loop_for_50_ms(measured_gateway, path, size, parsed_whole):
-    gateway = measured_gateway
-    size = WHOLE_BYTES - 4096 if parsed_whole else size  # up to WHOLE_BYTES, a parser may read a body in one slice
+    send_all(measured_gateway, path, WHOLE_BYTES - 4096 if parsed_whole else size)  # up to that a parser may read it
+
+
+@pytest.mark.parametrize("parsed_whole", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/ollama/api/chat"])
+def test_no_body_that_is_checked_blocks_the_event_loop_for_50_ms(measured_gateway, path, size, parsed_whole):
+    """Bodies of an API key with limits must be read alike by all servers."""
+    measured_gateway.limit(requests=1_000_000)
+    send_all(measured_gateway, path, WHOLE_BYTES - 4096 if parsed_whole else size)
+
+
+def send_all(gateway: MeasuredGateway, path: str, size: int) -> None:
+    """Send all bodies of this size. None blocks the event loop for 50 ms."""
     with upstream(chat_completions_only) as server:
         model = gateway.add(server, known_as="alias")  # the gateway has to replace the name
         for name, make in REQUESTS.items():
@@ -303,8 +319,11 @@ STREAMS: dict[str, Callable[[int], bytes]] = {
         for number in range(size // 150)
     ),
     "two alternating calls": lambda size: b"".join(
-        event(DELTA + b'"tool_calls":[{"index":%d,"id":"c%d","function":{"name":"n","arguments":"{}"}}]}}]}' % (it, it))
-        for it in (0, 1) * (size // 300)
+        event(
+            DELTA + b'"tool_calls":[{"index":%d,"id":"c%d","function":{"name":"n","arguments":"{}"}}]}}]}'
+            % (index, index)
+        )
+        for index in (0, 1) * (size // 300)
     ),
     "one event": lambda size: one_event(b"a", size),
     "one event with CR LF": lambda size: one_event(b"a", size).replace(b"\n", b"\r\n"),
@@ -325,7 +344,7 @@ EVENTS, JSON = b"text/event-stream", b"application/json"
 
 def streamed(body: bytes, chunk: int, kind: bytes = EVENTS) -> Callable[[Talk], None]:
     """Script that sends the body in chunks of `chunk` bytes."""
-    pieces = [body[at : at + chunk] for at in range(0, len(body), chunk)]
+    pieces = [body[start : start + chunk] for start in range(0, len(body), chunk)]
     framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
     def script(talk: Talk) -> None:
@@ -374,7 +393,7 @@ def test_an_event_that_is_received_byte_by_byte_is_served(measured_gateway):
         talk.request()
         talk.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-        talk.send(*(body[at : at + 1] for at in range(len(body))))
+        talk.send(*(body[position : position + 1] for position in range(len(body))))
 
     gateway = measured_gateway
     with upstream(script) as server:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from tests.gateway import certificates
 from tests.gateway.process import KEY
 from tests.gateway.scripted import Talk, always, http_response, upstream
@@ -26,12 +26,12 @@ SECONDS = 20.0
 
 
 def head(line: str, length: int | None = None, *lines: str, key: bool = False) -> bytes:
-    found = [f"{line} HTTP/1.1", "Host: localhost", *lines]
+    head_lines = [f"{line} HTTP/1.1", "Host: localhost", *lines]
     if key:
-        found.append(f"Authorization: Bearer {KEY}")
+        head_lines.append(f"Authorization: Bearer {KEY}")
     if length is not None:
-        found.append(f"Content-Length: {length}")
-    return "\r\n".join((*found, "", "")).encode()
+        head_lines.append(f"Content-Length: {length}")
+    return "\r\n".join((*head_lines, "", "")).encode()
 
 
 def all_but_the_last_byte(line: str, length: int, *lines: str, key: bool = False) -> bytes:
@@ -104,7 +104,7 @@ def test_a_burst_does_not_extend_the_deadline_beyond_the_window(measured_gateway
     data = head("POST /login", 64 * KIB) + b"x" * 60_000
     with measured(measured_gateway), crowd(measured_gateway.port, data, 100) as made:
         made.run(5)
-        made.run(40, until=lambda: all(it.closed for it in made.senders))
+        made.run(40, until=lambda: all(sender.closed for sender in made.senders))
     assert made.statuses() == {408: 100}
 
 
@@ -118,8 +118,8 @@ def test_unread_responses_use_bounded_memory(measured_gateway: MeasuredGateway, 
         body = f'{{"model":"{model}"}}'.encode()
         data = head(CHAT, len(body), key=True) + body
         with measured(measured_gateway), crowd(measured_gateway.port, data, number // 2) as made:
-            for it in made.senders:
-                it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for sender in made.senders:
+                sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             made.run(SECONDS, read=False)
             made.run(5, read=False, until=lambda: False)
             assert server.requests
@@ -132,8 +132,8 @@ def test_unread_pages_use_bounded_memory(measured_gateway: MeasuredGateway, numb
         stack.enter_context(upstream(always(http_response(b"x" * (6 * MIB))), control))
         stack.enter_context(measured(measured_gateway))
         made = stack.enter_context(crowd(measured_gateway.port, head("GET /static/app.js"), number))
-        for it in made.senders:
-            it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for sender in made.senders:
+            sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.run(5, read=False, until=lambda: False)
 
 
@@ -152,8 +152,8 @@ def test_many_clients_that_disconnect_at_once_during_requests(measured_gateway: 
         with measured(measured_gateway), crowd(measured_gateway.port, data, number) as made:
             made.run(SECONDS)
             until(lambda: measured_gateway.in_flight(model) == number)
-            for it in made.senders:
-                it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for sender in made.senders:
+                sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             made.close()
             until(lambda: measured_gateway.in_flight(model) == 0)
 
@@ -177,7 +177,7 @@ def test_handshakes_that_have_not_begun_count_and_do_not_block_other_clients(tls
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with crowd(tls_gateway.port, b"", 200) as made, ExitStack() as stack:
-        made.run(10, until=lambda: sum(it.closed for it in made.senders) == 150)
+        made.run(10, until=lambda: sum(sender.closed for sender in made.senders) == 150)
         assert Hits(tls_gateway.page).totals() == {"connections": 150}
         raw = stack.enter_context(
             socket.create_connection(("127.0.0.1", tls_gateway.port), timeout=30, source_address=("127.0.0.3", 0))
@@ -185,8 +185,8 @@ def test_handshakes_that_have_not_begun_count_and_do_not_block_other_clients(tls
         with context.wrap_socket(raw) as connection:
             connection.sendall(head("GET /v1/models", key=True))
             assert connection.recv(12) == b"HTTP/1.1 200"
-        made.run(20, until=lambda: all(it.closed for it in made.senders))
-    assert all(it.closed for it in made.senders)
+        made.run(20, until=lambda: all(sender.closed for sender in made.senders))
+    assert all(sender.closed for sender in made.senders)
     # A handshake that has begun is closed before its task counts it.
     until(lambda: Hits(tls_gateway.page).totals().get("handshakes") == 50)
 
@@ -196,7 +196,7 @@ def test_many_handshakes_at_once_do_not_block_the_event_loop(tls_gateway: Measur
     with crowd(tls_gateway.port, hello, 50, ADDRESS) as made:
         tls_gateway.iterations.clear()
         made.run(5)
-        made.run(2, until=lambda: all(it.received for it in made.senders))
+        made.run(2, until=lambda: all(sender.received for sender in made.senders))
     assert tls_gateway.iterations.longest_ms < max_iteration_ms()
 
 

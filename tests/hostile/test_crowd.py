@@ -79,11 +79,11 @@ def test_an_attack_from_one_address_delays_other_clients_little(scene: Scene, fu
         scene.iterations.clear()
         load = attack(router.port, 1000 if full else 200, seconds, key=key)
         ways, _ = load.communicate(timeout=seconds + 60)
-        found = [client.p99_ms() for client in good]
+        under_attack = [client.p99_ms() for client in good]
     memory = scene.memory()
     print(json.dumps({
-        "ways": json.loads(ways), "quiet p99 ms": quiet, "p99 ms": found,
-        "responses": [len(it.statuses) for it in good],
+        "ways": json.loads(ways), "quiet p99 ms": quiet, "p99 ms": under_attack,
+        "responses": [len(client.statuses) for client in good],
         "memory MiB": memory, "longest iteration ms": scene.iterations.longest_ms, "iterations": scene.iterations.count,
     }))  # fmt: skip
     for client in good:
@@ -92,11 +92,11 @@ def test_an_attack_from_one_address_delays_other_clients_little(scene: Scene, fu
     assert memory["control"] <= MAX_MEMORY_MB
     assert scene.iterations.longest_ms <= max_iteration_ms()
     if full:  # the short form has too few responses for a percentile
-        assert all(busy <= still + MAX_DELAY_MS for busy, still in zip(found, quiet, strict=True))
+        assert all(busy <= still + MAX_DELAY_MS for busy, still in zip(under_attack, quiet, strict=True))
 
 
 def _simulator_thread() -> int:
-    (thread,) = (it for it in threading.enumerate() if it.name == "simulator")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "simulator")
     assert thread.native_id is not None
     return thread.native_id
 
@@ -116,4 +116,4 @@ def _another_key(router: RouterDash) -> str:
 
 def _wait_for(clients: list[Bystander], responses: int) -> None:
 
-    until(lambda: all(len(it.statuses) >= responses for it in clients), 60)
+    until(lambda: all(len(client.statuses) >= responses for client in clients), 60)

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def listing(count: int) -> bytes:
-    models = (f'{{"id":"model-{at}","object":"model","created":1,"owned_by":"somebody"}}' for at in range(count))
+    models = (
+        f'{{"id":"model-{number}","object":"model","created":1,"owned_by":"somebody"}}' for number in range(count)
+    )
     return f'{{"object":"list","data":[{",".join(models)}]}}'.encode()
 
 
@@ -54,13 +56,13 @@ def test_of_100000_models_of_an_endpoint_2000_are_kept_and_control_continues(rou
         assert given.status == 201, given
         path = f"/api/endpoints/{given.json()['id']}"
         router.post(f"{path}/sync", {})
-        details = until(lambda: len((it := router.get(path).json())["models"]) >= MAX_MODELS and it, 60)
+        details = until(lambda: len((endpoint := router.get(path).json())["models"]) >= MAX_MODELS and endpoint, 60)
         assert len(details["models"]) == MAX_MODELS
         assert details["last_error"] == TOO_MANY_MODELS
         until(lambda: router.stats()["bound_hits"].get("endpoint_models"))
         until(lambda: router.get(path).json()["status"] == "online", 60)  # health checks keep the error text
         assert router.get(path).json()["last_error"] == TOO_MANY_MODELS
-        assert sum(it["owned_by"] is not None for it in router.get("/v1/models").json()["data"]) >= MAX_MODELS
+        assert sum(model["owned_by"] is not None for model in router.get("/v1/models").json()["data"]) >= MAX_MODELS
     assert memory_mb(router.pid_of("control"), "VmHWM") - before < 200
 
 
@@ -71,7 +73,7 @@ HOSTILE_LISTS = {
     "spaces": http_response(b" " * (8 << 20)),
     "redirect": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
     "line breaks in names": http_response(json.dumps({"data": [{"id": "a\r\nX-Evil: 1"}]}).encode()),
-    "many headers": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % at for at in range(100_000)) + b"\r\n",
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % number for number in range(100_000)) + b"\r\n",
     "an endless header": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * (8 << 20),
 }
 
@@ -82,9 +84,9 @@ def test_detection_of_hostile_servers_ends_in_one_clear_error(router: RouterDash
     with watched(router):
         for name, given in HOSTILE_LISTS.items():
             with upstream(always(given)) as server:
-                found = router.post("/api/endpoints", {"name": name, "base_url": server.url})
-            assert found.status in (201, 400, 422, 502), (name, found)
-            assert "Traceback" not in found.body.decode()
+                response = router.post("/api/endpoints", {"name": name, "base_url": server.url})
+            assert response.status in (201, 400, 422, 502), (name, response)
+            assert "Traceback" not in response.body.decode()
         with upstream(flood) as server:
             assert router.post("/api/endpoints", {"name": "endless", "base_url": server.url}).status in (201, 400, 422)
     assert memory_mb(router.pid_of("control"), "VmHWM") - before < 250
@@ -112,7 +114,7 @@ def forever(beginning: bytes, piece: bytes, pause: float = 0.0) -> Callable[[Tal
 
 
 def headers(count: int) -> bytes:
-    return b"".join(b"X-%d: y\r\n" % at for at in range(count))
+    return b"".join(b"X-%d: y\r\n" % number for number in range(count))
 
 
 # Responses without another endpoint for a failover: each is reported as an error of the endpoint.

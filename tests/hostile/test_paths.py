@@ -46,9 +46,9 @@ HEADER = b"X-Evil: 1"
 
 def traversals() -> set[bytes]:
     """Response ids that lead to another path if a server decodes them or resolves their dots."""
-    found = {b".", *DOTS, b"...", b"%2e", b"~", b""}
+    ids = {b".", *DOTS, b"...", b"%2e", b"~", b""}
     for dots, slash in itertools.product(DOTS, (*SLASHES, *BACKSLASHES)):
-        found |= {
+        ids |= {
             dots + slash + EVIL + slash + b"secrets",
             dots + slash + dots + slash + EVIL + slash + b"secrets",
             b"resp_a" + slash + dots + slash + dots + slash + dots + slash + EVIL + slash + b"secrets",
@@ -56,17 +56,21 @@ def traversals() -> set[bytes]:
             slash + EVIL,
         }
     for dots, semicolon, slash in itertools.product(DOTS, SEMICOLONS, (b"/", b"%2f", b"%5c")):
-        found.add(dots + semicolon + slash + dots + semicolon + slash + EVIL)
+        ids.add(dots + semicolon + slash + dots + semicolon + slash + EVIL)
     for odd in (*NULS, *BREAKS, *OTHERS, *SEMICOLONS):
-        found |= {odd, b"resp_a" + odd, odd + b"resp_a", b"resp_a" + odd + HEADER, b"..%2f" + odd + EVIL}
-    return found
+        ids |= {odd, b"resp_a" + odd, odd + b"resp_a", b"resp_a" + odd + HEADER, b"..%2f" + odd + EVIL}
+    return ids
 
 
 def values() -> set[bytes]:
     """Query values that would be several parameters if they were passed on unescaped."""
     every = (*DOTS, *SLASHES, *BACKSLASHES, *SEMICOLONS, *NULS, *BREAKS, *OTHERS)
-    found = {b"a" + odd + b"b" for odd in every} | set(every)
-    return found | {odd + HEADER for odd in (*BREAKS, *NULS)} | {b"x" * 257, b"%26other=1", b"%3d", b"'", b'"', b"<"}
+    query_values = {b"a" + odd + b"b" for odd in every} | set(every)
+    return (
+        query_values
+        | {odd + HEADER for odd in (*BREAKS, *NULS)}
+        | {b"x" * 257, b"%26other=1", b"%3d", b"'", b'"', b"<"}
+    )
 
 
 class Client:
@@ -96,6 +100,9 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+pytestmark = pytest.mark.needs("nginx")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +149,10 @@ def test_no_response_id_changes_the_path_at_the_endpoint(nginx, client, method, 
     for evil in sorted(traversals()):
         client.status(method, b"/v1/responses/" + evil + action)
     # Only valid ids are requested, some of which had a space, a fragment or an unknown query.
-    assert {it["raw"] for it in nginx.seen()} <= {f"/v1/responses/resp_a{action.decode()}", "/v1/responses/resp_a"}
+    assert {request["raw"] for request in nginx.seen()} <= {
+        f"/v1/responses/resp_a{action.decode()}",
+        "/v1/responses/resp_a",
+    }
 
 
 def test_a_valid_response_id_is_in_the_path_at_the_endpoint(nginx, client):
@@ -157,7 +167,7 @@ def test_known_query_parameters_of_a_kind_are_passed_on(nginx, client):
     query = b"include[]=a.b&include=c&stream=false&starting_after=4&unknown=1"
     assert client.status(b"GET", b"/v1/responses/x?" + query) == 200
     assert client.status(b"GET", b"/v1/responses/x/input_items?limit=2&order=asc&after=msg_1") == 200
-    assert [it["query"] for it in nginx.seen()] == [
+    assert [request["query"] for request in nginx.seen()] == [
         "include%5B%5D=a.b&include=c&stream=false&starting_after=4",
         "limit=2&order=asc&after=msg_1",
     ]
@@ -176,14 +186,14 @@ def test_known_query_parameters_of_a_kind_are_passed_on(nginx, client):
 )
 def test_no_query_adds_unknown_parameters_at_the_endpoint(nginx, model, client, method, path, query):
     body = json.dumps({"model": model, "messages": [], "input": "", "max_tokens": 1}).encode()
-    wanted = next((it.endpoint_path for it in request_kinds.KINDS if it.path.encode() == path), path.decode())
+    wanted = next((kind.endpoint_path for kind in request_kinds.KINDS if kind.path.encode() == path), path.decode())
     for evil in sorted(values()):
         for written in (query + b"=" + evil, evil + b"=1", query + b"=ok&x=" + evil, b"?" + query + b"=" + evil):
             client.status(method, path + b"?" + written, body if method == b"POST" else b"")
     seen = nginx.seen()
     assert seen, "no request reached the endpoint"
-    assert {it["uri"] for it in seen} == {wanted}
-    assert {it["query"] for it in seen} <= {
+    assert {request["uri"] for request in seen} == {wanted}
+    assert {request["query"] for request in seen} <= {
         "",
         f"{query.decode().replace('[', '%5B').replace(']', '%5D')}=ok",
         *valid_queries(query),
@@ -204,17 +214,17 @@ def test_the_body_and_query_of_a_form_do_not_change_its_path(nginx, gateway, mod
         f"--{boundary}--\r\n"
     ).encode()
     for evil in ("..%2f..%2finternal", "%0d%0aX:%20y", "a/../../internal", "a;b"):
-        for kind in (it for it in request_kinds.KINDS if it.multipart):
+        for kind in (request_kind for request_kind in request_kinds.KINDS if request_kind.multipart):
             headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
             assert gateway.post(f"{kind.path}?beta={evil}&model=x", form, headers=headers).status == 200
-            assert [(it["uri"], it["query"]) for it in nginx.seen()] == [(kind.path, "")]
+            assert [(request["uri"], request["query"]) for request in nginx.seen()] == [(kind.path, "")]
 
 
 def test_an_id_in_a_body_stays_in_the_body(nginx, gateway, model):
     for evil in ("../../internal", "..%2f..%2finternal", "resp_a\r\nX: y", "resp_a\0"):
         fields = {"model": model, "input": "", "previous_response_id": evil}
         assert gateway.post("/v1/responses", fields).status in (200, 404)
-        assert {it["uri"] for it in nginx.seen()} <= {"/v1/responses"}
+        assert {request["uri"] for request in nginx.seen()} <= {"/v1/responses"}
 
 
 MODELS = (
@@ -230,5 +240,5 @@ def test_no_model_name_changes_the_path_of_a_probe(nginx, kind):
             await engines.query(probe.Probe(session, nginx.url, SECRET), kind, ["org/model:7b", *MODELS])
 
     asyncio.run(probe_models())
-    paths = {it["uri"] for it in nginx.seen()} - {"/api/v1/models", "/api/v0/models"}
+    paths = {request["uri"] for request in nginx.seen()} - {"/api/v1/models", "/api/v0/models"}
     assert paths == {"/api/models/org/model:7b/info" if kind == "xllm" else "/api/v1/models/org/model:7b"}

@@ -1,4 +1,4 @@
-"""An endpoint that quotes its own key wherever it can. Only the operator may read it."""
+"""An endpoint that quotes its own key wherever it can. Only the administrator may read it."""
 
 import gzip
 import html
@@ -65,24 +65,24 @@ def leaked(text: str) -> bool:
     seen = {text}
     for _ in range(4):
         more = set()
-        for it in seen:
-            more |= {unquote(it), unescaped(it), html.unescape(it), it.replace("\\/", "/")}
+        for decoded in seen:
+            more |= {unquote(decoded), unescaped(decoded), html.unescape(decoded), decoded.replace("\\/", "/")}
         seen |= more
-    return any(SECRET in it for it in seen)
+    return any(SECRET in decoded for decoded in seen)
 
 
 def unescaped(text: str) -> str:
-    return re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    return re.sub(r"\\+u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
 
 
 def check_redacted(gateway, given, *, records=1):
     """Check that neither the response nor the journal contains the key, and return the response."""
     head = "".join(f"{name}: {value}\n" for name, value in given.headers.items())
     assert not leaked(head + given.body.decode("utf-8", "replace"))
-    found = gateway.records()
-    assert len(found) == records
-    for it in found:
-        assert not leaked(msgspec.json.encode(it).decode())
+    entries = gateway.records()
+    assert len(entries) == records
+    for entry in entries:
+        assert not leaked(msgspec.json.encode(entry).decode())
     return given
 
 
@@ -113,8 +113,8 @@ def test_no_bearer_token_in_an_error_is_passed_on(gateway):
         given = gateway.post(CHAT, {"model": gateway.add(server), **BODY})
     message = "sent Authorization: Bearer [redacted], no bearer authentication"
     assert given.json()["error"]["message"] == message
-    (found,) = gateway.records()
-    assert TOKEN not in msgspec.json.encode(found).decode()
+    (entry,) = gateway.records()
+    assert TOKEN not in msgspec.json.encode(entry).decode()
 
 
 @pytest.mark.parametrize("status", [200, 403, 429])
@@ -189,7 +189,7 @@ ERRORS_IN_STREAMS = {
 @pytest.mark.parametrize("spelling", ["plain", "JSON"])
 def test_no_error_in_a_stream_contains_the_key(gateway, name, spelling):
     path, events = ERRORS_IN_STREAMS[name]
-    events = tuple(it.replace(b"%b", SPELLINGS[spelling].encode()) for it in events)
+    events = tuple(event.replace(b"%b", SPELLINGS[spelling].encode()) for event in events)
 
     def script(talk: Talk) -> None:
         while talk.request():

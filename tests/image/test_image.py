@@ -105,10 +105,10 @@ def refused(*options: str) -> str:
     """Return the one-line error of a start that must fail with code 2."""
     done = engine("run", "--rm", *options, IMAGE, check=False)
     assert done.returncode == 2, done
-    found = [line for line in done.stderr.splitlines() if line.startswith("routerdash: ")]
-    assert len(found) == 1, done
+    errors = [line for line in done.stderr.splitlines() if line.startswith("routerdash: ")]
+    assert len(errors) == 1, done
     assert "Traceback" not in done.stderr
-    return found[0]
+    return errors[0]
 
 
 def test_the_container_serves_without_privileges(container: Container) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ROOT, free_port
+from tests import programs
 from tests.router import until
 
 HERE = Path(__file__).parent
@@ -53,6 +54,7 @@ def install(directory: Path, *what: str) -> None:
     """Install packages in a virtual environment by the uv of `make`'s tools, which takes a tenth of the time of pip; by
     pip where uv is missing or does not know the index of the machine.
     """
+    programs.need_registry()
     uv = CACHE / "tools" / "bin" / "uv"
     command = [str(uv), "pip", "install", "--quiet", "--python", str(directory), *what]
     if not uv.exists() or subprocess.run(command, capture_output=True, timeout=600).returncode:
@@ -60,8 +62,11 @@ def install(directory: Path, *what: str) -> None:
 
 
 def pip(*arguments: str) -> None:
+    programs.need_registry()
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        programs.leave_out_if_offline("pip", done.stderr)
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,7 @@ def vocabulary() -> tuple[list[bytes], list[int], list[float]]:
     kind = gguf.TokenType
     rows = [(b"<unk>", kind.UNKNOWN, 0.0), (b"<s>", kind.CONTROL, 0.0), (b"</s>", kind.CONTROL, 0.0)]
     rows += [(f"<0x{byte:02X}>".encode(), kind.BYTE, 0.0) for byte in range(256)]
-    rows += [(f"\u2581{word}".encode(), kind.NORMAL, -float(at + 1)) for at, word in enumerate(WORDS)]
+    rows += [(f"\u2581{word}".encode(), kind.NORMAL, -float(index + 1)) for index, word in enumerate(WORDS)]
     rows += [(letter.encode(), kind.NORMAL, -1000.0) for letter in LETTERS]
     return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.measures import language, structure
-from tests.measures.classes import ClassTable
 from tests.measures.measure import Measure
 from tests.measures.source import PRODUCT, ROOT, Source, read_sources
 
 WORST = 5
-OUTSIDE = {Path("tests"): structure.TEST_FILE_LINES, Path("benchmarks"): structure.TEST_FILE_LINES}
+OUTSIDE = (Path("tests"), Path("benchmarks"))
 
 
 def measures(root: Path, folders: list[Path]) -> list[Measure]:
@@ -25,13 +24,14 @@ def measures(root: Path, folders: list[Path]) -> list[Measure]:
     chosen = read_sources([root / folder for folder in folders or OUTSIDE], root)
     inside = [one for one in chosen if one.path.parts[0] in PRODUCT] if folders else product
     results = _structure(product, inside, contains, is_partial=bool(folders)) if inside else []
-    for folder, limit in OUTSIDE.items():
+    for folder in OUTSIDE:
         outside = [one for one in chosen if one.path.is_relative_to(folder)]
-        results += [structure.file_lengths(outside, limit, f"{folder}/")] if outside else []
+        results += [structure.file_lengths(outside, f"{folder}/")] if outside else []
     prose = [one for one in (chosen if folders else product) if not one.is_migration]
     results += [*language.word_frequencies(prose), language.docstring_beginnings(prose)] if prose else []
     code = [one for one in inside if not one.is_migration]
     results += [language.dialect_identifiers(code)] if code else []
+    results += [language.vague_variables(chosen if folders else [*product, *chosen])]
     docs = language.documents(root, contains)
     return results + ([language.long_prose_lines(root, docs)] if docs else [])
 
@@ -41,8 +41,10 @@ def report(results: list[Measure], *, all_places: bool) -> str:
     width = max(len(one.name) for one in results)
     lines = [f"{'measure':{width}}  {'value':>8}  {'limit':>6}"]
     for one in results:
-        verdict = "OVER" if one.is_over else "OK"
-        lines.append(f"{one.name:{width}}  {one.value:>8,g}  {one.limit:>6,g}  {verdict}")
+        if one.limit is None:
+            lines.append(f"{one.name:{width}}  {one.value:>8,g}  {'—':>6}")
+        else:
+            lines.append(f"{one.name:{width}}  {one.value:>8,g}  {one.limit:>6,g}  {'OVER' if one.is_over else 'OK'}")
     for one in results:
         if not one.places or not (one.is_over or all_places):
             continue
@@ -73,15 +75,10 @@ def main() -> int:
 def _structure(
     product: list[Source], chosen: list[Source], contains: Callable[[Path], bool], *, is_partial: bool
 ) -> list[Measure]:
-    table = ClassTable.read(product)
-    across = [*structure.class_names(table), structure.import_circles(product)]
-    own = ClassTable.read(product)
-    own.classes = [one for one in own.classes if contains(one.path)]
+    across = [*structure.class_names(product), structure.import_circles(product)]
     return [
         structure.file_length_p95(chosen),
         structure.file_lengths(chosen),
-        *structure.folder_sizes(chosen),
-        *structure.class_sizes(own),
         *([one.restricted(contains) for one in across] if is_partial else across),
         structure.untyped_dicts(chosen),
         structure.sql_exceptions(chosen),

@@ -34,6 +34,9 @@ WORD_GROUPS = [
     WordGroup("answer", 1, frozenset(["answer", "answers", "answered", "answering"])),
 ]
 
+# A variable is named by what its value is. Fields may have these names: their class says what is found, or when.
+VAGUE_NAMES = frozenset(["it", "found", "at"])
+
 DIALECT_WORDS = frozenset(["told", "tell", "asked", "asks", "asking", "say", "says", "said"])
 
 # "past", "up", "down", "near" and "but" are left out: they also begin good noun phrases.
@@ -95,6 +98,17 @@ def dialect_identifiers(sources: list[Source]) -> Measure:
     return Measure("identifiers with told, asked, said", len(places), DIALECT_IDENTIFIERS, places)
 
 
+def vague_variables(sources: list[Source]) -> Measure:
+    """Variables and parameters whose name is one of VAGUE_NAMES."""
+    places = [
+        Place(source.path, line, name)
+        for source in sources
+        for name, line in _variables(source.tree)
+        if name in VAGUE_NAMES
+    ]
+    return Measure("variables named it, found, at", len(places), 0, places)
+
+
 def documents(root: Path, contains: Callable[[Path], bool]) -> list[Path]:
     """Return the chosen documents, relative to `root`."""
     paths = [*sorted((root / "docs").rglob("*.md")), *(root / name for name in TOP_DOCUMENTS)]
@@ -134,6 +148,22 @@ def _identifiers(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield node.id, node.lineno
             case ast.Attribute(ctx=ast.Store()):
                 yield node.attr, node.lineno
+
+
+def _variables(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the names of parameters and of variables outside class bodies, with their lines."""
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:
+        if isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        is_class = isinstance(node, ast.ClassDef)
+        nodes += [
+            child
+            for child in ast.iter_child_nodes(node)
+            if not (is_class and isinstance(child, ast.Assign | ast.AnnAssign))
+        ]
 
 
 def _prose(source: Source) -> Iterator[Prose]:

@@ -17,16 +17,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Measure:
-    """Value of a measure and the greatest allowed value."""
+    """Value of a measure and the greatest allowed value; None: the value is information."""
 
     name: str
     value: float
-    limit: float
+    limit: float | None
     places: list[Place] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
-        return self.value > self.limit
+        return self.limit is not None and self.value > self.limit
 
     def restricted(self, contains: Callable[[Path], bool]) -> "Measure":
         """Return the measure with the chosen places alone; its value becomes the number of different texts."""

@@ -69,10 +69,10 @@ class Source:
 
 def read_sources(paths: Iterable[Path], root: Path = ROOT) -> list[Source]:
     """Return the Python files among `paths` (files or folders), sorted by path."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     for path in paths:
-        found.update(path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else [])
-    return [Source(path.relative_to(root), path.read_text()) for path in sorted(found)]
+        files.update(path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else [])
+    return [Source(path.relative_to(root), path.read_text()) for path in sorted(files)]
 
 
 def _docstrings(tree: ast.Module) -> Iterator[Prose]:

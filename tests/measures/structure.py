@@ -1,75 +1,41 @@
-"""Measures of files, folders, classes and imports."""
+"""Measures of files, classes and imports."""
 
 import ast
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.measures.classes import FRAMEWORK_NAMES, ClassSource, ClassTable
+from tests.measures.classes import FRAMEWORK_NAMES, ClassSource, classes_of
 from tests.measures.imports import circles, import_graph
 from tests.measures.measure import Measure, Place
 from tests.measures.source import Source
 
-FILE_LINES_P95 = 330
-FILE_LINES = 500
-TEST_FILE_LINES = 900
-METHODS = 30
-ATTRIBUTES = 20
-MODULES_IN_FOLDER = 20
-MODULES_IN_ENDPOINTS = 32
+LONG_FILE = 500  # lines, from which on a file is listed
 NAMES_IN_TWO_MODULES = 10
 UNTYPED_DICTS = 10
 SQL_EXCEPTIONS = 10
 _S608 = re.compile(r"noqa:[^#]*\bS608\b")
 
 
-def file_lengths(sources: list[Source], limit: int = FILE_LINES, folder: str = "") -> Measure:
-    """Lines of the longest file."""
-    long = [Place(one.path, 1, f"{one.lines} lines", one.lines) for one in sources if one.lines > limit]
+def file_lengths(sources: list[Source], folder: str = "") -> Measure:
+    """Lines of the longest file, for information."""
+    long = [Place(one.path, 1, f"{one.lines} lines", one.lines) for one in sources if one.lines > LONG_FILE]
     name = f"lines of the longest file {folder and 'in '}{folder}".strip()
-    return Measure(name, max((one.lines for one in sources), default=0), limit, long)
+    return Measure(name, max((one.lines for one in sources), default=0), None, long)
 
 
 def file_length_p95(sources: list[Source]) -> Measure:
-    """95th percentile (nearest rank) of the lines of files that are not empty, migrations excepted."""
-    measured = sorted((one for one in sources if one.lines and not one.is_migration), key=lambda one: one.lines)
+    """95th percentile (nearest rank) of the lines of files that are not empty, migrations excepted; for information."""
+    measured = sorted(one.lines for one in sources if one.lines and not one.is_migration)
     rank = math.ceil(0.95 * len(measured)) - 1
-    long = [Place(one.path, 1, f"{one.lines} lines", one.lines) for one in measured if one.lines > FILE_LINES_P95]
-    return Measure("lines of a file, p95", measured[rank].lines if measured else 0, FILE_LINES_P95, long)
+    return Measure("lines of a file, p95", measured[rank] if measured else 0, None)
 
 
-def folder_sizes(sources: list[Source]) -> list[Measure]:
-    """Modules directly in a folder of a package, migrations and `__init__.py` excepted."""
-    counts = Counter(
-        one.path.parent for one in sources if not one.is_migration and not one.is_package and one.path.parent != Path()
-    )
-    flat = counts.pop(Path("endpoints"), 0)
-    large = [
-        Place(folder, 1, f"{count} modules", count) for folder, count in counts.items() if count > MODULES_IN_FOLDER
-    ]
-    return [
-        Measure("modules of the largest folder", max(counts.values(), default=0), MODULES_IN_FOLDER, large),
-        *([Measure("modules of endpoints/", flat, MODULES_IN_ENDPOINTS)] if flat else []),
-    ]
-
-
-def class_sizes(table: ClassTable) -> list[Measure]:
-    """Methods, and attributes assigned on `self`, of the largest class; inherited ones are included."""
-    measures = []
-    for index, (name, limit) in enumerate((("methods", METHODS), ("attributes", ATTRIBUTES))):
-        sizes = [(len(table.members(one)[index]), one) for one in table.classes]
-        large = [_class_place(one, f"{size} {name}", size) for size, one in sizes if size > limit]
-        largest = max((size for size, _ in sizes), default=0)
-        measures.append(Measure(f"{name} of the largest class", largest, limit, large))
-    return measures
-
-
-def class_names(table: ClassTable) -> list[Measure]:
+def class_names(sources: list[Source]) -> list[Measure]:
     """Class names that occur in more than one module, names that Django prescribes excepted."""
     by_name: dict[str, dict[str, ClassSource]] = defaultdict(dict)
-    for one in table.classes:
+    for one in classes_of(sources):
         if one.name not in FRAMEWORK_NAMES and "migrations" not in one.path.parts:
             by_name[one.name].setdefault(one.module, one)
     many = {name: list(places.values()) for name, places in by_name.items() if len(places) > 2}
@@ -115,10 +81,6 @@ def sql_exceptions(sources: list[Source]) -> Measure:
         if _S608.search(comment.text)
     ]
     return Measure("noqa: S608", len(places), SQL_EXCEPTIONS, places)
-
-
-def _class_place(one: ClassSource, text: str, weight: float) -> Place:
-    return Place(one.path, one.node.lineno, f"{one.name}: {text}", weight)
 
 
 def _shared_names(by_name: dict[str, list[ClassSource]]) -> Iterator[Place]:

@@ -2,10 +2,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from grimp import ImportGraph
 
 from tests.measures import language, structure
 from tests.measures.__main__ import measures, report
-from tests.measures.classes import ClassTable
+from tests.measures.direct_layers import DirectLayersContract
 from tests.measures.imports import circles, import_graph
 from tests.measures.measure import Measure, Place
 from tests.measures.source import PRODUCT, Source
@@ -19,62 +20,10 @@ def texts(measure: Measure) -> list[str]:
     return [place.text for place in measure.places]
 
 
-def members(*sources: Source) -> dict[str, tuple[set[str], set[str]]]:
-    table = ClassTable.read(list(sources))
-    return {one.name: table.members(one) for one in table.classes}
-
-
-def test_attributes_are_those_assigned_on_self_in_any_method():
-    text = """
-class Pool:
-    limit: int = 3
-    def __init__(this, size):
-        this.size, (this.free, other.busy) = size
-        for this.turn in []: pass
-        with x as this.lock: pass
-    async def grow(self):
-        self.size += 1
-        self.grown: int = 2
-        self.rows[3] = self.asked
-    @staticmethod
-    def make(pool):
-        pool.other = 1
-"""
-    assert members(source("a.py", text))["Pool"] == (
-        {"__init__", "grow", "make"},
-        {"size", "free", "turn", "lock", "grown"},
-    )
-
-
-def test_a_property_with_a_setter_is_not_an_attribute():
-    text = "class A:\n @property\n def x(self): ...\n @x.setter\n def x(self, y): ...\n def z(self): self.x = 1\n"
-    assert members(source("a.py", text))["A"] == ({"x", "z"}, set())
-
-
-def test_members_of_our_own_bases_are_inherited_once():
-    base = source("pack/base.py", "class Base:\n def run(self): self.a = 1\n def stop(self): ...\n")
-    middle = source(
-        "pack/middle.py", "from pack.base import Base as B\nclass Middle(B[int]):\n def run(self): self.b = 1"
-    )
-    last = source("pack/last.py", "from pack import middle\nclass Last(middle.Middle, dict):\n def go(self): ...")
-    assert members(base, middle, last)["Last"] == ({"go", "run", "stop"}, {"a", "b"})
-
-
-def test_a_class_with_its_own_name_as_base_is_no_endless_loop():
-    assert members(source("a.py", "from django import A\nclass A(A):\n def x(self): ..."))["A"] == ({"x"}, set())
-
-
-def test_class_sizes_name_the_classes_over_the_limit():
-    body = "".join(f" def m{number}(self): ...\n" for number in range(structure.METHODS + 1))
-    methods, attributes = structure.class_sizes(ClassTable.read([source("a.py", f"\nclass Big:\n{body}")]))
-    assert (methods.value, methods.is_over, attributes.is_over) == (31, True, False)
-    assert [(place.line, place.text) for place in methods.places] == [(2, "Big: 31 methods")]
-
-
 def test_names_in_two_and_in_more_modules():
     several = [source(f"{name}.py", "class A: ...\nclass Meta: ...") for name in "abc"]
     pair = [source(f"{name}.py", "class B: ...\nclass B: ...") for name in "de"]
-    more, two = structure.class_names(ClassTable.read([*several, *pair]))
+    more, two = structure.class_names([*several, *pair])
     assert (more.value, texts(more)) == (1, ["A: a, b, c"] * 3)
     assert (two.value, texts(two)) == (1, ["B: d, e"] * 2)
 
@@ -97,17 +46,6 @@ def test_circles_through_types_functions_and_relative_imports():
 def test_two_circles_are_two_components():
     graph = {"a": {"b": 1}, "b": {"a": 1, "c": 2}, "c": {"d": 1}, "d": {"c": 1}, "e": {"a": 1}}
     assert sorted(map(sorted, circles(graph))) == [["a", "b"], ["c", "d"]]
-
-
-def test_folders_count_their_own_modules():
-    def files(folder: str, count: int) -> list[Source]:
-        return [source(f"{folder}/m{number}.py", "") for number in range(count)]
-
-    package = [source("metrics/__init__.py", ""), source("manage.py", "")]
-    sources = [*files("metrics", 21), *files("metrics/api", 20), *files("endpoints", 32), *files("a/migrations", 50)]
-    largest, endpoints = structure.folder_sizes([*sources, *package])
-    assert (largest.value, [place.path for place in largest.places]) == (21, [Path("metrics")])
-    assert (endpoints.value, endpoints.is_over) == (32, False)
 
 
 def test_the_length_of_files_by_nearest_rank():
@@ -164,8 +102,8 @@ async def ask():
     with x as (told, foretold): told = told.asks
 told_again: int = 2
 """
-    found = language.dialect_identifiers([source("a.py", text), source("b.py", "told = other.said(asked=1)")])
-    assert sorted((str(place.path), place.line, place.text) for place in found.places) == [
+    identifiers = language.dialect_identifiers([source("a.py", text), source("b.py", "told = other.said(asked=1)")])
+    assert sorted((str(place.path), place.line, place.text) for place in identifiers.places) == [
         ("a.py", 2, "ToldOnce"),
         ("a.py", 3, "_tell"),
         ("a.py", 3, "asked"),
@@ -175,6 +113,17 @@ told_again: int = 2
         ("a.py", 7, "told_again"),
         ("b.py", 1, "told"),
     ]
+
+
+def test_vague_variables_are_no_fields():
+    text = """
+class Edit:
+    at: float
+    found = None
+    def at(self, it, *, found=1): return [at for at, _ in it if (found := _)]
+"""
+    vague = language.vague_variables([source("a.py", text)])
+    assert sorted(texts(vague)) == ["at", "found", "found", "it"]
 
 
 def test_prose_lines_are_no_tables_code_or_lone_links():
@@ -211,7 +160,8 @@ def test_the_whole_project_is_measured(tmp_path, write):
     results = by_name(measures(tmp_path, []))
     assert results["modules in import circles"].value == 2
     assert results["class names in two modules"].value == 1
-    assert results["lines of the longest file in tests/"].is_over
+    assert results["lines of the longest file in tests/"].value == 902
+    assert not results["lines of the longest file in tests/"].is_over
     assert results["what, whatever, per 1,000 words"].value == 0
     assert results["lines of docs over 100 columns, %"].value == 50
 
@@ -233,16 +183,18 @@ def test_a_folder_of_tests_is_measured_by_its_files_and_language(tmp_path, write
     write("tests/e2e/test_a.py", "def a() -> dict[str, Any]: ...  # who\n")
     names = list(by_name(measures(tmp_path, [Path("tests/e2e")])))
     assert names[0] == "lines of the longest file in tests/"
-    assert len(names) == 7
+    assert len(names) == 8
 
 
 def test_the_report_lists_the_worst_places_of_measures_over_their_limit():
     places = [Place(Path("a.py"), line, f"{line} lines", line) for line in range(1, 8)]
-    text = report([Measure("length", 7, 5, places), Measure("names", 1, 1, places[:1])], all_places=False)
+    measured = [Measure("length", 7, 5, places), Measure("names", 1, 1, places[:1]), Measure("lines", 9, None, places)]
+    text = report(measured, all_places=False)
     assert text.splitlines() == [
         "measure     value   limit",
         "length         7       5  OVER",
         "names          1       1  OK",
+        "lines          9       —",
         "",
         "length: 7 places; --all lists all",
         *(f"  a.py:{line}  {line} lines" for line in (7, 6, 5, 4, 3)),
@@ -254,3 +206,21 @@ def test_the_report_ranks_by_weight_then_by_place():
     places = [Place(Path("b.py"), 1, "x"), Place(Path("a.py"), 2, "x"), Place(Path("c.py"), 1, "x", 1)]
     lines = report([Measure("x", 1, 0, places)], all_places=False).splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ["c.py:1", "a.py:2", "b.py:1"]
+
+
+def test_direct_layers_refuse_an_import_of_a_higher_layer_but_no_chain():
+    graph = ImportGraph()
+    for module in ("core", "low", "low.a", "other", "high", "high.a"):
+        graph.add_module(module)
+    for importer, imported in (("high.a", "low"), ("low.a", "core"), ("core", "high"), ("other", "high.a")):
+        graph.add_import(importer=importer, imported=imported)
+
+    def refused(*layers: str) -> list[tuple[str, str]]:
+        contract = DirectLayersContract("order", {}, {"layers": [*layers]})
+        return list(contract.check(graph, verbose=False).metadata["refused"])
+
+    assert refused("high", "low") == []
+    assert refused("low", "high") == [("high.a", "low")]
+    assert refused("high", "low + other") == [("other", "high.a")]
+    with pytest.raises(ValueError, match="there is no package gone"):
+        refused("gone", "low")

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from endpoints.models import Endpoint
-from metrics.memory.name_steps import name_steps
-from metrics.prices.tables import PriceRow
-from tests.metrics.pricing import price_rows
+from metrics.costs.tables import PriceRow
+from metrics.model_names.used_steps import name_steps
+from tests.metrics.costs.pricing import price_rows
 from tests.metrics.records import A, B
 from tests.metrics.world import World, add_endpoint, forget_figures
 

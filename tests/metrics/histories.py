@@ -398,19 +398,19 @@ def _all_figures(figures: Figures) -> dict[str, Any]:
     return reported(figures) | {"average_today_ms": dict(figures.average_today_ms)}
 
 
-def _differences(found: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Return different figures as (found, right); for figures with names, only the different ones."""
+def _differences(actual: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """Return different figures as (actual, right); for figures with names, only the different ones."""
     wrong: dict[str, Any] = {}
-    for name in found:
-        if isinstance(found[name], dict):
-            wrong |= {f"{name} {key}": value for key, value in _differences_of(found[name], right[name]).items()}
-        elif found[name] != right[name]:
-            wrong[name] = (found[name], right[name])
+    for name in actual:
+        if isinstance(actual[name], dict):
+            wrong |= {f"{name} {key}": value for key, value in _differences_of(actual[name], right[name]).items()}
+        elif actual[name] != right[name]:
+            wrong[name] = (actual[name], right[name])
     return wrong
 
 
-def _differences_of(found: dict[Any, Any], right: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: (found.get(key), right.get(key)) for key in found | right if found.get(key) != right.get(key)}
+def _differences_of(actual: dict[Any, Any], right: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: (actual.get(key), right.get(key)) for key in actual | right if actual.get(key) != right.get(key)}
 
 
 class Disk:

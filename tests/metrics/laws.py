@@ -60,7 +60,7 @@ def check_hours() -> None:
         made = [attempt["outcome"] for attempt in row.attempts or ()]
         responses = row.outcome != record.QUEUE  # otherwise all its attempts had failed before the client gave up
         failed_over = len(made) - responses if made else 0
-        own = 1 if row.outcome in ROW_OUTCOMES else 0
+        own = 1 if row.outcome in ROW_OUTCOMES and str(row.endpoint_id) != NO_ENDPOINT else 0
         attempts_in_rows[hour] += own + failed_over
     assert +rolled_up == +attempts_in_rows
 
@@ -77,11 +77,11 @@ def check_clients() -> None:
         expected: Counter[tuple[int, str, str]] = Counter()
         for (hour, client_ip, kind), count in sent.items():
             expected[hour // hours, client_ip, kind] += count
-        found: Counter[tuple[int, str, str]] = Counter()
+        stored: Counter[tuple[int, str, str]] = Counter()
         for kind in ("ok", "failed", "cancelled"):
-            for at, client_ip, count in rows(f"SELECT {span}, client_ip, requests_{kind} FROM {table}"):
-                found[at, client_ip, kind] += count
-        assert +found == +expected
+            for period, client_ip, count in rows(f"SELECT {span}, client_ip, requests_{kind} FROM {table}"):
+                stored[period, client_ip, kind] += count
+        assert +stored == +expected
     together: dict[int, tuple[Counter[str], set[str]]] = {}
     for (hour, client_ip, kind), count in sent.items():
         counts, clients = together.setdefault(hour, (Counter(), set()))
@@ -96,12 +96,12 @@ def check_clients() -> None:
 
 def check_timeline(figures: Figures) -> None:
     """L4: the 60 slots are a GROUP BY over the history without cancelled requests."""
-    found: Counter[tuple[int, bool]] = Counter()
+    counts: Counter[tuple[int, bool]] = Counter()
     for moment, status, outcome in RequestHistory.objects.values_list("completed_at", "status", "outcome"):
         if outcome != record.CANCELLED:
-            found[int(moment.timestamp()) // 60, status == "success"] += 1
+            counts[int(moment.timestamp()) // 60, status == "success"] += 1
     assert [(slot.success, slot.error) for slot in figures.timeline] == [
-        (found[slot.minute, True], found[slot.minute, False]) for slot in figures.timeline
+        (counts[slot.minute, True], counts[slot.minute, False]) for slot in figures.timeline
     ]
 
 
@@ -133,5 +133,5 @@ def check_against(entries: list[RequestRecord]) -> None:
     assert totals.get("requests_ok", 0) == sum(entry.outcome == record.OK for entry in entries)
     assert totals.get("output_tokens", 0) == sum(entry.output_tokens or 0 for entry in kept.values())
     rejected = sum(value for name, value in totals.items() if name.startswith("rejected:"))
-    assert rejected == len(entries) - len(kept)
+    assert rejected == sum(entry.count for entry in entries if entry.outcome == record.REJECTED)
     assert UNRECORDED not in totals

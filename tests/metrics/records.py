@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.base import request_kinds
 from gateway.base.queue_class import BULK
-from gateway.base.request_kinds import CHAT
+from gateway.base.request_kinds import CHAT, OLLAMA_SHOW
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 
@@ -100,9 +100,13 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         request_id=rng.choice((None, "of-the-client")),
     )
     number = made.duration_us
+    if made.kind == OLLAMA_SHOW and outcome == record.OK and number % 2:  # known without asking a server
+        made = msgspec.structs.replace(made, attempts=(), input_tokens=None, output_tokens=None, first_token_us=None)
     made = msgspec.structs.replace(
         made, client_ip=CLIENTS[number % len(CLIENTS)], queue_class=None if number % 7 else BULK
     )
+    if outcome == record.REJECTED and made.api_key_id is None:
+        return msgspec.structs.replace(made, count=1 + number % 4)
     return with_details(made, number) if made.attempts else made
 
 

@@ -26,10 +26,12 @@ CAN_BE_EMPTY = {
 
 def read_all() -> list[dict[str, Any]]:
     """Return all rows in the order of completion. Fails on the first row that llmlb could not read."""
-    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows(f"SELECT {', '.join(COLUMNS)} FROM request_history")]
-    for row in found:
+    history_rows = [
+        dict(zip(COLUMNS, row, strict=True)) for row in rows(f"SELECT {', '.join(COLUMNS)} FROM request_history")
+    ]
+    for row in history_rows:
         check(row)
-    return sorted(found, key=lambda row: row["completed_at"])
+    return sorted(history_rows, key=lambda row: row["completed_at"])
 
 
 def check(row: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ from tests.metrics.world import (
 from tests.routerdash.commands import python
 from tests.routerdash.processes.test_prepare import UP_TO_DATE
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores any text in a column")
 
@@ -137,7 +137,7 @@ from metrics.storage import database
 endpoint = Endpoint.objects.create(name="x", base_url="http://x.invalid")
 registry.reload()
 checker = HealthChecker(
-    registry, lambda it: None, lambda it: 0.0, lambda it, recovered: None, lambda: False, database.refuse_moved_files
+    registry, lambda entry: None, lambda id: 0.0, lambda id, recovered: None, lambda: False, database.refuse_moved_files
 )
 def store(error):
     checker._store([(registry.get(str(endpoint.pk)), Check(False, None, error, timezone.now()))])
@@ -160,8 +160,8 @@ def test_no_health_checks_are_stored_in_a_database_file_that_was_moved_away(tmp_
     done = python(UP_TO_DATE + MOVED_BELOW_CHECKS, ROUTERDASH_DATA_DIR=str(tmp_path))
     assert (done.code, done.out.splitlines()) == (0, ["True True", "third fourth"]), done.err
     for name, errors in (("moved", ["first", "second"]), ("routerdash.sqlite3", ["first", "second", "fourth"])):
-        with closing(sqlite3.connect(tmp_path / name)) as found:
-            stored = found.execute("SELECT error_message FROM endpoint_health_checks ORDER BY id")
+        with closing(sqlite3.connect(tmp_path / name)) as database:
+            stored = database.execute("SELECT error_message FROM endpoint_health_checks ORDER BY id")
             assert [error for (error,) in stored] == errors
 
 
@@ -193,10 +193,10 @@ wal.rename(path.with_name("elsewhere-wal")), shm.unlink()
 gateway.append(request())
 look = writer._positions
 def put_back():
-    found = look()
+    positions = look()
     if path.with_name("elsewhere-wal").exists():
         path.with_name("elsewhere-wal").rename(wal)
-    return found
+    return positions
 writer._positions = put_back
 for _ in range(4):
     try:
@@ -210,8 +210,8 @@ print(runtime.follower.figures().totals["requests_ok"], runtime.follower.waiting
 def test_a_wal_file_that_returns_late_loses_nothing(tmp_path: Path) -> None:
     done = python(UP_TO_DATE + BACK, ROUTERDASH_DATA_DIR=str(tmp_path))
     assert done.out.splitlines() == ["the database file was moved away", "2 0"], done.err
-    with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as found:
-        assert found.execute("SELECT count(*) FROM request_history").fetchone() == (2,)
+    with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as database:
+        assert database.execute("SELECT count(*) FROM request_history").fetchone() == (2,)
 
 
 # A damaged table affects its own figures only.
@@ -244,18 +244,21 @@ def test_a_missing_table_affects_only_its_own_figures(
     whole: dict[str, Any], caplog: pytest.LogCaptureFixture, table: str, lost: list[str]
 ) -> None:
     with without(table):
-        found = reported(restored())
-    assert found == whole | {name: NOTHING[name] for name in lost}
+        restored_figures = reported(restored())
+    assert restored_figures == whole | {name: NOTHING[name] for name in lost}
     assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_missing_minute_table_affects_the_timeline(whole: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with without("rollup_minutes"):
-        found = restored()
-    assert {(slot.success, slot.error) for slot in found.timeline} == {(0, 0)}
-    assert found.average_response_time_ms == 2000  # of the latest day
-    assert (reported(found)["endpoints"], reported(found)["totals"]) == (whole["endpoints"], whole["totals"])
+        restored_figures = restored()
+    assert {(slot.success, slot.error) for slot in restored_figures.timeline} == {(0, 0)}
+    assert restored_figures.average_response_time_ms == 2000  # of the latest day
+    assert (reported(restored_figures)["endpoints"], reported(restored_figures)["totals"]) == (
+        whole["endpoints"],
+        whole["totals"],
+    )
     assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
@@ -390,7 +393,7 @@ def test_a_partly_removed_directory_is_removed(world: World) -> None:
     path.rename(world.root / f".{path.name}")  # killed here: the rest was never written
     world.gateway(request())
     world.writer.sweep()
-    assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []
+    assert [directory for directory in world.root.iterdir() if directory.name.startswith(".")] == []
 
 
 def test_an_orphaned_position_is_removed(world: World) -> None:
@@ -420,10 +423,10 @@ def test_an_implausible_record_does_not_affect_its_neighbours(
     world: World, endpoints: object, fields: dict[str, Any]
 ) -> None:
     world.gateway(request(), request(**fields), request())
-    found = world.figures()
-    assert (found.totals["requests_ok"], found.totals["unrecorded"]) == (2, 1)
+    counted_figures = world.figures()
+    assert (counted_figures.totals["requests_ok"], counted_figures.totals["unrecorded"]) == (2, 1)
     world.write()
-    assert same(found, restored())
+    assert same(counted_figures, restored())
     assert RequestHistory.objects.count() == 2
 
 
@@ -448,7 +451,7 @@ def test_a_clock_that_returns_leaves_no_gap(world: World) -> None:
 
 
 def test_samples_from_the_future_wait_for_their_time() -> None:
-    ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
+    ahead = [(round((AT + 86400) * 1e6) + number, number, 5.0) for number in range(WINDOW)]
     now = (round(AT * 1e6), 1, 500.0)
     with time_machine.travel(NOW):
         merged = merge_samples(ahead, [now])
@@ -459,8 +462,8 @@ def test_samples_from_the_future_wait_for_their_time() -> None:
 
 
 def test_the_number_of_samples_from_the_future_is_bounded() -> None:
-    ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(3 * WINDOW)]
-    now = [(round(AT * 1e6) + at, at, 500.0) for at in range(3 * WINDOW)]
+    ahead = [(round((AT + 86400) * 1e6) + number, number, 5.0) for number in range(3 * WINDOW)]
+    now = [(round(AT * 1e6) + number, number, 500.0) for number in range(3 * WINDOW)]
     with time_machine.travel(NOW):
         assert merge_samples(now, ahead) == [*now[-WINDOW:], *ahead[-WINDOW:]]
 

@@ -206,11 +206,11 @@ def reading_stops_at_the_first_damage(patch: pytest.MonkeyPatch) -> None:
     frames = journal.frames
 
     def up_to_damage(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        at = 0
+        position = 0
         for start, end, payload in frames(data):
-            if start != at:
+            if start != position:
                 return
-            yield start, (at := end), payload
+            yield start, (position := end), payload
 
     patch.setattr(journal, "frames", up_to_damage)
 
@@ -289,9 +289,9 @@ def a_known_id_is_skipped_only_in_the_history(patch: pytest.MonkeyPatch) -> None
     def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -> None:
         names = (*columns.common, *columns.own, *columns.copies)
         copied = [columns.own.index(name) for name in columns.copies.values()]
-        found = [(*common, *row, *[row[at] for at in copied]) for common, own in groups for row in own]
+        complete_rows = [(*common, *row, *[row[index] for index in copied]) for common, own in groups for row in own]
         statement = sql.insert(table, names) + " ON CONFLICT (id) DO NOTHING"
-        writer_step.write_many(cursor, statement, found)
+        writer_step.write_many(cursor, statement, complete_rows)
 
     patch.setattr(bulk, "insert", insert)
 

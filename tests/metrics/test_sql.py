@@ -6,6 +6,8 @@ from django.db import connection
 from metrics import sql
 from metrics.storage import database
 
+pytestmark = pytest.mark.every_database
+
 TABLE = "rollup_all_clients"
 
 

@@ -1,8 +1,7 @@
 """The parts that produce figures, connected as in control, but driven by a test."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,82 +9,38 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 
-from endpoints.engine_reports import EngineReading
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.ipc import journal
-from gateway.ipc.counters.limit_use import LimitUse
-from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
-from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
-from gateway.routing.affinity.affinity import Affinity
-from gateway.routing.model_names import ModelNames
-from gateway.routing.set_aside import AsideNote
+from metrics.costs.hardware_totals import HardwareTotals
+from metrics.costs.sums import COST_COLUMNS
+from metrics.costs.totals import CostTotals
 from metrics.counting.cells import EndpointUsage
-from metrics.counting.costs import COST_COLUMNS
-from metrics.learning.prefixes import PrefixShare
-from metrics.memory.backlog import WriterHandle
-from metrics.memory.cost_totals import CostTotals
+from metrics.learning.current_slowdowns import slowdowns
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures
 from metrics.memory.gauges import gauges
-from metrics.memory.hardware_totals import HardwareTotals
+from metrics.memory.installation import InstallationState
 from metrics.memory.journal_follower import JournalFollower
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.runtime import runtime
 from metrics.memory.state import FiguresState
 from metrics.memory.trackers import Trackers
-from metrics.memory.used_budgets import used_budgets
 from metrics.models import Installation
-from metrics.queries.slowdowns import slowdowns
-from metrics.storage import adopted_history, seeding
+from metrics.spending.used_budgets import used_budgets
+from metrics.storage import seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
 from tests.metrics.records import AT, NOW, A, B
+from tests.slices import module_of_slice
 
 UTC_ZONE = ZoneInfo("UTC")
 DATABASE = "the database of this test"
 
 
-class FakeInstallation:
-    """State of a running installation that a test sets as it needs."""
-
-    def __init__(self) -> None:
-        self.in_flight: Callable[[], Mapping[str, int]] = dict
-        self.waiting: Callable[[], int] = lambda: 0
-        self.waiting_interactive: Callable[[], int] = lambda: 0
-        self.trials: Callable[[], Mapping[str, int]] = dict
-        self.aside: Callable[[], Mapping[str, AsideNote]] = dict
-        self.limit_use: Callable[[str, str], LimitUse] = lambda level, subject_id: LimitUse()
-        self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
-        self.model_names: Callable[[], ModelNames | None] = lambda: None
-        self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None
-        self.lengths: Callable[[str, str | None], Lengths] = lambda model, key_id: Lengths(None)
-        self.engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None
-        self.prefix_share: Callable[[], PrefixShare] = PrefixShare
-        self.engine_state: Callable[[str], EngineState] = lambda endpoint_id: EngineState(0.0)
-        self.affinity: Callable[[], Affinity | None] = lambda: None
-        self.pending: Callable[[], Mapping[str, int]] = dict
-        self.revision: Callable[[], int] = lambda: 0
-        self.is_pending: Callable[[], bool] = lambda: False
-        self.pending_reason: Callable[[], str | None] = lambda: None
-        self.publication_failure: Callable[[], str | None] = lambda: None
-        self.drifted_at: Callable[[], float | None] = lambda: None
-        self.watch: Callable[[int], int] = lambda until: 0
-        self.cancel: Callable[[str], None] = lambda request_id: None
-        self.cancelled: Callable[[], Container[str]] = frozenset
-        self.unrecorded: Callable[[], int] = lambda: 0
-        self.is_serving: Callable[[], bool] = lambda: False
-        self.is_outdated: Callable[[], bool] = lambda: False
-        self.key_names: Callable[[Iterable[str]], Mapping[str, str]] = lambda ids: {}
-        self.generated_passwords: Callable[[], list[tuple[str, str, datetime]]] = list
-        self.limit_hits = Hits()
-        self.writer: WriterHandle | None = None
-
-
-def fake_installation() -> FakeInstallation:
-    """Return the state of the installation that pages and API of this test see."""
-    assert isinstance(runtime.installation, FakeInstallation)
+def fake_installation() -> InstallationState:
+    """Return the state of the installation that pages and API of this test see, which the test sets as it needs."""
     return runtime.installation
 
 
@@ -103,12 +58,13 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     monkeypatch.setattr(follower, "_refused", lambda endpoint_id: None)
     for name in ("folded", "written"):
         monkeypatch.setattr(follower, name, 0)
-    monkeypatch.setattr(runtime, "installation", FakeInstallation())
+    monkeypatch.setattr(runtime, "installation", InstallationState())
     endpoint_events.reset()
     slowdowns.reset()
     gauges.reset()
     used_budgets.reset()
     monkeypatch.setattr(seeding, "seeds", 0)
+    monkeypatch.setattr(seeding, "missed", None)
 
 
 def where(endpoint_id: str) -> EndpointName:
@@ -173,7 +129,9 @@ def restored(now: float = AT) -> Figures:
 
 def count_adopted(zone: ZoneInfo = UTC_ZONE) -> int:
     """Count llmlb's rows of the history as a start does."""
-    return adopted_history.catch_up(zone, lambda text: None)
+    history = module_of_slice("routerdash.adoption.history")
+    counted: int = history.catch_up(zone, lambda text: None)
+    return counted
 
 
 def same(one: Figures, other: Figures) -> bool:
@@ -184,8 +142,10 @@ def same(one: Figures, other: Figures) -> bool:
 def reported(figures: Figures) -> dict[str, Any]:
     """Return every figure by name, without zeros that were never counted."""
     return {
-        "endpoints": {key: it for key, it in figures.endpoints.items() if it.total or it.cancelled},
-        "usage": {key: it for key, it in figures.usage.items() if it != EndpointUsage()},
+        "endpoints": {
+            key: counters for key, counters in figures.endpoints.items() if counters.total or counters.cancelled
+        },
+        "usage": {key: usage for key, usage in figures.usage.items() if usage != EndpointUsage()},
         "totals": {name: value for name, value in figures.totals.items() if value},
         "timeline": figures.timeline,
         "durations": figures.durations,

@@ -52,7 +52,7 @@ class Served:
     minutes: Counter[str] = field(default_factory=Counter)
 
 
-def serve_again(path: Path, requests: int, *, seed: int = 7, at: datetime | None = None) -> Served:
+def serve_again(path: Path, requests: int, *, seed: int = 7, moment: datetime | None = None) -> Served:
     """Endpoints respond, some requests fail; one in ten is a response, which llmlb counts and keeps no history of, and
     one in twenty finds no endpoint, which it keeps in the history and counts nowhere else.
     """
@@ -64,7 +64,7 @@ def serve_again(path: Path, requests: int, *, seed: int = 7, at: datetime | None
         ).fetchall()
         keys = [key for (key,) in db.execute("SELECT id FROM api_keys ORDER BY 1")]
         for number in range(requests):
-            done = (at or datetime.now(UTC)) - timedelta(milliseconds=requests - number)
+            done = (moment or datetime.now(UTC)) - timedelta(milliseconds=requests - number)
             _serve(db, rng, served, rng.choice(endpoints), rng.choice(keys), done)
         db.commit()
     return served

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from routerdash.adoption import llmlb_schema
+from tests.slices import module_of_slice
 
 CHECKS = {
     "users": ["role IN ('admin','viewer')"],
@@ -76,14 +76,15 @@ CREATE TRIGGER trg_api_keys_reject_duplicate_name_update BEFORE UPDATE OF name, 
 
 def statements(name: str, table: dict[str, Any]) -> Iterator[str]:
     """CREATE TABLE and its indexes."""
-    keys = [column["name"] for column in sorted(table["columns"], key=lambda it: it["pk"]) if column["pk"]]
+    keys = [column["name"] for column in sorted(table["columns"], key=lambda column: column["pk"]) if column["pk"]]
     lines = [_column(column, table, alone=len(keys) == 1) for column in table["columns"]]
     if len(keys) > 1:
         lines.append(f"PRIMARY KEY ({_quoted(keys)})")
     lines += [f"UNIQUE ({_quoted(columns)})" for columns in table["unique"]]
     lines += [
-        f'FOREIGN KEY ("{it["column"]}") REFERENCES "{it["table"]}" ("{it["to"]}") ON DELETE {it["on_delete"]}'
-        for it in table["foreign_keys"]
+        f'FOREIGN KEY ("{foreign_key["column"]}") REFERENCES "{foreign_key["table"]}" ("{foreign_key["to"]}") '
+        f"ON DELETE {foreign_key['on_delete']}"
+        for foreign_key in table["foreign_keys"]
     ]
     lines += [f"CHECK ({check})" for check in CHECKS.get(name, ())]
     yield f'CREATE TABLE "{name}" (\n  ' + ",\n  ".join(lines) + "\n)"
@@ -123,6 +124,7 @@ class Maker:
     expected: dict[str, Any] = field(default_factory=dict)
 
     def tables(self) -> None:
+        llmlb_schema = module_of_slice("routerdash.adoption.llmlb_schema")
         for name, table in llmlb_schema.schema().items():
             for statement in statements(name, table):
                 self.db.execute(statement)
@@ -194,10 +196,10 @@ class Maker:
 
     def servers(self) -> dict[str, Server]:
         """By their new ids."""
-        found: dict[str, Server] = {}
+        servers: dict[str, Server] = {}
         for server in SERVERS:
             endpoint_id = self.uuid()
-            found[endpoint_id] = server
+            servers[endpoint_id] = server
             self.add(
                 "endpoints",
                 id=endpoint_id,
@@ -224,15 +226,15 @@ class Maker:
                     canonical_name=canonical,
                 )
             self._checks(endpoint_id, server)
-        return found
+        return servers
 
     def _checks(self, endpoint_id: str, server: Server) -> None:
         online = server.status == "online"
-        for at in range(30):
+        for number in range(30):
             self.add(
                 "endpoint_health_checks",
                 endpoint_id=endpoint_id,
-                checked_at=self.ago(seconds=30 * at),
+                checked_at=self.ago(seconds=30 * number),
                 success=int(online),
                 latency_ms=server.latency_ms if online else None,
                 error_message=None if online else "HTTP 503",
@@ -244,7 +246,7 @@ class Maker:
         totals: dict[str, list[int]] = {}
         daily: dict[tuple[str, str, str, str], list[int]] = {}
         first = (self.now - timedelta(minutes=59)).replace(second=0, microsecond=0)
-        minutes = {_minute(first + timedelta(minutes=at)): [0, 0] for at in range(60)}
+        minutes = {_minute(first + timedelta(minutes=number)): [0, 0] for number in range(60)}
         serving = [(endpoint_id, server) for endpoint_id, server in servers.items() if server.models]
         for _ in range(count):
             endpoint_id, server = self.rng.choice(serving)
@@ -338,7 +340,9 @@ class Maker:
             for (endpoint_id, model, date, kind), sums in sorted(daily.items())
             if date == today and sums[3] > 0 and sums[4] > 0
         ]
-        self.expected["minutes"] = {at: {"success": ok, "error": failed} for at, (ok, failed) in minutes.items()}
+        self.expected["minutes"] = {
+            minute: {"success": ok, "error": failed} for minute, (ok, failed) in minutes.items()
+        }
         self.expected["today"] = today
 
     def _date(self, moment: datetime) -> str:

@@ -29,16 +29,16 @@ def python(code: str, **environment: str) -> Done:
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> Done:
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
         env=clean_environment({"ROUTERDASH_TIME_ZONE": "UTC", **environment}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         stdin=subprocess.DEVNULL,
     )
-    return Done(found.returncode, found.stdout, found.stderr)
+    return Done(completed.returncode, completed.stdout, completed.stderr)
 
 
 def one_line(text: str) -> bool:

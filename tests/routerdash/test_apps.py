@@ -51,9 +51,9 @@ def test_control_loads_no_package_that_it_does_not_need(tmp_path: Path) -> None:
         "import sys; from django.urls import get_resolver; get_resolver().url_patterns; "
         "import routerdash.processes.control, routerdash.web.asgi; print(*sys.modules)"
     )
-    found = python(code, ROUTERDASH_DATA_DIR=str(tmp_path))
-    assert {"rest_framework", "uvicorn", "drf_spectacular.utils"} <= set(found.out.split()), found.err
-    assert not set(found.out.split()) & set(RARELY_NEEDED)
+    done = python(code, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert {"rest_framework", "uvicorn", "drf_spectacular.utils"} <= set(done.out.split()), done.err
+    assert not set(done.out.split()) & set(RARELY_NEEDED)
 
 
 @pytest.mark.unmeasured
@@ -62,8 +62,8 @@ def test_the_packages_of_rarely_needed_parts_can_be_loaded_after_the_start(tmp_p
         "from django.urls import get_resolver; get_resolver().url_patterns; "
         f"import importlib; [importlib.import_module(name) for name in {sorted(set(RARELY_NEEDED))}]; print('loaded')"
     )
-    found = python(code, ROUTERDASH_DATA_DIR=str(tmp_path))
-    assert found.out == "loaded\n", found.err
+    done = python(code, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert done.out == "loaded\n", done.err
 
 
 def test_a_hidden_package_can_be_imported_later(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from metrics.memory.runtime import runtime
 from routerdash.processes import data_directory, prepare
 from routerdash.processes.control import Control
 from routerdash.processes.data_directory import CannotStart
+from routerdash.processes.wiring import make_services
 from routerdash.web import errors
 from tests.access.people import Api
 from tests.metrics.records import NOW, request
@@ -38,7 +39,7 @@ def test_a_form_without_a_csrf_token_gets_our_error_page() -> None:
     response = Client(enforce_csrf_checks=True).post("/login", {"username": "ada", "password": "x"})
     assert response.status_code == 403
     assert b"<style" not in response.content
-    assert b"If you submitted a form, reload its page." in response.content
+    assert b"The form has expired. Reload its page and submit it again." in response.content
 
 
 @pytest.mark.django_db
@@ -91,14 +92,14 @@ def test_requests_are_counted_after_a_start_without_a_database(
     monkeypatch.setattr(settings, "ROUTERDASH", config)
     data_directory.create(config)
     with closing(RegistryWriter(config.registry_dir, LivePage(config.live_page_path))) as writer:
-        writer.rebuild("the last one", (), ())
+        writer.rebuild("the last one", {})
     shown_world.follower.database_id = None
-    control = Control()
+    control = Control(make_services(config))
     with without("endpoints"):
         control._load_at_start()
         shown_world.gateway(request(), database_id="the last one")
         assert shown_world.follower.figures().totals.get("requests_ok") == 1
-    control.publisher.close()
+    control.services.close()
 
 
 # Backups

@@ -15,16 +15,16 @@ QUERY = "from django.db import connection\nprint(connection.cursor().execute('%s
 
 
 def test_sqlite_files_are_opened_and_never_created(tmp_path: Path) -> None:
-    found = database(load({"ROUTERDASH_DATA_DIR": str(tmp_path)}))
-    assert found["NAME"] == f"file:{tmp_path}/routerdash.sqlite3?mode=rw"
+    settings = database(load({"ROUTERDASH_DATA_DIR": str(tmp_path)}))
+    assert settings["NAME"] == f"file:{tmp_path}/routerdash.sqlite3?mode=rw"
     done = python(QUERY % "SELECT 1", ROUTERDASH_DATA_DIR=str(tmp_path))
     assert "unable to open database file" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_may_have_any_name(tmp_path: Path) -> None:
-    found = database(load({"DATABASE_URL": f"sqlite:///{tmp_path}/load balancer #1?.db"}))
-    assert found["NAME"] == f"file:{tmp_path}/load%20balancer%20%231%3F.db?mode=rw"
+    settings = database(load({"DATABASE_URL": f"sqlite:///{tmp_path}/load balancer #1?.db"}))
+    assert settings["NAME"] == f"file:{tmp_path}/load%20balancer%20%231%3F.db?mode=rw"
 
 
 def test_writers_wait_for_each_other_from_the_beginning() -> None:
@@ -64,16 +64,16 @@ def test_only_background_jobs_use_a_connection_again(tmp_path: Path) -> None:
 
 
 def test_postgresql_is_configured_by_its_url() -> None:
-    found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
-    assert found["ENGINE"] == "routerdash.postgresql"
-    assert [found[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
+    settings = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
+    assert settings["ENGINE"] == "routerdash.postgresql"
+    assert [settings[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
         "db.example.com",
         5433,
         "figures",
         "me",
         "secret",
     ]
-    assert found["OPTIONS"]["connect_timeout"] == 5
+    assert settings["OPTIONS"]["connect_timeout"] == 5
 
 
 @pytest.mark.parametrize(("url", "secure"), [("https://llm.example.com", True), ("http://llm.local", False)])

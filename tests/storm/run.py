@@ -131,8 +131,8 @@ def _report(seen: Seen, fleet: Fleet) -> list[str]:
 
 def _report_memory(samples: dict[str, list[int]]) -> list[str]:
     """Return texts on memory that grew. Control may grow more: it keeps figures of deleted endpoints until midnight."""
-    gateways = {role: found for role, found in samples.items() if role == "gateway"}
-    others = {role: found for role, found in samples.items() if role != "gateway"}
+    gateways = {role: sizes for role, sizes in samples.items() if role == "gateway"}
+    others = {role: sizes for role, sizes in samples.items() if role != "gateway"}
     return report_memory(gateways) + report_memory(others, limit=1.1)
 
 
@@ -146,9 +146,9 @@ def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list
     until(lambda: router.stats()["records_waiting"] == 0, QUIET_SECONDS)
     wrong += _compare(rows(router), seen.ended)
     wrong += _starved(seen, seconds) + router.in_python()
-    found = router.manage("reconcile", timeout=300)
-    if found.returncode:
-        wrong.append(f"reconcile: {found.stdout[-2000:]}")
+    done = router.manage("reconcile", timeout=300)
+    if done.returncode:
+        wrong.append(f"reconcile: {done.stdout[-2000:]}")
     if "Traceback" in router.log_text():
         wrong.append(f"the log has a traceback: {router.log_text()[-3000:]}")
     return wrong
@@ -161,11 +161,11 @@ def _requests_left(router: RouterDash) -> tuple[int, int]:
 
 def rows(router: RouterDash) -> dict[str, list[str]]:
     """Return the outcomes in the history by the client's request id."""
-    found: dict[str, list[str]] = {}
+    outcomes: dict[str, list[str]] = {}
     with closing(sqlite3.connect(router.data_dir / "routerdash.sqlite3")) as database:
         for name, outcome in database.execute("SELECT request_id, outcome FROM request_history"):
-            found.setdefault(name, []).append(outcome)
-    return found
+            outcomes.setdefault(name, []).append(outcome)
+    return outcomes
 
 
 EXPECTED = {
@@ -175,37 +175,37 @@ EXPECTED = {
 }
 
 
-def _compare(found: dict[str, list[str]], ended: dict[str, str]) -> list[str]:
+def _compare(stored: dict[str, list[str]], ended: dict[str, str]) -> list[str]:
     """Check that each request has exactly one row with the outcome that its client saw.
 
     A client that disconnected may have done so before or after the end of its request.
     """
     wrong: Counter[str] = Counter()
     for name, how in ended.items():
-        outcomes = found.get(name, [])
+        outcomes = stored.get(name, [])
         if len(outcomes) > 1:
             wrong["requests have several rows"] += 1
         elif not outcomes and how != LEFT:
             wrong[f"requests that were {how} have no row"] += 1
         elif outcomes and how != LEFT and outcomes[0] not in EXPECTED[how]:
             wrong[f"requests that were {how} have a row that says {outcomes[0]}"] += 1
-    wrong["rows without a request"] = len(found.keys() - ended.keys())
+    wrong["rows without a request"] = len(stored.keys() - ended.keys())
     return [f"{count} {what}" for what, count in wrong.items() if count]
 
 
 def _starved(seen: Seen, seconds: float) -> list[str]:
     """Check that each key was served in each period in which any key was served."""
-    everybody = sorted(at for times in seen.served.values() for at in times)
+    everybody = sorted(moment for times in seen.served.values() for moment in times)
     if not everybody:
         return []
     wrong = []
     start = everybody[0]
     for number in range(int(seconds // WINDOW_SECONDS)):
         lo, hi = start + number * WINDOW_SECONDS, start + (number + 1) * WINDOW_SECONDS
-        if sum(lo <= at < hi for at in everybody) < 20 * KEYS:
+        if sum(lo <= moment < hi for moment in everybody) < 20 * KEYS:
             continue
         for number_of_key, times in enumerate(seen.served.values()):
-            if not any(lo <= at < hi for at in times):
+            if not any(lo <= moment < hi for moment in times):
                 wrong.append(f"key {number_of_key} was not served from second {lo - start:.0f} to {hi - start:.0f}")
     return wrong
 

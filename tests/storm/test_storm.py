@@ -31,7 +31,7 @@ def test_a_row_without_a_request():
 
 
 def test_a_starving_key_is_found():
-    often = [at / 100 for at in range(int(WINDOW_SECONDS * 200))]
+    often = [hundredths / 100 for hundredths in range(int(WINDOW_SECONDS * 200))]
     seen = Seen(served={**{f"key {number}": often for number in range(KEYS - 1)}, "last": [often[0]]})
     assert _starved(seen, 2 * WINDOW_SECONDS) == [
         f"key {KEYS - 1} was not served from second {WINDOW_SECONDS:.0f} to {2 * WINDOW_SECONDS:.0f}"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from tests.torture import trials
+from tests.torture.evade.run import torture_evade
 from tests.torture.limits import rules as limit_rules
 from tests.torture.limits.run import torture_limits
 from tests.torture.postgres import NotInstalled
@@ -53,6 +54,8 @@ def registry(options: argparse.Namespace) -> list[Result]:
 
 def limits(options: argparse.Namespace) -> list[Result]:
     seed = options.seed or random.randrange(1, 1_000_000)
+    if options.evade:
+        return [torture_evade(requests=options.requests, workers=options.workers, seed=seed)]
     database = "PostgreSQL" if options.postgres else "SQLite"
     rules = list(limit_rules.RULES) if options.broken == "all" else [options.broken]
     results = [
@@ -103,6 +106,10 @@ def main() -> None:
     parser.add_argument(
         "--clouds", action="store_true", help="kills with throttling clouds, and a model name with steps, too"
     )
+    parser.add_argument(
+        "--evade", action="store_true", help="limits: clients that ask for more than is left, in 200 forms, instead"
+    )
+    parser.add_argument("--requests", type=int, default=10_000, help="number of requests of evade")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults, to repeat a run")
     parser.add_argument("--times", type=int, default=10_000, help="number of requests of read-your-write")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of history for a big start")

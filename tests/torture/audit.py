@@ -80,26 +80,26 @@ class Auditor:
     # The database
 
     def _history(self) -> Counter[tuple[str, str]]:
-        found: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         sql = "SELECT model, outcome, count(*), count(DISTINCT id) FROM request_history GROUP BY model, outcome"
         for model, outcome, count, different in self.router.query(sql):
             assert count == different, f"{count - different} ids of {model} are there twice"
-            found[model, outcome] = count
-        return found
+            counts[model, outcome] = count
+        return counts
 
     def _tokens(self) -> Counter[tuple[str, str]]:
         sums = "COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0)"
         sql = f"SELECT model, {sums} FROM request_history GROUP BY 1"
-        found: Counter[tuple[str, str]] = Counter()
+        tokens: Counter[tuple[str, str]] = Counter()
         for model, tokens_in, tokens_out in self.router.query(sql):
-            found[model, "input"], found[model, "output"] = int(tokens_in), int(tokens_out)
+            tokens[model, "input"], tokens[model, "output"] = int(tokens_in), int(tokens_out)
         for model, made, attempts in self.router.query("SELECT model, input_tokens, attempts FROM request_history"):
             for last in stored_attempts(attempts)[-1:]:
-                found[model, "cached"] += last.cached_tokens or 0
-                found[model, "cached_of"] += 0 if last.cached_tokens is None else made
-                found[model, "cache_write"] += last.cache_write_tokens or 0
-                found[model, "reasoning"] += last.reasoning_tokens or 0
-        return found
+                tokens[model, "cached"] += last.cached_tokens or 0
+                tokens[model, "cached_of"] += 0 if last.cached_tokens is None else made
+                tokens[model, "cache_write"] += last.cache_write_tokens or 0
+                tokens[model, "reasoning"] += last.reasoning_tokens or 0
+        return tokens
 
     def _stored_endpoints(self) -> dict[str, tuple[int, ...]]:
         sql = "SELECT id, total_requests, successful_requests, failed_requests FROM endpoints"
@@ -116,7 +116,7 @@ class Auditor:
             "FROM request_history WHERE outcome <> 'cancelled' GROUP BY 1"
         )
         slots = {slot["minute"][:16] for slot in api["history"]}
-        return {str(at): (int(ok), int(bad)) for at, ok, bad in self.router.query(sql) if str(at) in slots}
+        return {str(slot): (int(ok), int(bad)) for slot, ok, bad in self.router.query(sql) if str(slot) in slots}
 
     def _averages(self, api: dict[str, Any]) -> list[str]:
         """Check the average response time and each model's speed by a recursion over the whole history."""
@@ -130,12 +130,12 @@ class Auditor:
         speeds = self._speeds()
         for row in api["endpoints"]:
             for reported in self.router.get(f"/api/endpoints/{row['id']}/model-tps").json():
-                found = speeds.get((row["id"], reported["model_id"], reported["api_kind"]))
-                if not (reported["tps"] is None and found is None) and not math.isclose(
-                    reported["tps"], found or 0, rel_tol=1e-6
+                speed = speeds.get((row["id"], reported["model_id"], reported["api_kind"]))
+                if not (reported["tps"] is None and speed is None) and not math.isclose(
+                    reported["tps"], speed or 0, rel_tol=1e-6
                 ):
                     wrong.append(
-                        f"{row['name']} {reported['model_id']}: {reported['tps']} tokens/s, {found} by the history"
+                        f"{row['name']} {reported['model_id']}: {reported['tps']} tokens/s, {speed} by the history"
                     )
         return wrong
 
@@ -144,35 +144,36 @@ class Auditor:
             "SELECT endpoint_id, model, kind, output_tokens, duration_us, attempts FROM request_history "
             "WHERE outcome = 'ok' AND output_tokens > 0 ORDER BY completed_at, substr(CAST(id AS text), 25)"
         )
-        found: dict[tuple[str, str, str], float] = {}
+        speeds: dict[tuple[str, str, str], float] = {}
         for endpoint, model, kind, tokens, duration, attempts in self.router.query(sql):
             took = _last_duration(attempts) or duration
             speed = tokens / (took / 1e6)
             key = str(endpoint), model, kind
-            found[key] = speed if key not in found else ALPHA * speed + (1 - ALPHA) * found[key]
-        return found
+            speeds[key] = speed if key not in speeds else ALPHA * speed + (1 - ALPHA) * speeds[key]
+        return speeds
 
     def _routing(self) -> dict[str, float]:
         """Return the totals of adaptive routing by the stored attempts, under their names in the Prometheus text."""
-        found = Counter(dict.fromkeys((*(f"choices_total {reason}" for reason in REASONS), *ROUTING_TOTALS), 0))
+        totals = Counter(dict.fromkeys((*(f"choices_total {reason}" for reason in REASONS), *ROUTING_TOTALS), 0))
         for outcome, queue_us, stored in self.router.query("SELECT outcome, queue_us, attempts FROM request_history"):
             attempts = stored_attempts(stored)
             if not attempts or (work := attempts[-1].work) is None:
                 continue
-            found.update(f"choices_total {attempt.reason}" for attempt in attempts)
+            totals.update(f"choices_total {attempt.reason}" for attempt in attempts)
             last = attempts[-1]
             if last.reason == WAITED:
-                found["late_binding_seconds_total"] += queue_us or 0
+                totals["late_binding_seconds_total"] += queue_us or 0
             if work.is_cold:
-                found["cold_loads_total"] += 1
+                totals["cold_loads_total"] += 1
             elif outcome == last.outcome == record.OK:
-                found["expected_seconds_total"] += work.expected_us
-                found["actual_seconds_total"] += last.duration_us
+                totals["expected_seconds_total"] += work.expected_us
+                totals["actual_seconds_total"] += last.duration_us
             if last.cached_tokens is not None:
-                found["prefix_tokens_total expected"] += work.prefix_tokens
-                found["prefix_tokens_total found"] += min(last.cached_tokens, work.prefix_tokens)
+                totals["prefix_tokens_total expected"] += work.prefix_tokens
+                totals["prefix_tokens_total found"] += min(last.cached_tokens, work.prefix_tokens)
         return {
-            f"routerdash_routing_{name}": value / 1e6 if "_seconds_" in name else value for name, value in found.items()
+            f"routerdash_routing_{name}": value / 1e6 if "_seconds_" in name else value
+            for name, value in totals.items()
         }
 
     def _reconcile(self) -> list[str]:
@@ -216,8 +217,8 @@ def _numbers(stats: dict[str, Any]) -> dict[str, int]:
 
 
 def _page_stats(page: str) -> dict[str, int]:
-    found = re.findall(r'data-stat="(\w+)">([\d,]+)<', page)
-    return {name: _whole(text) for name, text in found if name in NUMBERS}
+    figures = re.findall(r'data-stat="(\w+)">([\d,]+)<', page)
+    return {name: _whole(text) for name, text in figures if name in NUMBERS}
 
 
 def _page_endpoints(page: str) -> dict[str, tuple[int, int]]:
@@ -231,10 +232,10 @@ def _reported_tokens(stats: dict[str, Any]) -> dict[str, int]:
 
 def _sums_by_kind(tokens: Counter[tuple[str, str]]) -> dict[str, int]:
     """Return the tokens of all models, by kind."""
-    found = dict.fromkeys(DIRECTIONS, 0)
+    sums = dict.fromkeys(DIRECTIONS, 0)
     for (_, kind), count in tokens.items():
-        found[kind] += count
-    return found
+        sums[kind] += count
+    return sums
 
 
 def _totals(rows: Counter[tuple[str, str]]) -> dict[str, int]:
@@ -256,7 +257,11 @@ def _shown_rows(api: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _timeline(api: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    return {it["minute"][:16]: (it["success"], it["error"]) for it in api["history"] if it["success"] or it["error"]}
+    return {
+        slot["minute"][:16]: (slot["success"], slot["error"])
+        for slot in api["history"]
+        if slot["success"] or slot["error"]
+    }
 
 
 def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
@@ -307,8 +312,8 @@ def _differences(what: str, one: dict[Any, Any], other: dict[Any, Any]) -> list[
 
 
 def _last_duration(attempts: Any) -> int | None:
-    found = json.loads(attempts) if isinstance(attempts, str) else attempts
-    return found[-1]["duration_us"] if found else None
+    parsed = json.loads(attempts) if isinstance(attempts, str) else attempts
+    return parsed[-1]["duration_us"] if parsed else None
 
 
 def _whole(text: str) -> int:
@@ -316,15 +321,15 @@ def _whole(text: str) -> int:
 
 
 def _value(row: str, name: str) -> int:
-    found = re.search(rf'data-value="{name}">([\d,]+)<', row)
-    assert found, f"the page does not show {name}"
-    return _whole(found[1])
+    match = re.search(rf'data-value="{name}">([\d,]+)<', row)
+    assert match, f"the page does not show {name}"
+    return _whole(match[1])
 
 
 def _cell(row: str, name: str) -> int:
-    found = re.search(rf'class="field-{name}[^"]*">([\d,]+)<', row)
-    assert found, f"the admin does not show {name}"
-    return _whole(found[1])
+    match = re.search(rf'class="field-{name}[^"]*">([\d,]+)<', row)
+    assert match, f"the admin does not show {name}"
+    return _whole(match[1])
 
 
 def identical(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

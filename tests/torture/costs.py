@@ -105,15 +105,15 @@ class CostAudit:
 
     def counts(self) -> Counter[str]:
         """Return the number of requests with and without a cost, and how the costs were checked."""
-        found = Counter("with a cost" if it.cost else "without a cost" for it in self._requests.values())
-        found["with a cost by the client's usage"] = sum(
-            it.cost is not None and it.known for it in self._requests.values()
+        counts = Counter("with a cost" if request.cost else "without a cost" for request in self._requests.values())
+        counts["with a cost by the client's usage"] = sum(
+            request.cost is not None and request.known for request in self._requests.values()
         )
-        found["with a cost of estimated tokens"] = sum(
-            it.cost is not None and it.estimated for it in self._requests.values()
+        counts["with a cost of estimated tokens"] = sum(
+            request.cost is not None and request.estimated for request in self._requests.values()
         )
-        found["in flight at noon"] = self.settled
-        return found
+        counts["in flight at noon"] = self.settled
+        return counts
 
     # Rows
 
@@ -123,12 +123,12 @@ class CostAudit:
 
     def _compare(self, row: dict[str, Any], tally: Tally) -> Iterator[str]:
         request_id, attempts = str(row["id"]), stored_attempts(row["attempts"])
-        found = _stored(attempts)
+        cost = _stored(attempts)
         if request_id in self._checked:  # what is stored never changes, nor does a price before noon
-            if found != (before := self._checked[request_id]):
-                yield f"cost of {request_id} was {before} and is {found}"
+            if cost != (before := self._checked[request_id]):
+                yield f"cost of {request_id} was {before} and is {cost}"
             return
-        self._checked[request_id] = found
+        self._checked[request_id] = cost
         line = tally.answered.get(request_id)
         expected = self._expected(row, attempts, line) if attempts else None
         groups = self._groups(row, attempts)
@@ -137,8 +137,8 @@ class CostAudit:
         self._requests[request_id] = Request(
             request_id, groups, cell, bool(row["tokens_estimated"]), line is not None, expected
         )
-        if found != expected:
-            yield f"cost of {row['model']} {request_id}: {found}, but {expected} by {line or 'its row'}"
+        if cost != expected:
+            yield f"cost of {row['model']} {request_id}: {cost}, but {expected} by {line or 'its row'}"
 
     def _expected(self, row: dict[str, Any], attempts: list[StoredAttempt], line: dict[str, Any] | None) -> Cost | None:
         last, stored = attempts[-1], _completed(row["completed_at"])
@@ -178,27 +178,29 @@ class CostAudit:
     # Sums
 
     def _costs(self, group: Callable[[Request], Any] = lambda request: "") -> Iterator[tuple[Any, Cost]]:
-        return ((group(it), it.cost) for it in self._requests.values() if it.cost is not None)
+        return ((group(request), request.cost) for request in self._requests.values() if request.cost is not None)
 
     def _usage(self) -> Iterator[str]:
         for by in GROUPS:
             payload = self.router.get(f"/api/usage?by={by}").json()
             rows = {(row[GROUP_FIELDS[by]], *cost): nanos for row in payload["rows"] for cost, nanos in _shown(row)}
-            yield from _different(f"cost by {by}", rows, self._reported(lambda it, by=by: it.groups[by]))  # type: ignore[misc]
+            yield from _different(f"cost by {by}", rows, self._reported(lambda request, by=by: request.groups[by]))  # type: ignore[misc]
             total = {("", *cost): nanos for cost, nanos in _shown(payload)}
-            yield from _different("cost in total", total, self._reported(lambda it: ""))
+            yield from _different("cost in total", total, self._reported(lambda request: ""))
 
     def _reported(self, group: Callable[[Request], Any]) -> dict[Any, int]:
         """Return the sums of costs by group, in the reporting currency if there is a rate.
 
         Each stored sum is converted and rounded once, so that the sums of all groups have the same total.
         """
-        stored = sums(self._costs(lambda it: (group(it), it.cell, it.cost and it.cost.price_id)))
-        found: dict[Any, int] = {}
+        stored = sums(
+            self._costs(lambda request: (group(request), request.cell, request.cost and request.cost.price_id))
+        )
+        amounts: dict[Any, int] = {}
         for ((value, _, _), of_currency), cost in stored.items():
             currency, amount = reported(of_currency, cost)
-            found[value, currency] = found.get((value, currency), 0) + amount
-        return found
+            amounts[value, currency] = amounts.get((value, currency), 0) + amount
+        return amounts
 
     def _roll_ups(self) -> Iterator[str]:
         """Compare the stored sums, all columns of them, with the sums of the requests."""
@@ -211,11 +213,11 @@ class CostAudit:
             )
         }
         expected: dict[tuple[Any, ...], tuple[int, ...]] = {}
-        for it in self._requests.values():
-            if (cost := it.cost) is not None:
-                named = tuple(it.groups[name] for name in ("model", "served", "endpoint", "key"))
+        for request in self._requests.values():
+            if (cost := request.cost) is not None:
+                named = tuple(request.groups[name] for name in ("model", "served", "endpoint", "key"))
                 place = (*named, cost.price_id, cost.currency)
-                values = (1, it.estimated, cost.cost, cost.cost * it.estimated)
+                values = (1, request.estimated, cost.cost, cost.cost * request.estimated)
                 before = expected.get(place, (0, 0, 0, 0))
                 expected[place] = tuple(one + other for one, other in zip(before, values, strict=True))
         yield from _different("roll-ups of costs", stored, expected)
@@ -224,26 +226,28 @@ class CostAudit:
         expected: dict[tuple[str, ...], int] = {
             (TOTAL, currency): cost for (_, currency), cost in sums(self._costs()).items()
         }
-        costs = sums(self._costs(lambda it: (it.groups["endpoint"], it.groups["served"])))
+        costs = sums(self._costs(lambda request: (request.groups["endpoint"], request.groups["served"])))
         expected |= {(COST, *place, currency): cost for (place, currency), cost in costs.items()}
-        unpriced = Counter(it.groups["endpoint"] for it in self._requests.values() if it.cost is None)
+        unpriced = Counter(request.groups["endpoint"] for request in self._requests.values() if request.cost is None)
         del unpriced[NO_ENDPOINT]
         endpoints = {row["id"] for row in self.router.get("/api/endpoints").json()["endpoints"]}
         expected |= {(UNPRICED, endpoint): unpriced[endpoint] for endpoint in endpoints}
         end = time.monotonic() + FOLLOW_SECONDS  # control reads its totals again a moment after `reprice`
-        while (found := cost_samples(self.router.get("/metrics").body.decode())) != expected:
+        while (samples := cost_samples(self.router.get("/metrics").body.decode())) != expected:
             if time.monotonic() > end:
                 break
             time.sleep(0.1)
-        yield from _different("Prometheus", found, expected)
+        yield from _different("Prometheus", samples, expected)
 
     # Exports, once at the end
 
     def audit_exports(self) -> list[str]:
         """Compare the costs in both exports of all requests."""
         expected = {
-            it.id: (None, None, None) if it.cost is None else (it.cost.cost, it.cost.currency, it.cost.price_id)
-            for it in self._requests.values()
+            request.id: (None, None, None)
+            if request.cost is None
+            else (request.cost.cost, request.cost.currency, request.cost.price_id)
+            for request in self._requests.values()
         }
         text = self.router.get("/api/requests/export?format=csv").body.decode()
         rows = {row["id"]: _exported(row) for row in csv.DictReader(io.StringIO(text))}
@@ -260,14 +264,14 @@ def _stored(attempts: list[StoredAttempt]) -> Cost | None:
 
 def cost_samples(text: str) -> dict[tuple[str, ...], int]:
     """Return the samples of costs in the Prometheus text by name and labels; costs in 10⁻⁹ of the currency."""
-    found = {}
+    samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name in COST_METRICS:
                 labels = [sample.labels[name] for name in ("endpoint_id", "model", "currency") if name in sample.labels]
                 exact = Decimal(repr(sample.value)) * (1 if sample.name == UNPRICED else NANO)
-                found[sample.name, *labels] = int(exact.to_integral_value())
-    return found
+                samples[sample.name, *labels] = int(exact.to_integral_value())
+    return samples
 
 
 def _exported(row: dict[str, Any]) -> tuple[int | None, str | None, int | None]:
@@ -283,14 +287,14 @@ def _completed(text: Any) -> float:
 
 def _shown(row: dict[str, Any]) -> Iterator[tuple[tuple[str], int]]:
     """Yield currencies, and costs in 10⁻⁹ of them."""
-    for it in row["costs"]:
-        yield (it["currency"],), int(Decimal(it["cost"]) * NANO)
+    for cost in row["costs"]:
+        yield (cost["currency"],), int(Decimal(cost["cost"]) * NANO)
 
 
-def _different(what: str, found: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
-    for key in sorted({*found, *expected}, key=str):
-        if found.get(key) != expected.get(key):
-            yield f"{what}: {key} is {found.get(key)}, and {expected.get(key)} by the client"
+def _different(what: str, actual: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
+    for key in sorted({*actual, *expected}, key=str):
+        if actual.get(key) != expected.get(key):
+            yield f"{what}: {key} is {actual.get(key)}, and {expected.get(key)} by the client"
 
 
 def _shortened(wrong: Iterable[str]) -> list[str]:

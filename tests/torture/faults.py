@@ -62,14 +62,14 @@ class Scene:
     def kill_control_in_a_transaction(self) -> None:
         """Stop control repeatedly until it is inside a transaction, then kill it."""
         deadline = time.monotonic() + 3
-        while time.monotonic() < deadline and (found := self.of(CONTROL)):
+        while time.monotonic() < deadline and (pids := self.of(CONTROL)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(found[0], signal.SIGSTOP)
-                if self._writes(found[0]):
+                os.kill(pids[0], signal.SIGSTOP)
+                if self._writes(pids[0]):
                     self.log("control is inside a transaction")
-                    self._kill(found[0])
+                    self._kill(pids[0])
                     return
-                os.kill(found[0], signal.SIGCONT)
+                os.kill(pids[0], signal.SIGCONT)
             time.sleep(self.rng.uniform(0.001, 0.02))
         self.kill(CONTROL)
 
@@ -78,8 +78,8 @@ class Scene:
         if self.router.database_url:
             sql = "SELECT count(*) FROM pg_locks WHERE mode = 'RowExclusiveLock'"
             with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
-                found = connection.execute(sql).fetchone()
-            return bool(found and found[0])
+                row = connection.execute(sql).fetchone()
+            return bool(row and row[0])
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         return any(line[3:5] == ["WRITE", str(pid)] and line[6] == "120" for line in locks if len(line) == 8)
 
@@ -89,8 +89,8 @@ class Scene:
             return self._writes(pid)
         sql = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND granted"
         with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
-            found = connection.execute(sql).fetchone()
-        return bool(found and found[0])
+            row = connection.execute(sql).fetchone()
+        return bool(row and row[0])
 
     @contextmanager
     def stopped(self, role: str) -> Iterator[None]:
@@ -213,7 +213,7 @@ class Scene:
     # Edits
 
     def edit(self) -> None:
-        """Edit an endpoint as staff do. A refusal is no error, since the database may be unavailable."""
+        """Edit an endpoint as administrators do. A refusal is no error, since the database may be unavailable."""
         state = self.rng.choice(("enabled", "enabled", "disabled", "draining"))
         changes = {"operator_state": state, "notes": f"edited {self.rng.random()}"}
         with contextlib.suppress(OSError):

@@ -55,9 +55,9 @@ class Postgres:
 
 def _programs() -> Path:
     """The directory of the newest installed release."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if found:
-        return found[-1]
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if folders:
+        return folders[-1]
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
     raise NotInstalled("PostgreSQL's initdb is not installed: install the package postgresql")

@@ -148,11 +148,11 @@ class Prices:
     def _try(self, router: RouterDash, values: dict[str, Any], noon: int) -> bool:
         """Store a row. Return False after an error."""
         try:
-            found = self._stored(router, values, noon)  # by an attempt before, whose response was lost
-            if found is None:
+            row_id = self._stored(router, values, noon)  # by an attempt before, whose response was lost
+            if row_id is None:
                 self._store(router, values, noon, {})
             else:
-                self._add(found, noon, values, "")
+                self._add(row_id, noon, values, "")
         except (OSError, ValueError, AssertionError, KeyError):
             return False
         return True
@@ -211,11 +211,11 @@ def reported(currency: str, nanos: int) -> tuple[str, int]:
 
 def sums(costs: Iterable[tuple[Any, Cost]]) -> dict[Any, int]:
     """Return the sums of costs by group and currency."""
-    found: dict[Any, int] = {}
+    totals: dict[Any, int] = {}
     for group, cost in costs:
         key = group, cost.currency
-        found[key] = found.get(key, 0) + cost.cost
-    return found
+        totals[key] = totals.get(key, 0) + cost.cost
+    return totals
 
 
 def text_of(nanos: int) -> str:

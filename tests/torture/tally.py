@@ -81,18 +81,18 @@ class Tally:
             broken, high = self.ends[model, BROKEN], 0
             for end, outcomes in (CLOUD_OUTCOMES if model in CLOUD_MODELS else OUTCOMES).items():
                 acknowledged = self.ends[model, end]
-                found = sum(counted[model, outcome] for outcome in outcomes)
+                total = sum(counted[model, outcome] for outcome in outcomes)
                 high += acknowledged
-                if found > acknowledged + broken:
-                    wrong.append(f"{model} {end}: {found} counted, {acknowledged} received, {broken} broken off")
+                if total > acknowledged + broken:
+                    wrong.append(f"{model} {end}: {total} counted, {acknowledged} received, {broken} broken off")
                 if end != LEFT:
-                    missing += max(0, acknowledged - found)
-                    if found < acknowledged - unrecorded:
-                        wrong.append(f"{model} {end}: {found} counted, {acknowledged} received")
-            found = sum(count for (name, _), count in counted.items() if name == model)
-            if found > high + broken:
-                wrong.append(f"{model}: {found} counted, at most {high + broken} possible")
-        certain = sum(all(not -1 < kill - at < UNCERTAIN_SECONDS for kill in kills) for at in self.left_at)
+                    missing += max(0, acknowledged - total)
+                    if total < acknowledged - unrecorded:
+                        wrong.append(f"{model} {end}: {total} counted, {acknowledged} received")
+            total = sum(count for (name, _), count in counted.items() if name == model)
+            if total > high + broken:
+                wrong.append(f"{model}: {total} counted, at most {high + broken} possible")
+        certain = sum(all(not -1 < kill - moment < UNCERTAIN_SECONDS for kill in kills) for moment in self.left_at)
         cancelled = sum(count for (_, outcome), count in counted.items() if outcome == record.CANCELLED)
         missing += max(0, certain - cancelled)
         if missing > unrecorded:

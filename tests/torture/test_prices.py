@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.prices.book import NANO, PriceBook, PricedUsage, cost
+from gateway.prices.book import NANO, PriceBook
+from gateway.prices.evaluation import PricedUsage, cost
 from gateway.registry.prices import Price
 from tests.torture.costs import COST, TOTAL, UNPRICED, cost_samples
 from tests.torture.prices import MORNING, NOON, Cost, Prices, Row, Used, completion, reported, sums
@@ -25,12 +26,12 @@ def prices() -> Prices:
     return Prices(every, NOON_AT)
 
 
-def as_price(it: Row) -> Price:
+def as_price(price_row: Row) -> Price:
     amounts = ("input", "cached", "write_short", "output", "reasoning", "request")
-    given: dict[str, Any] = {name: int(it.amount(name) * NANO) for name in amounts if name in it.values}
+    given: dict[str, Any] = {name: int(price_row.amount(name) * NANO) for name in amounts if name in price_row.values}
     return Price(
-        it.id, it.values["pattern"], it.endpoint_id, "", int(it.since), None, it.values["currency"],
-        it.values.get("min_prompt", 0), "", **given,
+        price_row.id, price_row.values["pattern"], price_row.endpoint_id, "", int(price_row.since), None,
+        price_row.values["currency"], price_row.values.get("min_prompt", 0), "", **given,
     )  # fmt: skip
 
 
@@ -44,13 +45,18 @@ def any_use(rng: random.Random) -> Used:
 def test_costs_are_those_of_the_price_book(prices: Prices, seed: int) -> None:
     rng, book = random.Random(seed), PriceBook(map(as_price, prices.rows))
     for _ in range(100):
-        used, model, place, at = any_use(rng), rng.choice(NAMES), rng.choice(("here", "there")), rng.choice((5, 1000))
-        found = book.price(
-            served=model, canonical="", endpoint_id=place, provider="", completed_at=at, prompt=used.input
+        used, model, place, moment = (
+            any_use(rng),
+            rng.choice(NAMES),
+            rng.choice(("here", "there")),
+            rng.choice((5, 1000)),
+        )
+        price = book.price(
+            served=model, canonical="", endpoint_id=place, provider="", completed_at=moment, prompt=used.input
         )
         usage = PricedUsage(used.input, used.cached, used.written, 0, used.output, used.reasoning)
-        expected = None if found is None else Cost(found.id, found.currency, cost(found, usage))
-        assert prices.cost(model, place, used, at) == expected
+        expected = None if price is None else Cost(price.id, price.currency, cost(price, usage))
+        assert prices.cost(model, place, used, moment) == expected
 
 
 def test_half_of_a_unit_is_rounded_up() -> None:
@@ -60,9 +66,9 @@ def test_half_of_a_unit_is_rounded_up() -> None:
 
 @pytest.mark.parametrize(("prompt", "expected"), [(90, 2), (91, 3)])
 def test_a_larger_prompt_has_the_price_of_larger_prompts(prices: Prices, prompt: int, expected: int) -> None:
-    found = prices.cost("sized", "there", Used(input=prompt), 1)
-    assert found is not None
-    assert found.price_id == expected
+    charged = prices.cost("sized", "there", Used(input=prompt), 1)
+    assert charged is not None
+    assert charged.price_id == expected
 
 
 @pytest.mark.parametrize(("started", "ended", "asked"), [(900, 999.9, False), (1000, 1001, False), (999, 1000.5, True)])
@@ -75,8 +81,8 @@ def test_only_requests_in_flight_at_noon_are_asked_about(
         questions.append(request_id)
         return 999.0
 
-    found = completion(prices, started, ended, "x", completed)
-    assert (questions == ["x"], found < NOON_AT) == (asked, ended < NOON_AT or asked)
+    moment = completion(prices, started, ended, "x", completed)
+    assert (questions == ["x"], moment < NOON_AT) == (asked, ended < NOON_AT or asked)
 
 
 def test_amounts_with_a_rate_are_converted() -> None:

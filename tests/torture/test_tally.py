@@ -94,13 +94,13 @@ def test_rejections_are_within_the_range(rejected: int, right: bool) -> None:
 
 @pytest.mark.parametrize(("tokens", "right"), [(5, False), (6, True), (16, True), (17, False)])
 def test_tokens_are_within_the_range(tokens: int, right: bool) -> None:
-    found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): tokens, ("m", "cached"): 3})
-    assert (tally(ok=3, broken=1).check_tokens(found, 0, largest=10) == []) is right
+    token_counts: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): tokens, ("m", "cached"): 3})
+    assert (tally(ok=3, broken=1).check_tokens(token_counts, 0, largest=10) == []) is right
 
 
 def test_missing_tokens_of_a_kind_are_found() -> None:
-    found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): 6, ("m", "cached"): 2})
-    assert tally(ok=3).check_tokens(found, 0, largest=10) == ["m cached tokens: 2 counted, 3 to 3 possible"]
+    token_counts: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): 6, ("m", "cached"): 2})
+    assert tally(ok=3).check_tokens(token_counts, 0, largest=10) == ["m cached tokens: 2 counted, 3 to 3 possible"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -124,7 +124,7 @@ COUNTS = {"prompt_eval_count": 21, "eval_count": 9}
 
 
 def ollama(*objects: Any) -> bytes:
-    return b"".join(json.dumps(it).encode() + b"\n" for it in objects)
+    return b"".join(json.dumps(document).encode() + b"\n" for document in objects)
 
 
 @pytest.mark.parametrize(

@@ -180,22 +180,22 @@ def judge_lines(model: str, status: int, text: bytes, *, streamed: bool) -> Ende
     now = time.time()
     *_, last = text.rstrip(b"\n").rsplit(b"\n", 1)
     try:
-        found = json.loads(last)
+        answer = json.loads(last)
     except ValueError:
         return Ended(model, ODD, now, detail=repr(text[-200:]))
     if status == 200:
-        if found.get("done") is True:
-            return Ended(model, OK, now, found["prompt_eval_count"], found["eval_count"])
-        return Ended(model, FAILED if "error" in found else ODD, now, detail=repr(text[-200:]))
+        if answer.get("done") is True:
+            return Ended(model, OK, now, answer["prompt_eval_count"], answer["eval_count"])
+        return Ended(model, FAILED if "error" in answer else ODD, now, detail=repr(text[-200:]))
     end = {502: FAILED, 504: FAILED, 503: NO_ENDPOINT, 404: REJECTED}.get(status, ODD)
-    return Ended(model, end if isinstance(found.get("error"), str) else ODD, now, detail=repr(text[-200:]))
+    return Ended(model, end if isinstance(answer.get("error"), str) else ODD, now, detail=repr(text[-200:]))
 
 
 def _usage(text: bytes, *, streamed: bool) -> Mapping[str, Any]:
     """Return the usage of the last event before [DONE], or of the complete object."""
     last = text.rsplit(b"data: ", 2)[1] if streamed else text
-    found: Mapping[str, Any] = json.loads(last)["usage"]
-    return found
+    usage: Mapping[str, Any] = json.loads(last)["usage"]
+    return usage
 
 
 def _code(text: bytes) -> str:

@@ -104,9 +104,9 @@ def drain(*, rate: float = 50.0, workers: int = 2, seconds: float = 10.0) -> Res
         stored = _stored(router)
         router.start()
         stats = router.stats()
-        found = tuple(stats[f"{name}_requests"] for name in ("successful", "failed", "cancelled"))
-        if found != stored:
-            result.wrong.append(f"{stored} in the database after the stop, {found} reported after the start")
+        reported = tuple(stats[f"{name}_requests"] for name in ("successful", "failed", "cancelled"))
+        if reported != stored:
+            result.wrong.append(f"{stored} in the database after the stop, {reported} reported after the start")
         run.audit()
         return run.finish()
 
@@ -126,10 +126,10 @@ def read_your_write(*, times: int, workers: int = 4, postgres: bool = False) -> 
         for count in range(1, times + 1):
             assert router.chat("second").status == 200
             before = time.perf_counter()
-            found = router.counters(endpoint["id"])
+            counters = router.counters(endpoint["id"])
             took.append(time.perf_counter() - before)
-            if found != (count, count, 0):
-                result.wrong.append(f"after request {count} the read says {found}")
+            if counters != (count, count, 0):
+                result.wrong.append(f"after request {count} the read says {counters}")
             if count % 1000 == 0:
                 run.scene.log(f"{count} right" if not result.wrong else f"{len(result.wrong)} of {count} wrong")
         result.sent, result.seconds = times, time.monotonic() - start_time

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from tests.router import RouterDash
 
 HERE = Path(__file__).parent
@@ -41,6 +43,13 @@ STAFF_FIELDS = ("endpoint_type", "notes", "tags", "operator_state", "max_concurr
 
 def archives() -> list[Path]:
     return sorted(HERE.glob("*.tar.xz"))
+
+
+def each_archive() -> list[Any]:
+    """Return the archives as parameters of a test; all but the newest are rare."""
+    *older, newest = archives()
+    names = [(path, path.name.removesuffix(".tar.xz")) for path in (*older, newest)]
+    return [pytest.param(path, id=name, marks=[pytest.mark.rare] if path != newest else []) for path, name in names]
 
 
 def manifest_of(archive: Path) -> dict[str, Any]:
@@ -161,10 +170,10 @@ def bodies(router: RouterDash, browser: urllib.request.OpenerDirector, request_i
         return json.loads(response.read())
 
 
-def as_before(expected: Any, found: Any) -> Any:
-    """Return `found` without the names that objects of `expected` lack: a later release may report more."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        return {name: as_before(expected[name], found[name]) for name in expected if name in found}
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        return [as_before(old, new) for old, new in zip(expected, found, strict=True)]
-    return found
+def as_before(expected: Any, reported: Any) -> Any:
+    """Return `reported` without the names that objects of `expected` lack: a later release may report more."""
+    if isinstance(expected, dict) and isinstance(reported, dict):
+        return {name: as_before(expected[name], reported[name]) for name in expected if name in reported}
+    if isinstance(expected, list) and isinstance(reported, list) and len(expected) == len(reported):
+        return [as_before(old, new) for old, new in zip(expected, reported, strict=True)]
+    return reported

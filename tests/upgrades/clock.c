@@ -4,6 +4,7 @@
 
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -58,4 +59,12 @@ time_t time(time_t *result)
     if (result)
         *result = now.tv_sec;
     return now.tv_sec;
+}
+
+/* Waits for semaphores end at a time of the wall clock. Without this, one in the past would end each of them at once. */
+int sem_timedwait(sem_t *semaphore, const struct timespec *until)
+{
+    struct timespec unshifted = *until;
+    unshifted.tv_sec -= shift + (time_t)*more;
+    return sem_clockwait(semaphore, CLOCK_REALTIME, &unshifted);
 }

@@ -32,12 +32,15 @@ from typing import Any
 from benchmarks.simulator import Simulator
 from tests.reference import make_reference_db
 from tests.router import PASSWORD, ROOT, RouterDash, command_of, until
-from tests.upgrades import archives
+from tests.upgrades import archives, entries
 
 DAYS = (-40, -2, 0)  # from now: each is a run of its own, so that months, days and minutes have rows
 CLIENTS = ("192.0.2.7", "192.0.2.19", "2001:db8:0:1::7", "2001:db8:0:1::8")
 LONG_PROMPT = "The quick brown fox jumps over the lazy dog. " * 1500  # as much as is stored of a body
-ALL_PERMISSIONS = ("openai.inference", "openai.models.read", "endpoints.read", "endpoints.manage", "metrics.read")
+ALL_PERMISSIONS = (
+    "openai.inference", "openai.models.read", "endpoints.read", "endpoints.manage", "metrics.read", "api_keys.manage",
+    "users.manage",
+)  # fmt: skip
 INFERENCE = ("openai.inference", "openai.models.read")
 USERS = {"admin": PASSWORD, "vera": "a viewer's long password"}
 UPSTREAM_KEY = "sk-upstream-of-the-basement"
@@ -84,6 +87,7 @@ class Traffic:
     def __init__(self, router: Installation, keys: dict[str, str]) -> None:
         self._router = router
         self._keys = [keys["ops"], keys["laptop"]]
+        self._spent = keys["spent"]
         self.sent = 0
         self.outcomes: Counter[str] = Counter()
 
@@ -92,12 +96,19 @@ class Traffic:
         for stream in (False, True):
             for model in ("tiny", "tiny", "shared", "llama3.3:70b", "broken", "cut"):
                 self.send(chat, {"model": model, "messages": messages, "stream": stream})
+            for model in ("fast", "claude-sonnet", "reliable"):
+                self.send(chat, {"model": model, "messages": messages, "stream": stream})
+            self.send(chat, {"model": "tiny", "messages": messages, "stream": stream, "service_tier": "batch"})
             for model in ("tiny", "llama3.3:70b"):
                 body = {"model": model, "max_tokens": 100, "messages": messages, "stream": stream}
                 self.send("/v1/messages", body)
             self.send("/v1/responses", {"model": "tiny", "input": "Say hello.", "stream": stream})
             self.send("/v1/completions", {"model": "tiny", "prompt": "Hello", "stream": stream})
         self.send("/v1/embeddings", {"model": "bge-m3", "input": ["Hello", "world"]})
+        self.send("/v1/embeddings", {"model": "vectors", "input": ["Hello", "world"]})
+        for _ in range(3):  # until the budget is spent, and after that
+            self.send(chat, {"model": "tiny", "messages": messages}, key=self._spent)
+        self.send(chat, {"model": "off", "messages": messages})
         self.send(chat, {"model": "unknown", "messages": messages})
         self.send(chat, {"model": "tiny", "messages": messages}, key="sk_" + "Unknown0" * 4)
         self.send(chat, b"{not JSON")
@@ -106,10 +117,20 @@ class Traffic:
     def send(self, path: str, body: Any, key: str = "") -> None:
         """Send one request, and count it by the status and the end of its response."""
         status, text = self._send(path, body, key)
-        if 400 <= status < 500:
+        if 400 <= status < 500 or b"limits_unavailable" in text:
             self.outcomes["rejected"] += 1
         else:
             self.outcomes["ok" if status == 200 and not re.search(rb'"error": ?{', text) else "failed"] += 1
+
+    def wait_until_served(self) -> None:
+        """Send requests until each key is served: after a start, control needs a moment to read what is spent."""
+        for key in self._keys:
+            until(partial(self._is_served, key), 20, pause=0.2)
+
+    def _is_served(self, key: str) -> bool:
+        before = self.outcomes["ok"]
+        self.send("/v1/chat/completions", {"model": "tiny", "messages": []}, key)
+        return self.outcomes["ok"] > before
 
     def send_long(self) -> None:
         body = {"model": "tiny", "messages": [{"role": "user", "content": LONG_PROMPT}]}
@@ -210,8 +231,7 @@ class Maker:
             for days in DAYS:
                 if router.process is None:
                     router.start_at(days)
-                    until(lambda: router.chat().status == 200, 20)
-                    traffic.outcomes["ok"] += 1
+                traffic.wait_until_served()
                 self._run(traffic, last=days == DAYS[-1])
         assert router.query("SELECT count(*) FROM django_q_ormq") != [(0,)]
         self._tear_last_frames()
@@ -238,13 +258,17 @@ class Maker:
         admin = Browser(self._router, "admin", PASSWORD)
         admin.submit("/admin/access/user/add/", username="vera", role="viewer", new_password=USERS["vera"])
         created = {"ops": admin.create_key("operations", ALL_PERMISSIONS)}
-        created |= {name: admin.create_key(name, INFERENCE) for name in ("laptop", "revoked")}
+        created |= {name: admin.create_key(name, INFERENCE) for name in ("laptop", "spent", "revoked")}
         self.keys |= {name: key["key"] for name, key in created.items()}
         self._router.key = self.keys["ops"]
         admin.revoke_key(created["revoked"]["id"])
         for name, server in self._servers.items():
             self._ids[name] = self._router.add(server, name, **STAFF.get(name, {}))
         self._router.post(f"/api/endpoints/{self._ids['old box']}/disable")
+        subjects = {name: key["id"] for name, key in created.items()}
+        ((subjects["vera"],),) = self._router.query("SELECT id FROM users WHERE username = 'vera'")
+        end = datetime.now(UTC) + timedelta(days=DAYS[-1] - 1)
+        entries.enter(self._router, self._ids, subjects, end)
 
     def _run(self, traffic: Traffic, *, last: bool) -> None:
         router = self._router
@@ -262,8 +286,7 @@ class Maker:
         router.pause("manage.py control")  # no record is folded from here on
         traffic.send_all_kinds()
         router.kill_role("gateway.main")
-        until(lambda: router.chat().status == 200)
-        traffic.outcomes["ok"] += 1
+        traffic.wait_until_served()
         for _ in range(20):
             traffic.send_long()
             if len([path for path in self._segments().values() if len(path) > 1]) >= 2:
@@ -311,10 +334,16 @@ class Maker:
             request_id = next(row["id"] for row in figures["history"]["errors"] if row["attempts"])
             bodies = archives.bodies(router, browser, request_id)
             etag = router.get(f"/api/endpoints/{self._ids['old box']}").headers["etag"]
+            entered = entries.stored(router, manifest)
         names = {"ok": "successful", "failed": "failed", "cancelled": "cancelled", "rejected": "rejected"}
         reported = {outcome: figures["stats"][f"{name}_requests"] for outcome, name in names.items()}
         assert reported == traffic.outcomes + self.adopted, (reported, traffic.outcomes, self.adopted)
-        return {"figures": figures, "bodies": {"id": request_id, "expected": bodies}, "etag": etag}
+        return {
+            "figures": figures,
+            "bodies": {"id": request_id, "expected": bodies},
+            "etag": etag,
+            "entered": entered,
+        }
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from django.utils.module_loading import import_string
 
 from benchmarks.simulator import Simulator
+from tests import programs
 from tests.router import RouterDash, until
-from tests.upgrades import archives
+from tests.upgrades import archives, entries
 from tests.upgrades.archives import SETTINGS
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
@@ -30,6 +32,7 @@ class Upgraded:
         self.machine_paths = archives.machine_paths(self.router.data_dir)
         late = datetime.fromisoformat(self.manifest["made"]) - datetime.now(UTC)
         if late > timedelta(0):  # the clock of this machine is behind: the archive would be of the future
+            programs.need("cc")
             self.router.environment |= archives.shifted_clock(directory, int(late.total_seconds()) + 60)
         # Ports of the archive may be taken here. All else stays as the earlier release stored it.
         for name, behaviour in self.manifest["servers"].items():
@@ -44,7 +47,7 @@ class Upgraded:
         return self.router.log_in(name, self.manifest["users"][name])
 
 
-@pytest.fixture(scope="module", params=archives.archives(), ids=lambda path: path.name.removesuffix(".tar.xz"))
+@pytest.fixture(scope="module", params=archives.each_archive())
 def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
     """Start the installation of one archive. Its tests share it, in the order in which they are written."""
     with Simulator() as simulator:
@@ -65,12 +68,32 @@ def test_an_archive_is_small_and_names_no_machine(upgraded: Upgraded, request: p
 def test_all_journals_are_folded_once(upgraded: Upgraded) -> None:
     router, expected = upgraded.router, upgraded.manifest["figures"]
     until(lambda: router.stats()["records_waiting"] == 0, 60)
-    found = archives.figures(router, upgraded.manifest)
+    reported = archives.figures(router, upgraded.manifest)
     for row in expected["history"]["errors"]:
         for quoting in filter(_quotes, (row, *row["attempts"])):
             quoting["error"] = f"HTTP {quoting['status_code']}"
     for name, figures in expected.items():
-        assert archives.as_before(figures, found[name]) == figures, name
+        assert archives.as_before(figures, reported[name]) == figures, name
+
+
+def test_everything_that_was_entered_is_there(upgraded: Upgraded) -> None:
+    """Model names, prices, rates, limits; with costs of own hardware, spent budgets, and what is learned."""
+    if "entered" not in upgraded.manifest:
+        pytest.skip("nothing of this was entered")
+    until(lambda: upgraded.router.stats()["records_waiting"] == 0, 60)
+    stored = entries.stored(upgraded.router, upgraded.manifest)
+    for name, expected in upgraded.manifest["entered"].items():
+        assert expected, name
+        assert archives.as_before(expected, stored[name]) == expected, name
+
+
+def test_model_names_and_spent_budgets_count(upgraded: Upgraded) -> None:
+    if "entered" not in upgraded.manifest:
+        pytest.skip("nothing of this was entered")
+    body = _chat(False) | {"model": "claude-sonnet"}  # by way of a pattern, a chain and a disabled endpoint
+    router = upgraded.router
+    until(lambda: router.post("/v1/chat/completions", body, key=upgraded.keys["laptop"]).status == 200)
+    until(lambda: router.post("/v1/chat/completions", body, key=upgraded.keys["spent"]).status == 429)
 
 
 def test_keys_work_as_before(upgraded: Upgraded) -> None:
@@ -88,7 +111,7 @@ def test_users_log_in_and_see_their_pages(upgraded: Upgraded) -> None:
                 assert (page.status, page.url) == (200, url + path)
 
 
-def test_staff_learns_that_requests_are_routed_in_another_way(upgraded: Upgraded) -> None:
+def test_administrators_learn_that_requests_are_routed_in_another_way(upgraded: Upgraded) -> None:
     _, browser = upgraded.log_in("admin")
     with browser.open(upgraded.router.url, timeout=30) as page:
         assert ('data-notice="adaptive"' in page.read().decode()) is not upgraded.was_adaptive
@@ -97,8 +120,8 @@ def test_staff_learns_that_requests_are_routed_in_another_way(upgraded: Upgraded
 def test_stored_bodies_are_there(upgraded: Upgraded) -> None:
     _, browser = upgraded.log_in("admin")
     bodies = upgraded.manifest["bodies"]
-    found = archives.bodies(upgraded.router, browser, bodies["id"])
-    assert archives.as_before(bodies["expected"], found) == bodies["expected"]
+    shown = archives.bodies(upgraded.router, browser, bodies["id"])
+    assert archives.as_before(bodies["expected"], shown) == bodies["expected"]
 
 
 def test_an_etag_still_matches(upgraded: Upgraded) -> None:
@@ -136,6 +159,8 @@ def test_new_requests_count_on_top(upgraded: Upgraded) -> None:
 
 def test_only_requests_after_the_first_price_cost_something(upgraded: Upgraded) -> None:
     """Requests of the archive have no price, even if one is entered that counts from before them."""
+    if "entered" in upgraded.manifest:
+        pytest.skip("requests of this archive have prices")
     router = upgraded.router
     until(lambda: router.stats()["records_waiting"] == 0)
     price = {"pattern": "tiny", "currency": "EUR", "request": "0.5", "valid_from": "2020-01-01T00:00:00Z"}
@@ -146,6 +171,24 @@ def test_only_requests_after_the_first_price_cost_something(upgraded: Upgraded) 
     costs = router.get("/api/usage?since=2025-01-01").json()["costs"]
     expected = {"currency": "EUR", "cost": "0.0005", "estimated_cost": "0", "requests": 1, "estimated_requests": 0}
     assert costs == [expected]
+
+
+def test_a_new_request_costs_what_its_stored_price_says(upgraded: Upgraded) -> None:
+    if "entered" not in upgraded.manifest:
+        pytest.skip("no price was entered")
+    router = upgraded.router
+    until(lambda: router.stats()["records_waiting"] == 0)
+
+    def costs() -> tuple[int, Decimal]:
+        (row,) = (row for row in router.get("/api/usage?since=2025-01-01").json()["costs"] if row["currency"] == "USD")
+        return row["requests"], Decimal(row["cost"])
+
+    requests, cost = costs()
+    response = router.request("POST", "/v1/chat/completions", _chat(False), {}, upgraded.keys["ops"])
+    usage = response.json()["usage"]
+    until(lambda: costs()[0] == requests + 1)
+    in_millionths = Decimal("0.15") * usage["prompt_tokens"] + Decimal("0.6") * usage["completion_tokens"]
+    assert costs()[1] - cost == (in_millionths + Decimal("0.01") * 1000) / 1_000_000
 
 
 def test_all_figures_agree(upgraded: Upgraded) -> None:

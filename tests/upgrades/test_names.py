@@ -132,10 +132,10 @@ def test_the_installed_command_is_a_function() -> None:
 
 def test_migrations_import_only_modules_that_stay() -> None:
     pattern = re.compile(rf"^(?:from|import) ((?:{'|'.join(PACKAGES)})\b[\w.]*)", re.MULTILINE)
-    found = {
+    imported = {
         name for path in sources() if path.parent.name == "migrations" for name in pattern.findall(path.read_text())
     }
-    assert found == IN_MIGRATIONS
+    assert imported == IN_MIGRATIONS
 
 
 def test_a_field_in_migrations_has_a_name_that_stays() -> None:

@@ -8,7 +8,9 @@ import pytest
 from gateway.base.config import load
 from gateway.ipc.live_page import LivePage
 from gateway.registry import old_snapshot
-from gateway.registry.writer import RegistryWriter, digest_of
+from gateway.registry.kinds import ENDPOINTS, MODELS
+from gateway.registry.schema import digest_of, ref
+from gateway.registry.writer import RegistryWriter
 from routerdash.publication.synchronisation import serve_without_database
 from tests.upgrades import archives
 
@@ -23,8 +25,12 @@ def test_the_snapshot_of_an_earlier_release_becomes_a_store(archive: Path, tmp_p
     config = load({"ROUTERDASH_DATA_DIR": str(data_dir)})
     with closing(RegistryWriter(config.registry_dir, LivePage(config.live_page_path))) as writer:
         assert serve_without_database(writer, data_dir)
-        assert {facts.id for facts in writer.endpoints()} == {endpoint.id for endpoint in snapshot.endpoints} != set()
+        assert (
+            {facts.id for facts in writer.rows(ENDPOINTS)} == {endpoint.id for endpoint in snapshot.endpoints} != set()
+        )
         for endpoint in snapshot.endpoints:
-            assert {model.id for model in writer.models(endpoint.id)} == {model.id for model in endpoint.models}
+            assert {model.id for model in writer.rows(MODELS, ref(endpoint.id))} == {
+                model.id for model in endpoint.models
+            }
         hashes = {digest_of(key.hash) for key in snapshot.api_keys}
         assert set(writer.keys_between(b"", b"\xff" * 64)) == hashes != set()

@@ -8,8 +8,8 @@ from typing import TypedDict
 
 import msgspec
 
-from gateway.dialects.anthropic.bodies import refusal
-from gateway.dialects.anthropic.chat_shapes import FilePart, ReasoningDetail
+from gateway.dialects.chat.bodies import refusal
+from gateway.dialects.chat.shapes import FilePart, ReasoningDetail
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 PDF = "application/pdf"

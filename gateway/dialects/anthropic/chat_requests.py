@@ -12,28 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict, cast
 import msgspec
 
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import (
-    SMALL_BYTES,
-    checked,
-    explained,
-    is_one_of,
-    no_object,
-    not_json,
-    reading_in_steps,
-    refusal,
-)
 from gateway.dialects.anthropic.chat_parts import Block
-from gateway.dialects.anthropic.chat_shapes import (
-    AnyChatTool,
-    AnyFormat,
-    AnyMessage,
-    AnyMessages,
-    FunctionDefinition,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Named,
-    ToolChoice,
-)
 from gateway.dialects.anthropic.chat_tools import (
     MessagesTool,
     MessagesToolFields,
@@ -43,9 +22,30 @@ from gateway.dialects.anthropic.chat_tools import (
     tools_of,
 )
 from gateway.dialects.anthropic.chat_turns import Marks, MessageTurn, MessageTurns
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.shapes import Count
-from gateway.dialects.anthropic.translation import Translation
+from gateway.dialects.chat.bodies import (
+    SMALL_BYTES,
+    checked,
+    decoded_field,
+    is_one_of,
+    no_object,
+    not_json,
+    reading_in_steps,
+    refusal,
+)
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.shapes import (
+    AnyChatTool,
+    AnyFormat,
+    AnyMessage,
+    AnyMessages,
+    Count,
+    FunctionDefinition,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Named,
+    ToolChoice,
+)
+from gateway.dialects.chat.translation import Translation
 from gateway.loop.time_slices import Slices, run_unsliced
 
 OLD_VERSION, NEW_VERSION = "2023-06-01", "2026-10-21"  # of the API; the newer one refuses sampling parameters
@@ -152,12 +152,17 @@ def to_messages(
 
 
 def translating_chat(
-    body: Body, model: str, version: str | None = None, *, max_output: int | None = None
+    body: Body, model: str, version: str | None = None, *, max_output: int | None = None, keeps_most: bool = False
 ) -> Slices[tuple[bytes, Translation]]:
-    """Do the same in time slices if the body is large."""
+    """Do the same in time slices if the body is large.
+
+    `keeps_most`: rather leave out the thinking than raise the limit of tokens for it.
+    """
     given, messages, dropped = yield from reading_in_steps(_decoding, body, _ONLY)
     try:
         request, version = _translated(given, messages, model, version, max_output, dropped)
+        if keeps_most:
+            _keep_most(request, given, dropped)
         if len(body) > SMALL_BYTES:
             yield
         encoded = _encode(request)
@@ -177,7 +182,7 @@ def _decoding(body: Any) -> Slices[tuple[_Parameters, list[AnyMessage], Dropped]
             continue
         decode = _DECODERS.get(name)
         if decode is not None:
-            setattr(given, name, _decoded(name, decode, raw))
+            setattr(given, name, decoded_field(decode, raw, _ONLY, name))
         elif name in _REFUSED:
             raise _unsupported(name)
         elif not is_one_of(raw, _WITHOUT_EFFECT.get(name, ())):
@@ -185,14 +190,7 @@ def _decoding(body: Any) -> Slices[tuple[_Parameters, list[AnyMessage], Dropped]
     _refuse_unsupported(given)
     if "messages" not in fields:
         raise refusal("`messages` is missing.", "messages")
-    return given, _decoded("messages", _decode_messages, fields["messages"]), dropped
-
-
-def _decoded(name: str, decode: Any, raw: msgspec.Raw) -> Any:
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        raise explained(str(error), _ONLY, name) from None
+    return given, decoded_field(_decode_messages, fields["messages"], _ONLY, "messages"), dropped
 
 
 def _refuse_unsupported(given: _Parameters) -> None:
@@ -282,6 +280,16 @@ def _add_thinking(
         request["max_tokens"] += budget
         name = "max_completion_tokens" if given.max_completion_tokens else "max_tokens"
         dropped.add(name, str(request["max_tokens"]))
+
+
+def _keep_most(request: MessagesFields, given: _Parameters, dropped: Dropped) -> None:
+    """Take back a limit of tokens that was raised for the thinking, which is left out instead."""
+    most = given.max_completion_tokens or given.max_tokens
+    if most and (request["max_tokens"] or 0) > most:
+        request["max_tokens"] = most
+        del request["thinking"]
+        dropped.forget("max_completion_tokens" if given.max_completion_tokens else "max_tokens")
+        dropped.add("reasoning_effort" if given.thinking is None else "thinking")
 
 
 def _lacks_thinking(turns: list[MessageTurn]) -> bool:

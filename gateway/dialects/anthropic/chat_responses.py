@@ -5,20 +5,33 @@ This module translates whole responses, and has the functions that they share wi
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import msgspec
 
-from gateway.dialects import surrogates
-from gateway.dialects.anthropic.requests import ChatCall, ChatCallFunction
-from gateway.dialects.anthropic.responses import MAX_VALUES, SMALL_BYTES, NoChatCompletion
-from gateway.dialects.anthropic.translation import Translation
+from gateway.base import causes
+from gateway.dialects.chat.completions import (
+    Annotation,
+    ChatCompletionPayload,
+    ChatErrorPayload,
+    ChatOutput,
+    CitedPage,
+    CustomInput,
+    CustomToolCall,
+    NoChatCompletion,
+    ThinkingDetail,
+    check_values,
+    custom_input,
+    decoded_response,
+    string,
+)
+from gateway.dialects.chat.requests import ChatCall, ChatCallFunction
+from gateway.dialects.chat.translation import Translation
 from gateway.dialects.endpoint_errors import described
 from gateway.dialects.usage import (
     NOT_REPORTED,
     STOP,
     TOOL_CALLS,
-    ChatUsage,
     Usage,
     chat_usage,
     finish_reason,
@@ -55,70 +68,7 @@ class _Message(msgspec.Struct):
 
 
 _decode_message = msgspec.json.Decoder(_Message).decode
-_decode_input = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class ThinkingDetail(TypedDict, total=False):
-    """A part of the model's thinking, as `reasoning_details` have it; clients send it back unchanged."""
-
-    type: str
-    text: str
-    signature: str
-    data: str
-    index: int
-
-
-class CitedPage(TypedDict):
-    url: str
-    title: str
-    start_index: int
-    end_index: int
-
-
-class Annotation(TypedDict):
-    type: str
-    url_citation: CitedPage
-
-
-class CustomInput(TypedDict):
-    name: str
-    input: str
-
-
-class CustomToolCall(TypedDict):
-    id: str
-    type: str
-    custom: CustomInput
-
-
-class ChatOutput(TypedDict):
-    """The message of a chat completion."""
-
-    role: str
-    content: str | None
-    refusal: str | None
-    reasoning_content: NotRequired[str]
-    reasoning_details: NotRequired[list[ThinkingDetail]]
-    tool_calls: NotRequired[list[ChatCall | CustomToolCall]]
-    function_call: NotRequired[ChatCallFunction]
-    annotations: NotRequired[list[Annotation]]
-
-
-class ChatChoice(TypedDict):
-    index: int
-    message: ChatOutput
-    logprobs: None
-    finish_reason: str
-
-
-class ChatCompletionPayload(TypedDict):
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: NotRequired[ChatUsage]
 
 
 def from_message(body: bytes, requested_model: str, translation: Translation) -> tuple[bytes, Usage | None]:
@@ -126,19 +76,12 @@ def from_message(body: bytes, requested_model: str, translation: Translation) ->
 
     Raises NoChatCompletion if the body is no message.
     """
-    if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_VALUES:,} values")
-    try:
-        message = surrogates.read_body(_decode_message, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NoChatCompletion(f"the endpoint's response is not a message: {error}") from None
-    if message.error is not None:
-        endpoint_error = described(message.error)
-        raise NoChatCompletion(endpoint_error.summary(200), endpoint_error)
+    check_values(body)
+    message: _Message = decoded_response(_decode_message, body, causes.NO_MESSAGE)
     if message.content is None:
-        raise NoChatCompletion("the endpoint's response is not a message: it has no content")
+        raise NoChatCompletion(causes.MESSAGE_WITHOUT_CONTENT)
     if len(message.content) > MAX_BLOCKS:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_BLOCKS:,} blocks")
+        raise NoChatCompletion(causes.MANY_BLOCKS.format(most=f"{MAX_BLOCKS:,}"))
     output = _output(message, translation)
     reason = stop_reason(message.stop_reason, calls="tool_calls" in output or "function_call" in output)
     completion: ChatCompletionPayload = {
@@ -184,7 +127,7 @@ def _output(message: _Message, translation: Translation) -> ChatOutput:
     output: ChatOutput = {"role": "assistant", "content": content, "refusal": explanation(message.stop_details)}
     if thinking := "".join([string(block.thinking) for block in blocks if block.type == "thinking"]):
         output["reasoning_content"] = thinking
-    details = [thinking_detail(block, at) for at, block in enumerate(blocks) if block.type in THINKING]
+    details = [thinking_detail(block, position) for position, block in enumerate(blocks) if block.type in THINKING]
     if details:
         output["reasoning_details"] = details
     if calls and translation.one_call:
@@ -207,10 +150,6 @@ def _text(blocks: Iterable[OutputBlock]) -> tuple[str, list[Annotation]]:
     return whole, annotations
 
 
-def string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def thinking_detail(block: OutputBlock, index: int) -> ThinkingDetail:
     """Return a whole block of thinking in the shape in which clients send it back."""
     if block.type == "redacted_thinking":
@@ -231,15 +170,6 @@ def _call(block: OutputBlock, translation: Translation) -> ChatCall | CustomTool
 
 def _function(block: OutputBlock) -> ChatCallFunction:
     return {"name": string(block.name), "arguments": bytes(block.input).decode("utf-8", "replace")}
-
-
-def custom_input(arguments: str) -> str:
-    """Return the text for a custom tool; arguments without it stay visible."""
-    try:
-        text = surrogates.read_body(_decode_input, arguments.encode()).get("input")
-    except (msgspec.DecodeError, RecursionError):
-        return arguments
-    return text if isinstance(text, str) else arguments
 
 
 def _annotations(citations: Any, start: int, end: int) -> Iterable[Annotation]:
@@ -282,17 +212,6 @@ class _ErrorBody(msgspec.Struct):
 
 
 _decode_error = msgspec.json.Decoder(_ErrorBody).decode
-
-
-class ChatErrorFields(TypedDict):
-    message: str
-    type: str
-    param: None
-    code: str | None
-
-
-class ChatErrorPayload(TypedDict):
-    error: ChatErrorFields
 
 
 def chat_error(error: Any) -> ChatErrorPayload:

@@ -20,26 +20,22 @@ from gateway.dialects.anthropic.chat_responses import (
     OutputBlock,
     chat_error,
     completion_id,
-    custom_input,
     explanation,
     requested_form,
     stop_reason,
-    string,
     thinking_detail,
 )
 from gateway.dialects.anthropic.messages_api import DIALECT
-from gateway.dialects.anthropic.responses import MAX_CALLS
-from gateway.dialects.anthropic.translating_relay import (
+from gateway.dialects.chat.completions import MAX_CALLS, custom_input, string
+from gateway.dialects.chat.relay import (
+    ALIVE,
     MAX_TRANSLATED_EVENT_BYTES,
     StreamTranslation,
-    TranslatingRelay,
 )
-from gateway.dialects.anthropic.translation import Translation
+from gateway.dialects.chat.translation import Translation
 from gateway.dialects.openai_events import CHUNKS
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage, chat_usage
-
-ALIVE = b": waiting\n\n"  # a comment where an event becomes none, so that the client's connection stays open
 
 _encode = msgspec.json.Encoder().encode
 
@@ -85,7 +81,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
 
     def __init__(self, model: str, translation: Translation, *, wants_usage: bool) -> None:
         """`model`: the model name that the client requested; `wants_usage`: it expects a chunk with the usage."""
-        super().__init__(_MessagesEvent())
+        super().__init__(_MessagesEvent(), DIALECT)
         self._started = False
         self._translation = translation
         self._wants_usage = wants_usage
@@ -259,14 +255,6 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
             _encode(reason),
             self._tail,
         )
-
-
-class ChatRelay(TranslatingRelay[_MessagesEvent]):
-    """Relay of a stream of Messages to a client of chat completions."""
-
-    def __init__(self, requested_model: str, translation: Translation, *, wants_usage: bool) -> None:
-        chunks = CompletionChunks(requested_model, translation, wants_usage=wants_usage)
-        super().__init__(DIALECT, requested_model, chunks)
 
 
 def _index_of(event: _MessagesEvent) -> int:

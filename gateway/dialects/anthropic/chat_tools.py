@@ -5,9 +5,12 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from gateway.dialects.anthropic.bodies import checked, no_object, refusal
 from gateway.dialects.anthropic.chat_parts import CacheMark
-from gateway.dialects.anthropic.chat_shapes import (
+from gateway.dialects.anthropic.chat_turns import Marks
+from gateway.dialects.chat.bodies import checked, no_object, refusal
+from gateway.dialects.chat.requests import CUSTOM_INPUT, NO_PARAMETERS
+from gateway.dialects.chat.shapes import (
+    NOTHING,
     AnyChatTool,
     ChosenAllowed,
     ChosenCustom,
@@ -16,13 +19,9 @@ from gateway.dialects.anthropic.chat_shapes import (
     FunctionDefinition,
     FunctionTool,
     Named,
+    Object,
     ToolChoice,
 )
-from gateway.dialects.anthropic.chat_turns import Marks
-from gateway.dialects.anthropic.shapes import NOTHING, Object
-
-NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
-CUSTOM_INPUT = msgspec.Raw(b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}')
 
 
 class MessagesTool(TypedDict, total=False):
@@ -73,7 +72,9 @@ def tool_fields(
         return {"tools": known, "tool_choice": {"type": "none"}} if known else {}
     if isinstance(choice, ChosenAllowed):
         tools, choice = _allowed(tools, choice)
-    fields: MessagesToolFields = {"tools": [_tool(f"tools[{at}]", tool, marks) for at, tool in enumerate(tools)]}
+    fields: MessagesToolFields = {
+        "tools": [_tool(f"tools[{position}]", tool, marks) for position, tool in enumerate(tools)]
+    }
     chosen = _choice(choice)
     if not parallel and chosen is None:
         chosen = {"type": "auto"}
@@ -96,7 +97,9 @@ def custom_names(tools: Iterable[AnyChatTool]) -> frozenset[str]:
 def _allowed(tools: list[AnyChatTool], choice: ChosenAllowed) -> tuple[list[AnyChatTool], str]:
     """Return the allowed tools, and whether one of them must be called."""
     allowed = choice.allowed_tools
-    names = {it.function.name if isinstance(it, ChosenFunction) else it.custom.name for it in allowed.tools}
+    names = {
+        chosen.function.name if isinstance(chosen, ChosenFunction) else chosen.custom.name for chosen in allowed.tools
+    }
     kept = [tool for tool in tools if _name(tool) in names]
     if not kept:
         raise refusal("`tool_choice.allowed_tools.tools` names none of the `tools`.", "tool_choice")

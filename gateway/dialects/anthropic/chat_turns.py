@@ -14,7 +14,6 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from gateway.dialects.anthropic.bodies import no_object, refusal
 from gateway.dialects.anthropic.chat_parts import (
     Block,
     CacheMark,
@@ -23,7 +22,10 @@ from gateway.dialects.anthropic.chat_parts import (
     text_blocks,
     thinking_blocks,
 )
-from gateway.dialects.anthropic.chat_shapes import (
+from gateway.dialects.chat.bodies import no_object, refusal
+from gateway.dialects.chat.completions import is_object
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.shapes import (
     AnyMessage,
     AssistantMessage,
     AudioPart,
@@ -39,8 +41,6 @@ from gateway.dialects.anthropic.chat_shapes import (
     ToolMessage,
     UserMessage,
 )
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.responses import is_object
 
 EPHEMERAL = "ephemeral"
 SHORT, LONG = "5m", "1h"  # how long a cached prefix is kept
@@ -90,8 +90,8 @@ class MessageTurns:
 
     def add_all(self, messages: Iterable[AnyMessage]) -> None:
         """Add the messages of the request. Raises Refusal (400)."""
-        for at, message in enumerate(messages):
-            self._add(f"messages[{at}]", message)
+        for position, message in enumerate(messages):
+            self._add(f"messages[{position}]", message)
         self._end_user_turn([])
         if not self.turns:
             raise refusal("`messages` must have a text besides those of the system.", "messages")

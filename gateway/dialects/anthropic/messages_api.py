@@ -6,7 +6,7 @@ completions, gateway.dialects.anthropic.requests, .responses and .stream transla
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 from msgspec import structs
@@ -16,17 +16,13 @@ from gateway.base.types import Data
 from gateway.dialects import endpoint_errors
 from gateway.dialects.anthropic.responses import MessagePayload, new_message_id
 from gateway.dialects.endpoint_errors import described
-from gateway.dialects.json_text import rename_model
 from gateway.dialects.openai_events import Dialect, Event
-from gateway.dialects.openai_responses import USUAL_BYTES, read_any_response, read_large_response
+from gateway.dialects.openai_responses import read_response, reading_response
 from gateway.dialects.usage import (
-    CHAT_REASONS,
     NOT_REPORTED,
     Usage,
     finish_reason,
     message_usage,
-    messages_tier,
-    normal,
     read_messages_usage,
     usage_of_message,
 )
@@ -46,7 +42,7 @@ _TYPES = {
 }
 
 _TOO_LONG = "prompt is too long"
-_LENGTHS = re.compile(r"(\d+) (?:input )?tokens")
+_LENGTHS = re.compile(r"(?<!\d)(\d{1,15}) (?:input )?tokens", re.ASCII)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -123,39 +119,6 @@ def server_event(name: str, data: Any) -> bytes:
 
 # Responses
 
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-_SomeCount = Annotated[int, msgspec.Meta(gt=0, lt=1 << 53)]
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    thinking_tokens: _Count | None = None
-
-
-class _CacheCreation(msgspec.Struct, gc=False):
-    ephemeral_1h_input_tokens: _Count | None = None
-
-
-class _UsualUsageOfMessage(msgspec.Struct, gc=False):
-    input_tokens: _SomeCount
-    output_tokens: _Count
-    cache_creation_input_tokens: _Count | None = None
-    cache_read_input_tokens: _Count | None = None
-    output_tokens_details: _OutputDetails | None = None
-    cache_creation: _CacheCreation | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-
-
-class _UsualMessage(msgspec.Struct):
-    """The shape of nearly every message. Any other shape is read by `read_any_response`."""
-
-    model: str
-    usage: _UsualUsageOfMessage
-    stop_reason: str | None = None
-
-
-_decode_usual_message = msgspec.json.Decoder(_UsualMessage).decode
-
 
 def counted(tokens: int) -> bytes:
     """Return the response body of count_tokens."""
@@ -168,29 +131,12 @@ def read_message(body: bytes, requested_model: str) -> tuple[bytes, Usage | None
     Input tokens are counted as OpenAI counts them: with those read from a cache or written to one, which Anthropic
     reports separately from `input_tokens`.
     """
-    if len(body) > USUAL_BYTES:
-        return read_any_response(body, requested_model, usage_of_message)
-    try:
-        usual = _decode_usual_message(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return read_any_response(body, requested_model, usage_of_message)
-    if usual.model != requested_model:
-        body = rename_model(body, usual.model, requested_model)
-    counts, details = usual.usage, usual.usage.output_tokens_details
-    uncached, cached, written = counts.input_tokens, counts.cache_read_input_tokens, counts.cache_creation_input_tokens
-    thinking = None if details is None else details.thinking_tokens
-    made = uncached + (cached or 0) + (written or 0)
-    reason = CHAT_REASONS.get(usual.stop_reason)
-    usage = normal(made, counts.output_tokens, cached, written, thinking, None, reason)
-    if counts.cache_creation is None and counts.service_tier is None and counts.speed is None:
-        return body, usage
-    long = counts.cache_creation.ephemeral_1h_input_tokens if written and counts.cache_creation else None
-    return body, usage.with_price_facts(long, messages_tier(counts.service_tier, counts.speed))
+    return read_response(body, requested_model, usage_of_message)
 
 
 def reading_message(body: bytes, requested_model: str) -> Slices[tuple[bytes, Usage | None]]:
     """Do the same for a large message, in time slices."""
-    return read_large_response(body, requested_model, usage_of_message)
+    return reading_response(body, requested_model, usage_of_message)
 
 
 # Events of a stream

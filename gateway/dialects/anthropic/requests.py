@@ -6,14 +6,12 @@ turns, citations, context_management, defer_loading.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import SMALL_BYTES, checked, is_object, no_object, not_json, reading, refusal
 from gateway.dialects.anthropic.shapes import (
-    NOTHING,
     AnyTool,
     AssistantTurn,
     AutoTool,
@@ -22,7 +20,6 @@ from gateway.dialects.anthropic.shapes import (
     MessagesRequest,
     NamedTool,
     NoTool,
-    Object,
     OutputConfig,
     PlainText,
     Prompt,
@@ -36,7 +33,20 @@ from gateway.dialects.anthropic.shapes import (
     Url,
     UserTurn,
 )
-from gateway.loop.time_slices import Slices, run_unsliced
+from gateway.dialects.chat.bodies import SMALL_BYTES, checked, is_object, no_object, not_json, reading, refusal
+from gateway.dialects.chat.requests import (
+    ChatCall,
+    ChatFunction,
+    ChatMessage,
+    ChatPart,
+    ChatRequest,
+    ChatTool,
+    JsonSchema,
+    ResponseFormat,
+    ToolFields,
+)
+from gateway.dialects.chat.shapes import NOTHING
+from gateway.loop.time_slices import Slices
 
 P = TypeVar("P", bound=Prompt)
 
@@ -66,107 +76,23 @@ def _checking(decode: Callable[[Any], P]) -> Callable[[Any], P]:
 
 
 def _check_inputs(prompt: Prompt) -> None:
-    for at, message in enumerate(prompt.messages):
+    for position, message in enumerate(prompt.messages):
         if isinstance(message, AssistantTurn) and not isinstance(message.content, str):
             for nth, block in enumerate(message.content):
                 if isinstance(block, ToolUse) and not is_object(block.input):
-                    raise no_object(f"messages[{at}].content[{nth}].input", "messages")
+                    raise no_object(f"messages[{position}].content[{nth}].input", "messages")
 
 
 _decode_request = _checking(msgspec.json.Decoder(MessagesRequest).decode)
 _decode_prompt = _checking(msgspec.json.Decoder(Prompt).decode)
 
 
-class ImageUrl(TypedDict):
-    url: str
-
-
-class ChatPart(TypedDict, total=False):
-    """A part of a chat message's content: text, or an image."""
-
-    type: str
-    text: str
-    image_url: ImageUrl
-
-
-class ChatCallFunction(TypedDict):
-    name: str
-    arguments: str  # JSON
-
-
-class ChatCall(TypedDict):
-    id: str
-    type: str
-    function: ChatCallFunction
-
-
-class ChatMessage(TypedDict, total=False):
-    role: str
-    content: str | list[ChatPart] | None
-    tool_call_id: str
-    tool_calls: list[ChatCall]
-
-
-class ChatFunction(TypedDict, total=False):
-    name: str
-    description: str
-    parameters: Object
-    strict: bool
-
-
-class ChatTool(TypedDict, total=False):
-    """A tool, or the choice of one by name."""
-
-    type: str
-    function: ChatFunction
-
-
-class ToolFields(TypedDict, total=False):
-    """Fields of a chat completion request that concern tools."""
-
-    tools: list[ChatTool]
-    tool_choice: str | ChatTool
-    parallel_tool_calls: bool
-
-
-class JsonSchema(TypedDict):
-    name: str
-    schema: Object
-    strict: bool
-
-
-class ResponseFormat(TypedDict):
-    type: str
-    json_schema: JsonSchema
-
-
-class ChatRequest(ToolFields, total=False):
-    """A chat completion request."""
-
-    model: str
-    messages: list[ChatMessage]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    stop: list[str]
-    user: str
-    response_format: ResponseFormat
-    reasoning_effort: str
-    stream: bool
-    stream_options: dict[str, bool]
-
-
-def to_chat(body: Body, model: str) -> bytes:
-    """Return a Messages request as a chat completion request with the endpoint's model name. Raises Refusal (400, 413).
+def translating(body: Body, model: str) -> Slices[bytes]:
+    """Return a Messages request as a chat completion request with the endpoint's model name; if the body is large, in
+    time slices. Raises Refusal (400, 413).
 
     A stream always requests its usage. `top_k` keeps its name, which OpenAI does not define but servers accept.
     """
-    return run_unsliced(translating(body, model))
-
-
-def translating(body: Body, model: str) -> Slices[bytes]:
-    """Do the same in time slices if the body is large."""
     request = yield from reading(_decode_request, body, _ONLY)
     chat = _chat(request, model)
     if len(body) > SMALL_BYTES:
@@ -203,16 +129,12 @@ def _translated(request: MessagesRequest, model: str) -> ChatRequest:
     return cast(ChatRequest, chat)
 
 
-def tokenize_prompt(body: Body) -> str:
-    """Return the text of a prompt, for an endpoint that counts its tokens by /tokenize. Raises Refusal (400, 413).
+def reading_prompt(body: Body) -> Slices[str]:
+    """Return the text of a prompt, for an endpoint that counts its tokens by /tokenize; if the body is large, in time
+    slices. Raises Refusal (400, 413).
 
     The text contains neither the template around each turn nor images: its count is lower than that of the prompt.
     """
-    return run_unsliced(reading_prompt(body))
-
-
-def reading_prompt(body: Body) -> Slices[str]:
-    """Do the same in time slices if the body is large."""
     prompt = yield from reading(_decode_prompt, body, _ONLY)
     try:
         return "\n".join(filter(None, _texts(prompt)))
@@ -368,14 +290,14 @@ def _tools(request: MessagesRequest) -> ToolFields:
 
 
 def _functions(prompt: Prompt) -> Iterator[ChatTool]:
-    for at, tool in enumerate(prompt.tools or ()):
+    for position, tool in enumerate(prompt.tools or ()):
         if tool.type not in (None, "custom"):
             fault = f"{tool.type[:40]!r} is not supported by this endpoint, which supports only chat completions"
-            raise refusal(f"`tools[{at}].type`: {fault}.", "tools")
+            raise refusal(f"`tools[{position}].type`: {fault}.", "tools")
         if tool.input_schema == NOTHING:
-            raise refusal(f"`tools[{at}].input_schema` is missing.", "tools")
+            raise refusal(f"`tools[{position}].input_schema` is missing.", "tools")
         if not is_object(tool.input_schema):
-            raise no_object(f"tools[{at}].input_schema", "tools")
+            raise no_object(f"tools[{position}].input_schema", "tools")
         function: ChatFunction = {"name": tool.name}
         if tool.description:
             function["description"] = tool.description

@@ -8,8 +8,20 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from gateway.dialects import surrogates
-from gateway.dialects.endpoint_errors import EndpointError, described, ended_by_error
+from gateway.dialects.chat.completions import (
+    Choice,
+    Completion,
+    Function,
+    NoChatCompletion,
+    OutputMessage,
+    arguments,
+    call_id,
+    is_object,
+    output_text,
+    read_completion,
+    thinking,
+)
+from gateway.dialects.endpoint_errors import ended_by_error
 from gateway.dialects.usage import (
     CONTENT_FILTER,
     ERROR,
@@ -19,95 +31,9 @@ from gateway.dialects.usage import (
     Usage,
     finish_reason,
     message_usage,
-    read_usage,
-    with_timings,
 )
 
-SMALL_BYTES = 64 << 10
-MAX_VALUES = 200_000  # limit of values, and of texts between commas, in a larger response
-MAX_CALLS = 128
-
-
-class NoChatCompletion(Exception):
-    """The body of a successful response is no chat completion: a failed attempt. The message describes the body.
-
-    `endpoint_error`: an error that the endpoint describes there.
-    """
-
-    def __init__(self, reason: str, endpoint_error: EndpointError | None = None) -> None:
-        super().__init__(reason)
-        self.endpoint_error = endpoint_error
-
-
-class Function(msgspec.Struct):
-    name: Any = None
-    arguments: msgspec.Raw = msgspec.Raw(b"")
-
-
-class ToolCall(msgspec.Struct):
-    index: Any = None
-    id: Any = None
-    function: Function | None = None
-
-
-class OutputMessage(msgspec.Struct):
-    """A message of a chat completion, or a delta of one."""
-
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    refusal: Any = None
-    tool_calls: list[ToolCall] | None = None
-
-
-class Choice(msgspec.Struct):
-    index: Any = 0
-    message: OutputMessage | None = None
-    delta: OutputMessage | None = None
-    finish_reason: Any = None
-    stop_reason: Any = None  # vLLM's name of the stop sequence
-    matched_stop: Any = None  # SGLang's name
-
-
-class Completion(msgspec.Struct):
-    """A whole chat completion, or a chunk of one."""
-
-    id: Any = None
-    choices: list[Choice] | None = None
-    usage: Any = None
-    timings: Any = None  # of llama.cpp
-    error: Any = None
-
-
-decode_completion = msgspec.json.Decoder(Completion).decode
-
-
-class _Object(msgspec.Struct):
-    """Any JSON object, whose fields are skipped."""
-
-
-_decode_object = msgspec.json.Decoder(_Object).decode
-_decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def read_completion(body: bytes) -> tuple[Completion, Choice, OutputMessage, Usage | None]:
-    """Read a whole chat completion: its first choice with its message, and its usage. Raises NoChatCompletion."""
-    if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_VALUES:,} values")
-    try:
-        completion = surrogates.read_body(decode_completion, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NoChatCompletion(f"the endpoint's response is not a chat completion: {error}") from None
-    if completion.error is not None:
-        endpoint_error = described(completion.error)
-        raise NoChatCompletion(endpoint_error.summary(200), endpoint_error)
-    choice = completion.choices[0] if completion.choices else None
-    if choice is None or choice.message is None:
-        raise NoChatCompletion("the endpoint's response is not a chat completion: it has no message")
-    if len(choice.message.tool_calls or ()) > MAX_CALLS:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_CALLS} tool calls")
-    return completion, choice, choice.message, with_timings(read_usage(completion.usage), completion.timings)
 
 
 def from_chat(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
@@ -187,60 +113,8 @@ def new_message_id() -> str:
     return f"msg_{secrets.token_hex(12)}"
 
 
-def call_id(call: ToolCall) -> str:
-    """Return the id of a call unchanged, so that a result matches its call in a later request."""
-    return call.id if isinstance(call.id, str) else ""
-
-
-def begins_another(call: ToolCall, open_id: str) -> bool:
-    """Return True if a fragment begins another call than the open one with its index.
-
-    Some servers give each call the index 0, or none: another id with a name is another call.
-    """
-    named = call.function is not None and isinstance(call.function.name, str) and bool(call.function.name)
-    return named and bool(open_id) and call_id(call) not in ("", open_id)
-
-
 def new_call_id() -> str:
     return f"toolu_{secrets.token_hex(12)}"
-
-
-def thinking(message: OutputMessage) -> str:
-    """Return the thinking, which some servers write under both names."""
-    return plain_text(message.reasoning_content) or plain_text(message.reasoning)
-
-
-def output_text(message: OutputMessage) -> str:
-    return plain_text(message.content) + plain_text(message.refusal)
-
-
-def plain_text(content: Any) -> str:
-    """Return the text of a content, which may be a list of parts."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    return "".join([part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)])
-
-
-def arguments(function: Function) -> str:
-    """Return JSON as the model wrote it, whole or in part. Some servers write an object instead of a string."""
-    raw = bytes(function.arguments)
-    if raw[:1] == b"{":
-        return raw.decode("utf-8", "replace")
-    try:
-        return surrogates.read_body(_decode_string, raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-
-
-def is_object(text: str) -> bool:
-    """Return True if the arguments of a tool are a whole JSON object."""
-    try:
-        _decode_object(text.encode())
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 def _input(function: Function) -> msgspec.Raw:

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
-Object = msgspec.Raw  # not decoded; the translation checks that it is an object
-NOTHING = msgspec.Raw(b"null")
+from gateway.dialects.chat.shapes import NOTHING, Count, Object
 
 
 class Text(msgspec.Struct, tag="text"):

@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.base.request_kinds import CHAT
 from gateway.base.types import Data
 from gateway.dialects import surrogates
 from gateway.dialects.anthropic.messages_api import error_event, message_start, server_event
-from gateway.dialects.anthropic.responses import (
+from gateway.dialects.anthropic.responses import BlockPayload, message_id, new_call_id, stop
+from gateway.dialects.chat.completions import (
     MAX_CALLS,
-    BlockPayload,
     Choice,
     Completion,
     Function,
@@ -30,15 +29,11 @@ from gateway.dialects.anthropic.responses import (
     call_id,
     decode_completion,
     is_object,
-    message_id,
-    new_call_id,
     output_text,
-    stop,
     thinking,
 )
-from gateway.dialects.anthropic.translating_relay import StreamTranslation, TranslatingRelay
+from gateway.dialects.chat.relay import StreamTranslation
 from gateway.dialects.endpoint_errors import described
-from gateway.dialects.openai_events import dialect
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage, message_usage
 
@@ -68,19 +63,19 @@ class _Brackets:
         self._in_string = self._escaped = False
 
     def read(self, text: str) -> None:
-        at, size = int(self._escaped), len(text)
+        position, size = int(self._escaped), len(text)
         self._escaped = self._escaped and not text
-        while at < size and not self.closed:
-            at = self._read_string(text, at) if self._in_string else self._read_mark(text, at)
+        while position < size and not self.closed:
+            position = self._read_string(text, position) if self._in_string else self._read_mark(text, position)
 
-    def _read_string(self, text: str, at: int) -> int:
-        end = _TEXT.match(text, at).end()  # type: ignore[union-attr]  # the pattern matches any text
+    def _read_string(self, text: str, position: int) -> int:
+        end = _TEXT.match(text, position).end()  # type: ignore[union-attr]  # the pattern matches any text
         self._in_string = text[end : end + 1] != '"'
         self._escaped = text[end : end + 1] == "\\"  # the escaped character has not arrived yet
         return end + 1
 
-    def _read_mark(self, text: str, at: int) -> int:
-        mark = _MARK.search(text, at)
+    def _read_mark(self, text: str, position: int) -> int:
+        mark = _MARK.search(text, position)
         if mark is None:
             return len(text)
         if mark[0] == '"':
@@ -258,13 +253,6 @@ class MessageEvents(StreamTranslation[Completion]):
 
     def _put(self, event: Mapping[str, Any]) -> None:
         self._out.append(_event(event))
-
-
-class MessagesRelay(TranslatingRelay[Completion]):
-    """Relay of a stream of chunks to a client of Messages. `held` has `message_delta` and `message_stop`."""
-
-    def __init__(self, requested_model: str) -> None:
-        super().__init__(dialect(CHAT), requested_model, MessageEvents(requested_model))
 
 
 def _event(event: Mapping[str, Any]) -> bytes:

@@ -37,13 +37,13 @@ class Stopwatch:
         was no stream, that time is not known, and is a part of `eval_duration`.
         """
         now = self._clock()
-        found = {"total_duration": _nanoseconds(now - self._arrived), "load_duration": 0}
+        durations_ns = {"total_duration": _nanoseconds(now - self._arrived), "load_duration": 0}
         read, generated = _of_llamacpp(timings)
         if read is not None and generated is not None:
-            return {**found, "prompt_eval_duration": read, "eval_duration": generated}
+            return {**durations_ns, "prompt_eval_duration": read, "eval_duration": generated}
         if self._first is not None:
-            found["prompt_eval_duration"] = _nanoseconds(self._first - self._sent)
-        return {**found, "eval_duration": _nanoseconds(now - (self._first or self._sent))}
+            durations_ns["prompt_eval_duration"] = _nanoseconds(self._first - self._sent)
+        return {**durations_ns, "eval_duration": _nanoseconds(now - (self._first or self._sent))}
 
 
 def _of_llamacpp(timings: Any) -> tuple[int | None, int | None]:

@@ -5,13 +5,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.base import causes
 from gateway.base.request_kinds import OLLAMA_CHAT
 from gateway.base.types import Data
 from gateway.dialects import surrogates
-from gateway.dialects.anthropic.responses import (
+from gateway.dialects.chat.completions import (
     MAX_CALLS,
-    MAX_VALUES,
-    SMALL_BYTES,
     Choice,
     Function,
     NoChatCompletion,
@@ -20,22 +19,20 @@ from gateway.dialects.anthropic.responses import (
     arguments,
     begins_another,
     call_id,
+    check_values,
+    decoded_response,
     is_object,
     output_text,
     thinking,
 )
-from gateway.dialects.anthropic.translating_relay import (
+from gateway.dialects.chat.relay import (
     MAX_TRANSLATED_EVENT_BYTES,
     StreamTranslation,
-    TranslatingRelay,
 )
 from gateway.dialects.endpoint_errors import described
 from gateway.dialects.ollama.durations import Stopwatch, created_at
-from gateway.dialects.openai_events import CHUNKS
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import LENGTH, NOT_REPORTED, STOP, Usage, finish_reason, read_usage, with_timings
-
-_NO_VECTORS = "the endpoint's response has no embeddings"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -115,16 +112,15 @@ class Shell:
 
 def from_completion(body: bytes, shell: Shell) -> tuple[bytes, Usage | None]:
     """Return a whole response of a chat or a generation, and its usage. Raises NoChatCompletion."""
-    if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_VALUES:,} values")
-    completion: AnyCompletion = _read(_decode, body)
+    check_values(body)
+    completion: AnyCompletion = decoded_response(_decode, body, causes.NO_CHAT_COMPLETION)
     choice = completion.choices[0] if completion.choices else None
     message = None if choice is None else _message(choice, choice.message)
     if choice is None or message is None:
-        raise NoChatCompletion("the endpoint's response is not a chat completion: it has no message")
+        raise NoChatCompletion(causes.COMPLETION_WITHOUT_MESSAGE)
     calls = message.tool_calls or []
     if len(calls) > MAX_CALLS:
-        raise NoChatCompletion(f"the endpoint's response has more than {MAX_CALLS} tool calls")
+        raise NoChatCompletion(causes.MANY_TOOL_CALLS.format(most=MAX_CALLS))
     usage = with_timings(read_usage(completion.usage), completion.timings)
     written = [(call_id(call), *_named(call), arguments(call.function or Function())) for call in calls]
     output = output_text(message), thinking(message), [_call(place, *parts) for place, parts in enumerate(written)]
@@ -138,33 +134,22 @@ def from_embeddings(body: bytes, shell: Shell, *, one: bool) -> tuple[bytes, Usa
 
     Raises NoChatCompletion.
     """
-    response: _Vectors = _read(_decode_vectors, body, _NO_VECTORS)
+    response: _Vectors = decoded_response(_decode_vectors, body, causes.NO_EMBEDDINGS)
     if response.data is None or (one and not response.data):
-        raise NoChatCompletion(_NO_VECTORS)
+        raise NoChatCompletion(causes.NO_EMBEDDINGS)
     usage = read_usage(response.usage)
     if one:
         return _encode({"embedding": response.data[0].embedding}), usage
     durations = shell.stopwatch.durations()
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "model": shell.model,
         "embeddings": [vector.embedding for vector in response.data],
         "total_duration": durations["total_duration"],
         "load_duration": 0,
     }
     if usage is not None and usage.input_tokens is not None:
-        found["prompt_eval_count"] = usage.input_tokens
-    return _encode(found), usage
-
-
-def _read(decode: Any, body: bytes, reason: str = "") -> Any:
-    try:
-        response = surrogates.read_body(decode, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NoChatCompletion(reason or f"the endpoint's response is not a chat completion: {error}") from None
-    if response.error is not None:
-        reported = described(response.error)
-        raise NoChatCompletion(reported.summary(200), reported)
-    return response
+        answer["prompt_eval_count"] = usage.input_tokens
+    return _encode(answer), usage
 
 
 def _message(choice: AnyChoice, message: OutputMessage | None) -> OutputMessage | None:
@@ -199,10 +184,13 @@ class _ArrivingCall:
 
 
 class Lines(StreamTranslation[AnyCompletion]):
-    """Translation of the chunks of one response to lines. Calls are sent whole, before the last line."""
+    """Translation of the chunks of one response to lines. Calls are sent whole, before the last line.
+
+    Comments have no place between its lines.
+    """
 
     def __init__(self, shell: Shell) -> None:
-        super().__init__(AnyCompletion())
+        super().__init__(AnyCompletion(), has_comments=False)
         self._shell = shell
         self._calls: list[_ArrivingCall] = []
         self._open: dict[int | None, _ArrivingCall] = {}  # by the index that chunks give them
@@ -270,13 +258,3 @@ class Lines(StreamTranslation[AnyCompletion]):
     def _put(self, line: Mapping[str, Any]) -> None:
         self._shell.stopwatch.note_token()
         self._out.append(_encode(line) + b"\n")
-
-
-class LinesRelay(TranslatingRelay[AnyCompletion]):
-    """Relay of chunks to a client of Ollama's API. Comments have no place between its lines."""
-
-    def __init__(self, shell: Shell) -> None:
-        super().__init__(CHUNKS, shell.model, Lines(shell))
-
-    def _pass_comment(self, raw: bytes) -> bytes:
-        return b""

@@ -46,17 +46,17 @@ _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def read_line(data: Data) -> Event:
     """Read a line of a stream. Raises msgspec.DecodeError."""
-    found = _decode(data)
-    message = found.message or _NO_MESSAGE
-    parts = (message.content, message.thinking, message.tool_calls, found.response, found.thinking)
-    event = Event(found.model, deltas=int(any(map(_has_output, parts))))
+    line = _decode(data)
+    message = line.message or _NO_MESSAGE
+    parts = (message.content, message.thinking, message.tool_calls, line.response, line.thinking)
+    event = Event(line.model, deltas=int(any(map(_has_output, parts))))
     if _has_output(message.tool_calls):
         event.finish_reason = TOOL_CALLS
-    if found.done is True:
-        event.usage, event.finished, event.last = _usage(found), True, True
-        event.finish_reason = event.finish_reason or finish_reason(found.done_reason)
-    if found.error != _NOTHING:
-        event.error, event.last = described(small_value(bytes(found.error))), True
+    if line.done is True:
+        event.usage, event.finished, event.last = _usage(line), True, True
+        event.finish_reason = event.finish_reason or finish_reason(line.done_reason)
+    if line.error != _NOTHING:
+        event.error, event.last = described(small_value(bytes(line.error))), True
     return event
 
 
@@ -65,8 +65,8 @@ def _has_output(raw: msgspec.Raw) -> bool:
     return len(view) > len(b"null") or bytes(view) not in _NO_OUTPUT
 
 
-def _usage(found: _NativeObject) -> Usage | None:
-    counts = {"in": found.prompt_eval_count, "out": found.eval_count}
+def _usage(response: _NativeObject) -> Usage | None:
+    counts = {"in": response.prompt_eval_count, "out": response.eval_count}
     usage = Usage(read_count(counts, "in"), read_count(counts, "out"))
     return None if usage == NOT_REPORTED else usage
 
@@ -74,16 +74,16 @@ def _usage(found: _NativeObject) -> Usage | None:
 def read_native(body: bytes, shown: str, *, keep_context: bool) -> tuple[bytes, Usage | None]:
     """Return a whole response with the model's name as the client knows it, and its usage."""
     try:
-        found = surrogates.read_body(_decode, body)
+        response = surrogates.read_body(_decode, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body, None
-    if found.model is not None and found.model != shown:
-        body = rename_model(body, found.model, shown)
+    if response.model is not None and response.model != shown:
+        body = rename_model(body, response.model, shown)
     if not keep_context:
         body = without_context(body)
-    usage = _usage(found)
-    calls = _has_output((found.message or _NO_MESSAGE).tool_calls)
-    reason = TOOL_CALLS if calls else finish_reason(found.done_reason)
+    usage = _usage(response)
+    calls = _has_output((response.message or _NO_MESSAGE).tool_calls)
+    reason = TOOL_CALLS if calls else finish_reason(response.done_reason)
     return body, usage if reason is None else (usage or NOT_REPORTED).ended_by(reason)
 
 

@@ -10,14 +10,22 @@ import msgspec
 
 from gateway.base.errors import INVALID_REQUEST, Refusal
 from gateway.base.types import Body
-from gateway.dialects.json_outline import Outline, outline_in_slices, quick_outline
+from gateway.dialects.json_outline import Outline
 from gateway.dialects.json_text import MAX_FIELD_BYTES, encode
 from gateway.dialects.openai_requests import MAX_MODEL_NAME, Request
 from gateway.dialects.prompt_fields import MISSING, PromptFields
+from gateway.dialects.requested_tokens import (
+    NAMES_OF_CHOICES,
+    NAMES_OF_MOST,
+    RequestedTokens,
+    choices_of,
+    most_of,
+    values_of_choices,
+    values_of_most,
+)
 from gateway.dialects.surrogates import read_body
-from gateway.loop.time_slices import Slices
+from gateway.registry.patterns import LATEST
 
-LATEST = ":latest"
 # The fields of Ollama's own at the top level. All others are parameters of a model name, or unknown.
 FIELDS = frozenset(
     (
@@ -38,6 +46,8 @@ _LIFTED = frozenset(
 _EMPTY = (b"", b"null", b'""', b"[]")
 _READ = (b"model", b"stream", b"options", b"keep_alive")
 _PROMPTS = ("messages", "prompt", "input")
+_SHORT = (*NAMES_OF_MOST, *NAMES_OF_CHOICES)
+MAX_SHORT_BYTES = 20  # of a number
 _LONGER = msgspec.Raw(b"[0]")  # stands for a long value, of which only its presence counts
 
 
@@ -56,7 +66,7 @@ class _Options(msgspec.Struct):
     num_predict: Any = None
 
 
-class SmallOllamaRequest(PromptFields, kw_only=True):
+class SmallOllamaRequest(RequestedTokens, kw_only=True):
     """The fields of a body that are read, and its prompt as raw JSON."""
 
     model: Any = None
@@ -71,7 +81,7 @@ _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def decode_small(body: Body) -> SmallOllamaRequest:
-    """Decode a body of at most BIG_BYTES. Raises Refusal (400)."""
+    """Decode a body of at most SMALL_BYTES. Raises Refusal (400)."""
     if not body.strip():
         raise _refusal("The body is missing: it must be a JSON object.")
     try:
@@ -81,12 +91,6 @@ def decode_small(body: Body) -> SmallOllamaRequest:
         raise _refusal(f"Invalid request: {text}." if "$" in text else "The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(f"The body is not valid JSON: {error}.") from None
-
-
-def split_large(body: Body) -> Slices[Outline]:
-    """Find the fields of a body of more than BIG_BYTES, in time slices. Raises Refusal (400, 413)."""
-    top = quick_outline(body)
-    return top if top is not None else (yield from outline_in_slices(body))
 
 
 def fields_of(body: Body, top: Outline) -> SmallOllamaRequest:
@@ -99,34 +103,41 @@ def fields_of(body: Body, top: Outline) -> SmallOllamaRequest:
             raise _refusal(f"`{name.decode()}` has more than {MAX_FIELD_BYTES >> 10} KiB.", name.decode())
         if end:
             pairs.append(b'"%b":%b' % (name, bytes(view[start:end])))
-    found = decode_small(b"{%b}" % b",".join(pairs))
+    for short in _SHORT:
+        if (place := top.values.get(short.encode())) is not None:
+            is_short = place[1] - place[0] <= MAX_SHORT_BYTES
+            pairs.append(b'"%b":%b' % (short.encode(), bytes(view[slice(*place)]) if is_short else b"[]"))
+    fields = decode_small(b"{%b}" % b",".join(pairs))
     for prompt in PromptFields.__struct_fields__:
         if (place := top.values.get(prompt.encode())) is not None:
-            setattr(found, prompt, msgspec.Raw(view[slice(*place)]))
+            setattr(fields, prompt, msgspec.Raw(view[slice(*place)]))
     start, end = top.values.get(b"context", (0, 0))
     if end:
-        found.context = msgspec.Raw(bytes(view[start:end])) if end - start <= len(b"null") else _LONGER
-    return found
+        fields.context = msgspec.Raw(bytes(view[start:end])) if end - start <= len(b"null") else _LONGER
+    return fields
 
 
-def request_of(found: SmallOllamaRequest, places: Mapping[bytes, tuple[int, int]] | None = None) -> OllamaRequest:
+def request_of(fields: SmallOllamaRequest, places: Mapping[bytes, tuple[int, int]] | None = None) -> OllamaRequest:
     """Check the fields of a body. `places`: of the values in a large one. Raises Refusal (400)."""
-    name = found.model
+    name = fields.model
     if not isinstance(name, str) or not name.strip():
         raise _refusal("`model` must name a model; GET /api/tags lists them.", "model")
     if len(name) > MAX_MODEL_NAME:
         raise _refusal(f"`model` has more than {MAX_MODEL_NAME} characters.", "model")
-    most = None if found.options is None else found.options.num_predict
+    most = None if fields.options is None else fields.options.num_predict
+    if most is not None:  # with a model name, what the top level has takes effect, too
+        most = most_of((most, *values_of_most(fields)))
     return OllamaRequest(
         model=name,
-        stream=found.stream is not False,
+        stream=fields.stream is not False,
         wants_usage=True,
-        max_tokens=most if type(most) is int and most >= 0 else None,
+        max_tokens=most,
+        choices=choices_of(values_of_choices(fields)),
         shown=name,
-        is_empty=all(_is_empty(getattr(found, field)) for field in _PROMPTS),
-        unloads=_is_zero(found.keep_alive),
-        has_keep_alive=found.keep_alive is not msgspec.UNSET,
-        has_context=not _is_empty(found.context),
+        is_empty=all(_is_empty(getattr(fields, field)) for field in _PROMPTS),
+        unloads=_is_zero(fields.keep_alive),
+        has_keep_alive=fields.keep_alive is not msgspec.UNSET,
+        has_context=not _is_empty(fields.context),
         places=places,
     )
 
@@ -141,13 +152,6 @@ def _is_zero(keep_alive: Any) -> bool:
     if isinstance(keep_alive, str):
         return keep_alive.rstrip("hmsnuµ") in ("0", "0.0")
     return type(keep_alive) in (int, float) and keep_alive == 0
-
-
-def names_of(name: str) -> tuple[str, ...]:
-    """Return a model's name and the one that means the same: without a tag, a name means `:latest`."""
-    if name.endswith(LATEST):
-        return name, name.removesuffix(LATEST)
-    return (name, name + LATEST) if ":" not in name.rpartition("/")[2] else (name,)
 
 
 def tagged(name: str) -> str:

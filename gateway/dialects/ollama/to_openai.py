@@ -11,8 +11,8 @@ import msgspec
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, OLLAMA_CHAT, OLLAMA_EMBED
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import SMALL_BYTES, checked, not_json, reading, refusal
-from gateway.dialects.anthropic.dropped import Dropped
+from gateway.dialects.chat.bodies import SMALL_BYTES, checked, not_json, reading, refusal
+from gateway.dialects.chat.dropped import Dropped
 from gateway.dialects.ollama.requests import FIELDS, TO_CHAT
 from gateway.dialects.ollama.shapes import NOTHING, Message, OllamaCall, ToEmbed, ToTranslate
 from gateway.loop.time_slices import Slices
@@ -49,13 +49,11 @@ class Translated(NamedTuple):
     dropped: bytes  # header line of the response with the fields that were left out
 
 
-def translating(
-    body: Body, kind: str, model: str, endpoint_kind: str, *, has_own: bool, usage: bool
-) -> Slices[Translated]:
+def translating(body: Body, kind: str, model: str, endpoint_kind: str, *, has_own: bool) -> Slices[Translated]:
     """Translate a request of a kind, in time slices if it is large. Raises Refusal (400, 413).
 
     `model`: the endpoint's own name; `endpoint_kind`: its type; `has_own`: the body has parameters of a model name at
-    the top level; `usage`: ask for the usage of a stream.
+    the top level. A stream always requests its usage.
     """
     dropped = Dropped()
     own: dict[str, msgspec.Raw] = {}
@@ -80,8 +78,7 @@ def translating(
     request.update(_options(given.options or {}, endpoint_kind, dropped))
     if given.stream is not False:
         request["stream"] = True
-        if usage:
-            request["stream_options"] = {"include_usage": True}
+        request["stream_options"] = {"include_usage": True}
     return Translated(to, _encode({**request, **own}), dropped.line())
 
 
@@ -139,17 +136,17 @@ def _response_format(form: msgspec.Raw) -> Mapping[str, Any]:
 
 def _options(given: Mapping[str, msgspec.Raw], endpoint_kind: str, dropped: Dropped) -> dict[str, msgspec.Raw]:
     more = _MORE.get(endpoint_kind, {})
-    found: dict[str, msgspec.Raw] = {}
+    options: dict[str, msgspec.Raw] = {}
     for name, value in given.items():
         if value == NOTHING or (name == "num_predict" and bytes(value).startswith(b"-")):
             continue  # -1: no limit, -2: until the context is full
         if name in _EVERYWHERE:
-            found[TO_CHAT.get(name, name)] = _valid(value)
+            options[TO_CHAT.get(name, name)] = _valid(value)
         elif name in more:
-            found[more[name]] = _valid(value)
+            options[more[name]] = _valid(value)
         else:
             dropped.add(f"options.{name}")
-    return found
+    return options
 
 
 def _valid(raw: msgspec.Raw) -> msgspec.Raw:
@@ -169,7 +166,7 @@ def messages_of(turns: Sequence[Message]) -> list[Mapping[str, Any]]:
     Ollama may leave out the ids of calls, so calls get ids here, and each result the id of the first call of its name
     that has none.
     """
-    found: list[Mapping[str, Any]] = []
+    messages: list[Mapping[str, Any]] = []
     open_calls: list[tuple[str, str]] = []  # ids and names of calls without a result
     count = 0
     for turn in turns:
@@ -187,8 +184,8 @@ def messages_of(turns: Sequence[Message]) -> list[Mapping[str, Any]]:
                 message["tool_calls"] = calls
         elif turn.role == "tool":
             message["tool_call_id"] = _answered(open_calls, turn)
-        found.append(message)
-    return found
+        messages.append(message)
+    return messages
 
 
 def _call(call: OllamaCall, call_id: str) -> Mapping[str, Any]:

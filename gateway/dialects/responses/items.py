@@ -9,15 +9,15 @@ Rules for the messages, which items do not have:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import msgspec
 
 from gateway.base.errors import PREVIOUS_RESPONSE_NOT_FOUND, Refusal
-from gateway.dialects.anthropic.bodies import SLICE_BYTES, SMALL_BYTES, explained, refusal
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.requests import ChatCall
-from gateway.dialects.anthropic.shapes import NOTHING
+from gateway.dialects.chat.bodies import SLICE_BYTES, SMALL_BYTES, decoded_field, refusal
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.requests import ChatCall
+from gateway.dialects.chat.shapes import NOTHING
 from gateway.dialects.responses.objects import is_unstored
 from gateway.dialects.responses.shapes import Content, ContentPart, InputItem, ReadItem
 from gateway.dialects.responses.tools import ONLY, ChatTools, flat_name, read_tools
@@ -62,19 +62,19 @@ def reading_input(raw: msgspec.Raw) -> Slices[list[ReadItem]]:
         raise refusal("`input` is missing.", "input")
     if bytes(memoryview(raw)[:1]) == b'"':
         return [ReadItem(InputItem(role="user"), _decode_string(raw))]
-    items: list[InputItem] = _decoded(_decode_items, raw, "input")
+    items: list[InputItem] = decoded_field(_decode_items, raw, ONLY, "input")
     if len(raw) <= SMALL_BYTES:
-        return [_read(f"input[{at}]", item) for at, item in enumerate(items)]
+        return [_read(f"input[{position}]", item) for position, item in enumerate(items)]
     yield
-    found: list[ReadItem] = []
+    read_items: list[ReadItem] = []
     size = 0
-    for at, item in enumerate(items):
-        found.append(_read(f"input[{at}]", item))
+    for position, item in enumerate(items):
+        read_items.append(_read(f"input[{position}]", item))
         size += sum(map(len, (item.content, item.output, item.arguments, item.input, item.summary, item.tools)))
         if size > SLICE_BYTES:
             size = 0
             yield
-    return found
+    return read_items
 
 
 def _read(place: str, item: InputItem) -> ReadItem:
@@ -85,10 +85,10 @@ def _read(place: str, item: InputItem) -> ReadItem:
         return ReadItem(item, _content(item.output, f"{place}.output"))
     if kind in CALLS:
         name = CALLS[kind]
-        return ReadItem(item, text=_decoded(_decode_string, getattr(item, name), f"{place}.{name}"))
+        return ReadItem(item, text=decoded_field(_decode_string, getattr(item, name), ONLY, f"{place}.{name}"))
     if kind == REASONING:
         parts = item.summary if item.content == NOTHING and is_unstored(item.id or "") else item.content
-        return ReadItem(item, [] if parts == NOTHING else _decoded(_decode_parts, parts, f"{place}.content"))
+        return ReadItem(item, [] if parts == NOTHING else decoded_field(_decode_parts, parts, ONLY, f"{place}.content"))
     if kind == ADDITIONAL_TOOLS:
         return ReadItem(item, tools=read_tools(item.tools, f"{place}.tools"))
     return ReadItem(item)
@@ -97,15 +97,8 @@ def _read(place: str, item: InputItem) -> ReadItem:
 def _content(raw: msgspec.Raw, place: str) -> Content:
     if raw == NOTHING:
         raise refusal(f"`{place}` is missing.", "input")
-    content: Content = _decoded(_decode_content, raw, place)
+    content: Content = decoded_field(_decode_content, raw, ONLY, place)
     return content
-
-
-def _decoded(decode: Any, raw: msgspec.Raw, place: str) -> Any:
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        raise explained(str(error), ONLY, place) from None
 
 
 # Messages
@@ -144,9 +137,9 @@ class ItemTurns:
         self._thoughts: list[str] = []  # that wait for their turn
         self._images: list[TurnPart] = []  # of results
 
-    def add(self, at: int, read: ReadItem, *, is_last: bool) -> None:
+    def add(self, position: int, read: ReadItem, *, is_last: bool) -> None:
         """Translate an item. Raises Refusal (400)."""
-        item, place = read.item, f"input[{at}]"
+        item, place = read.item, f"input[{position}]"
         kind = item.type
         if kind is None or kind == "message":
             self._add_message(place, item.role, read.content)
@@ -247,7 +240,7 @@ class ItemTurns:
 def _parts(content: Content, place: str) -> list[TurnPart]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return [_part(part, f"{place}[{at}]") for at, part in enumerate(content)]
+    return [_part(part, f"{place}[{position}]") for position, part in enumerate(content)]
 
 
 def _part(part: ContentPart, place: str) -> TurnPart:

@@ -4,17 +4,17 @@ Each field is translated, refused with its name, or left out; fields that were l
 a response without them is the same. Nothing is stored, so that references to earlier responses are refused.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
 
 from gateway.base.request_kinds import CHAT
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import (
+from gateway.dialects.chat.bodies import (
     SMALL_BYTES,
     checked,
-    explained,
+    decoded_field,
     is_object,
     is_one_of,
     no_object,
@@ -22,14 +22,14 @@ from gateway.dialects.anthropic.bodies import (
     reading_in_steps,
     refusal,
 )
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.requests import ResponseFormat, ToolFields
-from gateway.dialects.anthropic.shapes import Count
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.requests import ResponseFormat, ToolFields
+from gateway.dialects.chat.shapes import Count
 from gateway.dialects.responses.items import ItemTurns, TurnMessage, not_stored, reading_input
 from gateway.dialects.responses.shapes import ChosenTool, ReadItem, ReasoningOptions, ResponsesTool, TextOptions
 from gateway.dialects.responses.tools import FUNCTION, ONLY, ChatTools
 from gateway.dialects.responses.translation import ResponsesTranslation
-from gateway.loop.time_slices import Slices, run_unsliced
+from gateway.loop.time_slices import Slices
 
 SLICE_ITEMS = 2_000  # items that are translated in one time slice
 MAX_ECHOED_BYTES = 128 << 10  # of fields that a response object repeats
@@ -107,28 +107,23 @@ class ChatFields(ToolFields, total=False):
     stream_options: Mapping[str, bool]
 
 
-def to_chat_request(body: Body, model: str, *, keeps_reasoning: bool = True) -> tuple[bytes, ResponsesTranslation]:
-    """Return a Responses request as a chat completion request with the endpoint's model name. Raises Refusal (400,
-    413).
+def translating_response(
+    body: Body, model: str, *, keeps_reasoning: bool
+) -> Slices[tuple[bytes, ResponsesTranslation]]:
+    """Return a Responses request as a chat completion request with the endpoint's model name; if the body is large, in
+    time slices. Raises Refusal (400, 413).
 
     `keeps_reasoning`: the endpoint accepts the reasoning of earlier turns. A stream always requests its usage. The
     response needs the translation.
     """
-    return run_unsliced(translating_response(body, model, keeps_reasoning=keeps_reasoning))
-
-
-def translating_response(
-    body: Body, model: str, *, keeps_reasoning: bool
-) -> Slices[tuple[bytes, ResponsesTranslation]]:
-    """Do the same in time slices if the body is large."""
     given, others, items, dropped = yield from reading_in_steps(_decoding, body, ONLY)
     try:
         tools = ChatTools(dropped)
         tools.add_all(given.tools or (), "tools")
         turns = ItemTurns(tools, dropped, given.instructions, keeps_reasoning=keeps_reasoning)
-        for at, item in enumerate(items):
-            turns.add(at, item, is_last=at == len(items) - 1)
-            if at % SLICE_ITEMS == SLICE_ITEMS - 1:
+        for position, item in enumerate(items):
+            turns.add(position, item, is_last=position == len(items) - 1)
+            if position % SLICE_ITEMS == SLICE_ITEMS - 1:
                 yield
         turns.end()
         chat = _chat(given, turns, tools, model, dropped)
@@ -156,7 +151,7 @@ def _decoding(body: Any) -> Slices[tuple[_Given, dict[str, msgspec.Raw], list[Re
     for name, raw in fields.items():
         decode = _DECODERS.get(name)
         if decode is not None:
-            setattr(given, name, _decoded(name, decode, raw))
+            setattr(given, name, decoded_field(decode, raw, ONLY, name))
         elif name == "conversation" or (name == "prompt" and is_object(raw)):  # a text `prompt` is of no API
             raise _unsupported(name)
         elif name not in _NOT_DROPPED and not is_one_of(raw, _DEFAULTS.get(name, ())):
@@ -170,13 +165,6 @@ def _decoding(body: Any) -> Slices[tuple[_Given, dict[str, msgspec.Raw], list[Re
             dropped.add(f"include.{name}")
     items = yield from reading_input(fields.get("input", _NULL))
     return given, fields, items, dropped
-
-
-def _decoded(name: str, decode: Callable[[msgspec.Raw], Any], raw: msgspec.Raw) -> Any:
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        raise explained(str(error), ONLY, name) from None
 
 
 def _unsupported(name: str) -> Exception:

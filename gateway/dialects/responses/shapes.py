@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.dialects.anthropic.shapes import NOTHING
+from gateway.dialects.chat.shapes import NOTHING
 
 
 class ContentPart(msgspec.Struct):

@@ -13,12 +13,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.base.request_kinds import CHAT
 from gateway.base.types import Data
 from gateway.dialects import surrogates
-from gateway.dialects.anthropic.chat_responses import string
-from gateway.dialects.anthropic.chat_stream import ALIVE
-from gateway.dialects.anthropic.responses import (
+from gateway.dialects.chat.completions import (
     MAX_CALLS,
     Choice,
     Completion,
@@ -31,11 +28,11 @@ from gateway.dialects.anthropic.responses import (
     decode_completion,
     is_object,
     plain_text,
+    string,
     thinking,
 )
-from gateway.dialects.anthropic.translating_relay import StreamTranslation, TranslatingRelay
+from gateway.dialects.chat.relay import ALIVE, StreamTranslation
 from gateway.dialects.endpoint_errors import described
-from gateway.dialects.openai_events import dialect
 from gateway.dialects.responses.objects import failure_events, new_id, response_event
 from gateway.dialects.responses.open_items import INDEX_NAMES, PART_EVENTS, TEXT_EVENTS, CallItem, TextItem
 from gateway.dialects.responses.translation import ResponsesTranslation
@@ -296,8 +293,8 @@ class ResponseEvents(StreamTranslation[Completion]):
         self._put(f"response.output_item.{what}", {"output_index": index, "item": item})
 
     def _put_in(self, item: TextItem, kind: str, fields: Mapping[str, Any]) -> None:
-        at = {INDEX_NAMES.get(item.kind, "content_index"): len(item.done)}
-        self._put(kind, {"item_id": item.id, "output_index": item.index, **at, **fields})
+        index_field = {INDEX_NAMES.get(item.kind, "content_index"): len(item.done)}
+        self._put(kind, {"item_id": item.id, "output_index": item.index, **index_field, **fields})
 
     def _put_of(self, item: CallItem, kind: str, fields: Mapping[str, Any]) -> None:
         self._put(kind, {"item_id": item.id, "output_index": item.index, **fields})
@@ -305,25 +302,3 @@ class ResponseEvents(StreamTranslation[Completion]):
     def _put(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._out.append(response_event(kind, self.number, fields))
         self.number += 1
-
-
-class ResponseRelay(TranslatingRelay[Completion]):
-    """Relay of a stream of chunks to a client of Responses. `held` has the last event."""
-
-    def __init__(self, requested_model: str, translation: ResponsesTranslation) -> None:
-        super().__init__(dialect(CHAT), requested_model, ResponseEvents(requested_model, translation))
-
-    @property
-    def _events(self) -> ResponseEvents:
-        assert isinstance(self._translation, ResponseEvents)
-        return self._translation
-
-    @property
-    def response_id(self) -> str | None:
-        """The id of the response; None: it has not begun."""
-        return self._events.response_id
-
-    @property
-    def next_number(self) -> int:
-        """The sequence number of the next event."""
-        return self._events.number

@@ -3,15 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from gateway.dialects.anthropic.bodies import checked, explained, no_object, refusal
-from gateway.dialects.anthropic.chat_tools import CUSTOM_INPUT, NO_PARAMETERS
-from gateway.dialects.anthropic.dropped import Dropped
-from gateway.dialects.anthropic.requests import ChatFunction, ChatTool, ToolFields
-from gateway.dialects.anthropic.shapes import NOTHING
+from gateway.dialects.chat.bodies import checked, decoded_field, no_object, refusal
+from gateway.dialects.chat.dropped import Dropped
+from gateway.dialects.chat.requests import CUSTOM_INPUT, NO_PARAMETERS, ChatFunction, ChatTool, ToolFields
+from gateway.dialects.chat.shapes import NOTHING
 from gateway.dialects.responses.shapes import ChosenTool, GrammarFormat, ResponsesTool, ToolReference
 from gateway.dialects.responses.translation import CalledTool
 
@@ -46,14 +44,7 @@ def read_tools(raw: msgspec.Raw, place: str) -> tuple[ResponsesTool, ...]:
     """Decode a list of tools, with the tools of namespaces after them. Raises Refusal (400)."""
     if raw == NOTHING:
         return ()
-    return tuple(_decoded(_decode_tools, raw, place))
-
-
-def _decoded(decode: Any, raw: msgspec.Raw, place: str) -> Any:
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        raise explained(str(error), ONLY, place) from None
+    return tuple(decoded_field(_decode_tools, raw, ONLY, place))
 
 
 class ChatTools:
@@ -66,8 +57,8 @@ class ChatTools:
 
     def add_all(self, tools: Iterable[ResponsesTool], place: str, namespace: str = "") -> None:
         """Add tools. Those that only OpenAI's servers run are left out, and named. Raises Refusal (400)."""
-        for at, tool in enumerate(tools):
-            where = f"{place}[{at}]"
+        for position, tool in enumerate(tools):
+            where = f"{place}[{position}]"
             if tool.type == NAMESPACE and not namespace:
                 self.add_all(read_tools(tool.tools, f"{where}.tools"), f"{where}.tools", _named(tool, where))
             elif tool.type in (FUNCTION, CUSTOM):
@@ -166,7 +157,7 @@ def _grammar(tool: ResponsesTool, where: str) -> str:
     """Return the grammar of a custom tool as a part of its description: functions have no field for it."""
     if tool.format == NOTHING:
         return ""
-    form: GrammarFormat = _decoded(_decode_format, tool.format, f"{where}.format")
+    form: GrammarFormat = decoded_field(_decode_format, tool.format, ONLY, f"{where}.format")
     if form.type != "grammar" or not form.definition:
         return ""
     return f"The input must match this grammar ({form.syntax or 'lark'}):\n{form.definition}"

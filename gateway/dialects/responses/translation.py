@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.dialects.anthropic.translation import Translation
+from gateway.dialects.chat.translation import Translation
 
 # `encrypted_content` of reasoning that RouterDash has written: the text follows. Clients send it back as it is.
 SEAL = "routerdash-reasoning:"

@@ -6,17 +6,18 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from gateway.dialects.anthropic.chat_responses import custom_input, string
-from gateway.dialects.anthropic.responses import (
+from gateway.dialects.chat.completions import (
     Choice,
     OutputMessage,
     arguments,
     call_id,
+    custom_input,
     plain_text,
     read_completion,
+    string,
     thinking,
 )
-from gateway.dialects.anthropic.responses import Function as CalledFunction
+from gateway.dialects.chat.completions import Function as CalledFunction
 from gateway.dialects.responses.objects import ResponsePayload, bare_response, new_id
 from gateway.dialects.responses.translation import SEAL, CalledTool, ResponsesTranslation
 from gateway.dialects.usage import CONTENT_FILTER, ERROR, LENGTH, NOT_REPORTED, Usage, finish_reason

@@ -11,7 +11,8 @@ from gateway.http.exchange import Exchange, RequestHead, RequestLine
 PREFIX = b"/ollama"
 ROOT = b"/ollama/"
 _API, _OPENAI = b"api", b"v1"
-_KEY = re.compile(rb"(/ollama/+|//[^/?#]*/+)sk_[A-Za-z0-9_]+")
+# After the host, or after /ollama. It begins where a run of slashes does, so that each run is read twice at most.
+_KEY = re.compile(rb"((?<!/)(?:/++ollama/++|/{2,}+(?:[^/?#]*+/++)?))sk_[A-Za-z0-9_]+")
 
 
 def on_own_port(target: bytes) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.base import causes
 from gateway.base.request_kinds import (
     CHAT,
     COMPLETIONS,
@@ -23,6 +24,7 @@ from gateway.base.request_kinds import (
 from gateway.dialects.endpoint_errors import EndpointError, described, ended_by_error
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import REASONS, error_headers, read_error
+from gateway.inference.failures.error_bodies import MAX_ERROR_BYTES, read_error_body
 from gateway.inference.request import InferenceRequest
 from gateway.providers import errors
 from gateway.providers.errors import ErrorCause, Report
@@ -94,9 +96,7 @@ def cause_of(request: InferenceRequest, attempt: Attempt, connection: Connection
 
 async def failure_of(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure:
     """Return the failure that a response with a status from 300 on is. Raises UpstreamError."""
-    body = attempt.error_body
-    if body is None:
-        body = await connection.read_all()
+    body = await read_error_body(request, attempt, connection)
     status, now, provider = connection.status, time.time(), attempt.endpoint.provider
     if status < 400:
         return _redirect(attempt, connection)
@@ -134,9 +134,9 @@ def failure_in(request: InferenceRequest, attempt: Attempt, head: ResponseHead, 
 def _unusable_reason(response: bytes, content_type: bytes) -> str | None:
     """Return why a 200 is no response. An endpoint that fails fast in this manner would attract every request."""
     if not response[:MAX_SPACE_BYTES].strip():
-        return "an empty response"
+        return causes.RESPONSE_EMPTY
     if content_type.startswith(b"text/html"):
-        return "a web page instead of a response"
+        return causes.WEB_PAGE
     return None
 
 
@@ -145,20 +145,18 @@ def _error_in(request: InferenceRequest, attempt: Attempt, body: bytes) -> Failu
     if request.api.kind.name not in _WHOLE or b'"error"' not in body:
         return None
     try:
-        found = _decode(body)
+        decoded = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if bytes(found.error) == b"null" or bytes(found.choices) != b"null":
+    if bytes(decoded.error) == b"null" or bytes(decoded.choices) != b"null":
         return None
-    body = attempt.endpoint.redactor.clean(body)
+    body = attempt.endpoint.redactor.clean(body[:MAX_ERROR_BYTES])
     report = errors.read(body)
     details = EndpointError(report.message, (), True, report.status)
-    return failure_by(request, attempt, report, details, body)
+    return failure_by(request, attempt, report, details)
 
 
-def failure_by(
-    request: InferenceRequest, attempt: Attempt, report: Report, details: EndpointError, body: bytes = b""
-) -> Failure:
+def failure_by(request: InferenceRequest, attempt: Attempt, report: Report, details: EndpointError) -> Failure:
     """Return the failure that an error within a successful response is."""
     status, now = report.status or 502, time.time()
     models = (attempt.route.model.id, request.parsed.model)
@@ -215,4 +213,4 @@ def _redirect(attempt: Attempt, connection: Connection) -> Failure:
     target = urlsplit(attempt.endpoint.clean_text(connection.response.header(b"location").decode("latin-1")))
     place = f"{target.scheme}://{target.hostname or ''}{target.path}" if target.netloc else target.path
     log.warning("endpoint %s: it redirects to %.200r, which is not followed", attempt.endpoint.facts.name, place)
-    return Failure(connection.status, b"", [], None, f"its address has moved (HTTP {connection.status})")
+    return Failure(connection.status, b"", [], None, causes.MOVED.format(status=connection.status))

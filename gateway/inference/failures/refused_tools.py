@@ -1,8 +1,4 @@
-"""Tools whose types a server refuses: they are left out, once it has shown that it takes the request without them.
-
-A client could have an error quote words of its request. What is learned that way holds for ten minutes, and only if the
-server refused the request with the tools and accepted it without them.
-"""
+"""Tools whose types a server refuses: they are left out, once it has shown that it takes the request without them."""
 
 import logging
 import time
@@ -10,16 +6,14 @@ import time
 import msgspec
 
 from gateway.base.types import Body
-from gateway.dialects.anthropic.dropped import Dropped
+from gateway.dialects.chat.dropped import Dropped
 from gateway.dialects.tool_types import refused_types, types_beside_functions, without_tools
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import REFUSED_OPTION
+from gateway.routing.endpoint_memory import remember
 
 log = logging.getLogger(__name__)
-
-LEARNED_SECONDS = 600.0
-MAX_LEARNED = 100  # types of an endpoint
 
 
 def without_known(request: InferenceRequest, attempt: Attempt, body: Body) -> Body:
@@ -28,7 +22,7 @@ def without_known(request: InferenceRequest, attempt: Attempt, body: Body) -> Bo
     if attempt.translation is not None:
         return body
     now = time.monotonic()
-    types = [it for it in types_beside_functions(body, kind) if known.get((kind, it), 0.0) > now]
+    types = [tool_type for tool_type in types_beside_functions(body, kind) if known.get((kind, tool_type), 0.0) > now]
     return _drop(request, attempt, body, types) if types else body
 
 
@@ -58,15 +52,6 @@ def learn(request: InferenceRequest, attempt: Attempt, types: list[str]) -> None
     endpoint, kind = attempt.endpoint, request.api.kind.name
     if new := remember(endpoint.memory.refused_tools, kind, types, time.monotonic()):
         log.info("endpoint %s: it refuses tools of the types %r at %s", endpoint.facts.name, new, kind)
-
-
-def remember(known: dict[tuple[str, str], float], kind: str, types: list[str], now: float) -> list[str]:
-    """Add types to `known`, without those whose time has ended. Return the types that have found a place."""
-    for old in [it for it, until in known.items() if until <= now]:
-        del known[old]
-    new = types[: MAX_LEARNED - len(known)]
-    known.update({(kind, it): now + LEARNED_SECONDS for it in new})
-    return new
 
 
 def _drop(request: InferenceRequest, attempt: Attempt, body: Body, types: list[str]) -> bytes:

@@ -1,94 +1,66 @@
 """The admission of a request by the limits of its API key, its user and everyone.
 
 A request is taken from all of them when it gets an endpoint, once for all attempts, and settled before its record is
-written. A request that reaches no endpoint is undone. The same holds for budgets.
+written; others that wait go on after that. A request that reaches no endpoint is undone. The same holds for budgets.
 """
+
+import logging
 
 from msgspec.structs import force_setattr
 
-from gateway.base.errors import Refusal
-from gateway.inference.limiting.budgeting import cost_of, expected_tokens, reserve, reserve_budgets
-from gateway.inference.request import NO_STAY, InferenceRequest
-from gateway.ipc import record
-from gateway.ipc.counters.counter_file import MAX_TOKENS_IN_CELL
+from gateway.base.errors import INVALID_REQUEST, Refusal
+from gateway.base.request_kinds import RESPONSES
+from gateway.inference.limiting.budgeting import cost_of, reserve
+from gateway.inference.request import InferenceRequest
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.record import RequestRecord
 from gateway.limits import replies
 from gateway.limits.budget_replies import budget_refusal
 from gateway.limits.budgets import Held
-from gateway.limits.compiled import CompiledLimits, LimitedRequest
+from gateway.limits.compiled import LimitedRequest
 from gateway.prices.counts import plausible
 from gateway.registry.reader import StoreUnreadable
 from gateway.routing.balancer import HELD, OVER, Decision
 from gateway.routing.routes import Route
 
+log = logging.getLogger(__name__)
+
 
 def find_limits(request: InferenceRequest) -> None:
-    """Find the limits of a request. Raises Refusal (503) if they cannot be read."""
+    """Set the present limits of a request, or the part of them that its class allows. `limited` is None without limits.
+
+    If they cannot be read now, the request keeps those that it has. Raises Refusal (503) if it has none yet.
+    """
+    services, key, limited = request.services, request.exchange.api_key, request.limited
     try:
-        compiled = request.services.limits.of(request.exchange.api_key)
+        compiled = services.limits.of(key)
     except StoreUnreadable:
-        raise replies.unavailable() from None
-    request.limited = None if compiled is None else limited_by(request, compiled)
+        if limited is None:
+            raise replies.unavailable() from None
+        compiled = limited.compiled
+    if compiled is None:
+        request.limited = None
+        return
+    if request.gives_way:  # a bulk request that has aged may use the whole
+        compiled = compiled.for_bulk(has_bulk_only=key is not None and key.bulk)
+    if limited is None:
+        request.limited = LimitedRequest(compiled, services.limits.budgets, request.api.kind.anthropic)
+    else:
+        limited.compiled = compiled
 
 
-def limited_by(request: InferenceRequest, compiled: CompiledLimits) -> LimitedRequest:
-    """Return the part of a request that its limits concern."""
-    return LimitedRequest(compiled, request.services.limits.budgets, request.api.kind.anthropic)
-
-
-def admit(
-    request: InferenceRequest, limited: LimitedRequest, route: Route | None = None, prompt: int = 0, output: float = 0.0
-) -> Decision | None:
+def admit(request: InferenceRequest, limited: LimitedRequest, route: Route | None = None) -> Decision | None:
     """Take a request that has an endpoint from its limits, unless it has been. Return HELD if it must wait for one.
 
     OVER: it is to be refused, for the reason that `refusal_of` returns. The limits are those of this moment: they may
     have changed while the request waited. `route`: that to its endpoint, to reserve from budgets what it needs there.
-    `prompt` and `output`: its `expected_tokens`, where they are known.
     """
     if limited.left is not None:
         return None
-    compiled, reserved = limited.compiled, limited.reserved
-    if (
-        not compiled.is_simple
-        or request.stay is not NO_STAY
-        or compiled.version != request.services.roster.reader.limits_version
-        or not request.api.kind.needs_slot
-    ):
-        return _admit_any(request, limited, route)
-    if reserved is None and compiled.has_tokens:  # as `reserve`, without its call
-        if not prompt:
-            prompt, output, _ = expected_tokens(request)
-        limited.prompt = prompt
-        reserved = prompt + output.__trunc__() * request.parsed.choices  # int(…) takes twice as long
-        if reserved > MAX_TOKENS_IN_CELL:
-            reserved = MAX_TOKENS_IN_CELL
-        limited.reserved = reserved
-    plan = compiled.plan
-    if plan.elsewhere and plan.older_wait(request.exchange.arrived) is not None:
-        return _admit_any(request, limited, route)
-    try:
-        left = plan.enter(reserved or 0)
-    except NoPlace:
-        limited.excess = limited.exceeded = None
-        return OVER
-    if type(left) is list:
-        limited.left, limited.cell = left, plan.number
+    find_limits(request)
+    if request.limited is None:
         return None
-    limited.excess = left  # type: ignore[assignment]  # isinstance would be dearer
-    return _held(request, limited)
-
-
-def _admit_any(request: InferenceRequest, limited: LimitedRequest, route: Route | None) -> Decision | None:
-    """Do the same for any request, not only for one as most are."""
-    if limited.compiled.version != request.services.roster.reader.limits_version and not _follow(request, limited):
-        return None
-    if request.stay is not NO_STAY and not _follow_class(request, limited):
-        return None
-    if limited.compiled.budgets and route is not None:
-        reserve_budgets(request, limited, route)
-    else:
-        reserve(request, limited)
+    reserve(request, limited, route)
     try:
         taken = limited.take(request.exchange.arrived) if request.api.kind.needs_slot else limited.count()
     except NoPlace:
@@ -99,30 +71,14 @@ def _admit_any(request: InferenceRequest, limited: LimitedRequest, route: Route 
     return OVER if limited.excess is None else _held(request, limited)
 
 
-def _follow(request: InferenceRequest, limited: LimitedRequest) -> bool:
-    """Use the present limits of a request; return False if there are none any more."""
-    try:
-        compiled = request.services.limits.of(request.exchange.api_key)
-    except StoreUnreadable:
-        return True
-    if compiled is None:
-        request.limited = None
-        return False
-    limited.compiled = compiled
-    return True
-
-
-def _follow_class(request: InferenceRequest, limited: LimitedRequest) -> bool:
-    """Use the part of the limits that the class of a request allows; return False if there are none any more.
-
-    A bulk request that has aged may use the whole.
-    """
-    if request.stay.gives_way:
-        key = request.exchange.api_key
-        limited.compiled = limited.compiled.for_bulk(has_bulk_only=key is not None and key.bulk)
-    elif limited.compiled.gives_way:
-        return _follow(request, limited)
-    return True
+def check_background(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Raise Refusal (400) for a response that would run on unseen, beside limits and budgets, when its request ends."""
+    if request.parsed.background and limited.compiled.needs_end and request.api.kind.name == RESPONSES:
+        message = (
+            "`background` is not available to API keys with a budget, or a limit on tokens or concurrent requests. "
+            "Leave it out, and use `stream` for long responses."
+        )
+        raise Refusal(400, INVALID_REQUEST, message, param="background")
 
 
 def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
@@ -135,7 +91,7 @@ def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
         return OVER
     limited.waited_for = replies.name_of(level, excess.limit)
     limited.wait_no_more(request.exchange.arrived, but_for=excess.subject)
-    excess.subject.wait_since(request.exchange.arrived, gives_way=request.stay.gives_way)
+    excess.subject.wait_since(request.exchange.arrived, gives_way=request.gives_way)
     return HELD
 
 
@@ -144,9 +100,10 @@ def must_wait(request: InferenceRequest, limited: LimitedRequest) -> bool:
 
     Raises Refusal if it exceeds a limit for which it does not wait: it need not wait for an endpoint first.
     """
-    if limited.left is not None or not limited.compiled.levels:
+    if limited.left is not None:
         return False
-    if not _follow_class(request, limited):
+    find_limits(request)
+    if request.limited is None or not limited.compiled.levels:
         return False
     try:
         limited.excess = limited.compiled.plan.look(limited.reserved or 0)
@@ -171,23 +128,11 @@ def refusal_of(limited: LimitedRequest) -> Refusal:
 
 
 def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestRecord) -> None:
-    """End the request, with the tokens of its record; complete the record.
-
-    Of a response that broke off, or whose usage is estimated, the input counts as it was expected.
-    """
-    compiled, reserved = limited.compiled, limited.reserved
+    """End the request, with the tokens of its record; complete the record."""
     if made.attempts:
-        cell = limited.cell
-        if cell is not None:
-            tokens = made.output_tokens or 0
-            if made.input_tokens is not None:
-                tokens += made.input_tokens
-            elif made.estimated or made.outcome in (record.CANCELLED, record.TRUNCATED):
-                tokens += limited.prompt
-            limited.cell = None
-            compiled.plan.leave(cell, 0, (reserved or 0) - tokens)
-        if reserved is not None:
-            force_setattr(made, "reserved_tokens", reserved)
+        limited.settle((made.input_tokens or 0) + (made.output_tokens or 0))
+        if limited.reserved is not None:
+            force_setattr(made, "reserved_tokens", limited.reserved)
         if limited.held is not None:
             _settle_budgets(limited.held, made, cost_of(request, limited, made))
             limited.held = None
@@ -195,10 +140,14 @@ def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestReco
         limited.cancel()
     if limited.waited_for is not None:
         force_setattr(made, "limit", limited.waited_for)
-    if compiled.has_user:
-        force_setattr(made, "user_id", compiled.owner_id)
+    if limited.compiled.has_user:
+        force_setattr(made, "user_id", limited.compiled.owner_id)
+
+
+def pass_on(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Let others go on that may wait for the limits of a request, once it has settled and its record is written."""
     # Without requests in the own queue, and while no other process counts, none waits for these limits.
-    if (request.services.queue.length or compiled.plan.elsewhere) and request.services.limits.waits[0]:
+    if (request.services.queue.length or limited.compiled.plan.elsewhere) and request.services.limits.waits[0]:
         let_others_go_on(request, limited)
 
 
@@ -223,10 +172,16 @@ def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
 
 
 def let_others_go_on(request: InferenceRequest, limited: LimitedRequest) -> None:
-    """Have the own queue served, and those of other processes: another request may wait for the same limit."""
-    if request.services.queue.length:
-        request.services.serve_queue()
-    limited.compiled.other_waits.pass_on()
+    """Have the own queue served, and those of other processes: another request may wait for the same limit.
+
+    A fault there does not end this request in another way.
+    """
+    try:
+        if request.services.queue.length:
+            request.services.serve_queue()
+        limited.compiled.other_waits.pass_on()
+    except Exception:
+        log.exception("requests that wait for a limit were not woken; they look again themselves")
 
 
 def stop_waiting(request: InferenceRequest, limited: LimitedRequest) -> None:

@@ -9,30 +9,30 @@ import msgspec
 
 from gateway.base import errors
 from gateway.base.errors import Refusal
-from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, THINKING, TOOLS, VISION
-from gateway.dialects.ollama.requests import names_of, tagged
+from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, OLLAMA_KINDS, THINKING, TOOLS, VISION
+from gateway.dialects.ollama.requests import tagged
 from gateway.dialects.openai_requests import MAX_MODEL_NAME
 from gateway.http.exchange import JSON, Exchange, HttpRoute
+from gateway.http.key_permissions import model_access
 from gateway.http.ollama.paths import ROOT
-from gateway.inference.steps.targets import use_of
-from gateway.loop.time_slices import Slices, TimeSlices
+from gateway.inference.ollama.showing import PRIVATE, ShownModels, show
+from gateway.inference.request import Api
+from gateway.inference.services import Services
+from gateway.loop.time_slices import Slices
 from gateway.registry import schema
-from gateway.registry.key_rules import AllowedUse
+from gateway.registry.patterns import names_of
 from gateway.registry.schema import Model, ref
 from gateway.routing.balancer import OPEN
-from gateway.routing.endpoint import Endpoint
-from gateway.routing.model_list import BuiltList, ModelPayload, entries_of, find_model, may_ask
-from gateway.routing.roster import Roster
+from gateway.routing.lists.built_lists import BuiltList
+from gateway.routing.lists.model_access import ModelAccess
+from gateway.routing.model_list import ModelFields, entries_of, find_model
+from gateway.routing.roster import Roster, plan_of
 from gateway.routing.routes import Route
-from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
 VERSION = "0.33.0"  # of Ollama, whose API this is
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
-PRIVATE = (b"referrer-policy", b"no-referrer")  # the address of the page may have an API key
 OLLAMA = "ollama"  # type of an endpoint
-SHOW_SECONDS = 5.0  # for an Ollama's response to /api/show
 MAX_SHOW_BYTES = 64 << 10  # of the request
-MAX_SHOWN_BYTES = 1 << 20
 NEVER = "9999-12-31T23:59:59Z"
 # Types of servers that load a model when it is needed. All others have theirs in memory while they are online.
 _LOADING = frozenset((OLLAMA, "lm_studio"))
@@ -51,7 +51,6 @@ class _Shown(msgspec.Struct):
     name: str = ""  # the older name of the field
 
 
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_shown = msgspec.json.Decoder(_Shown).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -59,10 +58,14 @@ _encode = msgspec.json.Encoder().encode
 class OllamaLists:
     """Handlers of these paths."""
 
-    def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
-        self._roster = roster
-        self._time_slices = time_slices
-        self._tags = _TagList(roster, time_slices)
+    def __init__(self, services: Services, api: Api) -> None:
+        """`api`: that of the details of a model."""
+        self._services = services
+        self._api = api
+        self._roster = services.roster
+        self._time_slices = services.time_slices
+        self._tags = _TagList(services.roster, services.time_slices)
+        self._shown = ShownModels()
 
     def routes(self, permission: str) -> Mapping[bytes, HttpRoute]:
         """Return the routes by path. `permission`: that of the lists."""
@@ -85,10 +88,10 @@ class OllamaLists:
         exchange.reply(200, (JSON, PRIVATE), _encode({"version": VERSION}))
 
     async def _list_tags(self, exchange: Exchange) -> None:
-        exchange.reply(200, (JSON, PRIVATE), await self._tags.current(use_of(exchange)))
+        exchange.reply(200, (JSON, PRIVATE), await self._tags.current(model_access(exchange)))
 
     async def _list_loaded(self, exchange: Exchange) -> None:
-        loaded = await self._time_slices.start_now(_listing_loaded(self._roster, use_of(exchange)))
+        loaded = await self._time_slices.start_now(_listing_loaded(self._roster, model_access(exchange)))
         exchange.reply(200, (JSON, PRIVATE), loaded)
 
     def _show(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
@@ -106,24 +109,19 @@ class OllamaLists:
             raise Refusal(400, errors.INVALID_REQUEST, "`model` must name a model; GET /api/tags lists them.")
         if len(name) > MAX_MODEL_NAME:
             raise Refusal(400, errors.INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.")
-        return self._reply(exchange, *_find(self._roster, name, use_of(exchange)))
+        access = model_access(exchange)
+        known, model, routes = _find(self._roster, name, access)
+        ollama_route, details = self._at_ollama(known, access), _encode(_details_of(model, routes))
+        return show(self._services, self._shown, self._api, exchange, known, ollama_route, details)
 
-    async def _reply(self, exchange: Exchange, known: str, model: ModelPayload, routes: Sequence[Route]) -> None:
-        """Send what an Ollama says about its model; without one, what RouterDash knows."""
-        endpoint_model = self._at_ollama(known, use_of(exchange))
-        shown = None if endpoint_model is None else await _shown_by(*endpoint_model)
-        exchange.reply(200, (JSON, PRIVATE), _encode(_details_of(model, routes)) if shown is None else shown)
-
-    def _at_ollama(self, name: str, use: AllowedUse | None) -> tuple[Endpoint, str] | None:
-        """Return an Ollama that has the model, and its own name of it. External ones are not asked."""
-        names = self._roster.names
-        if names is not None and names.find(name) is not None:
+    def _at_ollama(self, name: str, access: ModelAccess) -> Route | None:
+        """Return the route to an Ollama that has the model. External ones are not asked."""
+        if plan_of(self._roster, name) is not None:
             return None
-        routes = self._roster.routes(name)
-        for route in routes if use is None else routes.allowed(use, through_name=False):
+        for route in access.routes(self._roster.routes(name), through_name=False):
             endpoint = route.endpoint
             if endpoint.facts.kind == OLLAMA and endpoint.rank < OPEN and not endpoint.facts.external:
-                return endpoint, route.model.id
+                return route
         return None
 
     def _refuse(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
@@ -131,23 +129,35 @@ class OllamaLists:
 
 
 class _TagList(BuiltList[bytes]):
-    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
-        return _listing_tags(roster, use)
+    def build(self, roster: Roster, access: ModelAccess) -> Slices[bytes]:
+        return _listing_tags(roster, access)
+
+    def size(self, built: bytes) -> int:
+        return len(built)
 
 
-def _listing_tags(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
+def _listing_tags(roster: Roster, access: ModelAccess) -> Slices[bytes]:
     """Encode the models of GET /v1/models as Ollama lists them."""
 
-    def encode(model: ModelPayload, routes: Sequence[Route]) -> bytes:
-        entry = _entry(model["id"], model["created"], model["max_tokens"])
+    def encode(model: ModelFields, routes: Sequence[Route]) -> bytes | None:
+        if not _may_request(model, access):
+            return None
+        entry = _entry(model["id"], model.get("created", 0), model.get("context_length"))
         return _encode({**entry, "capabilities": _words(model["capabilities"], routes)})
 
-    return b'{"models":[%b]}' % b",".join((yield from entries_of(roster, encode, use)))
+    return b'{"models":[%b]}' % b",".join((yield from entries_of(roster, encode, access)))
 
 
-def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
+def _may_request(model: ModelFields, access: ModelAccess) -> bool:
+    """Return True unless the client may send none of the kinds of requests of this API that a model takes."""
+    can = model["capabilities"]
+    kinds = [kind.name for kind in OLLAMA_KINDS if not can or kind.capability in can]
+    return access.use is None or bool(access.kinds(kinds))
+
+
+def _listing_loaded(roster: Roster, access: ModelAccess) -> Slices[bytes]:
     """Encode the models that endpoints have in memory, as far as that is known."""
-    found: dict[str, tuple[Model, str]] = {}
+    by_name: dict[str, tuple[Model, str]] = {}
     for endpoint in list(roster.endpoints.values()):
         facts = endpoint.facts
         if facts.status != schema.ONLINE or facts.operator_state == schema.DISABLED:
@@ -157,11 +167,11 @@ def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
             continue
         for model in roster.models(endpoint):
             is_loaded = loaded is None or model.id in loaded
-            if is_loaded and (use is None or may_ask(use, model, facts)):
-                found.setdefault(model.canonical or model.id, (model, endpoint.id))
+            if is_loaded and (name := access.name_of(model, facts)) is not None:
+                by_name.setdefault(name, (model, endpoint.id))
         yield
     entries = []
-    for name, (model, _) in sorted(found.items()):
+    for name, (model, _) in sorted(by_name.items()):
         entry = _entry(name, 0, model.max_tokens)
         kept = {key: entry[key] for key in ("name", "model", "size", "digest", "details")}
         context = {"context_length": model.max_tokens} if model.max_tokens else {}
@@ -169,43 +179,14 @@ def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
     return _encode({"models": entries})
 
 
-async def _shown_by(endpoint: Endpoint, model: str) -> bytes | None:
-    """Return the response of an Ollama to /api/show; None if it has none. It counts as no request for inference.
-
-    Its `modelfile` is left out, which has paths of its disk.
-    """
-    body = _encode({"model": model})
-    head = b"POST %b/api/show HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
-        endpoint.pool.prefix,
-        endpoint.fixed_head,
-        len(body),
-    )
-    try:
-        connection = await endpoint.pool.request(head, (body,), SHOW_SECONDS)
-        try:
-            shown = await connection.read_all()
-        except BaseException:
-            connection.abort()
-            raise
-    except (UpstreamError, EndpointWithdrawn):
-        return None
-    if connection.status != 200 or len(shown) > MAX_SHOWN_BYTES:
-        return None
-    try:
-        fields = _decode_object(endpoint.redactor.clean(shown))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return _encode({**fields, "modelfile": ""})
-
-
-def _find(roster: Roster, name: str, use: AllowedUse | None) -> tuple[str, ModelPayload, Sequence[Route]]:
+def _find(roster: Roster, name: str, access: ModelAccess) -> tuple[str, ModelFields, Sequence[Route]]:
     """Return a model by its name, with `:latest` or without: the name that is known, the model, and where it is.
 
     Raises Refusal (404).
     """
     for known in names_of(name):
         try:
-            return known, *find_model(roster, known, use)
+            return known, *find_model(roster, known, access)
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
@@ -255,9 +236,9 @@ def _words(capabilities: Sequence[str], routes: Sequence[Route]) -> list[str]:
     return words
 
 
-def _details_of(model: ModelPayload, routes: Sequence[Route]) -> Mapping[str, Any]:
+def _details_of(model: ModelFields, routes: Sequence[Route]) -> Mapping[str, Any]:
     """Return what /api/show says about a model."""
-    context = model["max_tokens"]
+    context = model.get("context_length")
     info: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.basename": model["id"]}
     if context is not None:
         info[f"{_ARCHITECTURE}.context_length"] = context
@@ -270,7 +251,7 @@ def _details_of(model: ModelPayload, routes: Sequence[Route]) -> Mapping[str, An
         "details": _details(context),
         "model_info": info,
         "capabilities": _words(model["capabilities"], routes),
-        "modified_at": _time(model["created"]),
+        "modified_at": _time(model.get("created", 0)),
     }
 
 

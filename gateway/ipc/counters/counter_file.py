@@ -153,10 +153,10 @@ class CounterFile:
     def find(self, row: int, tag: int) -> int | None:
         """Return the place of a subject in a row."""
         tags, numbers = self.bucket(row, tag)
-        short, found = short_tag(tag), self.shorts[tags : tags + BUCKET_SIZE].tolist()
-        if short not in found:
+        short, short_tags = short_tag(tag), self.shorts[tags : tags + BUCKET_SIZE].tolist()
+        if short not in short_tags:
             return None
-        for index, other in enumerate(found):
+        for index, other in enumerate(short_tags):
             if other == short:
                 place = self.place(row, self.shorts[numbers + index])
                 if self.words[place] == tag:
@@ -178,8 +178,8 @@ class CounterFile:
     def cells(self, place: int, number: int) -> list[tuple[int, int]]:
         """Return the requests and the tokens of each of these cells, the oldest first."""
         requests, tokens = self._minute(place, number)
-        order = [at % CELLS for at in range(number + 1, number + 1 + CELLS)]
-        return [(requests[at], tokens[at]) for at in order] if requests else []
+        order = [cell % CELLS for cell in range(number + 1, number + 1 + CELLS)]
+        return [(requests[cell], tokens[cell]) for cell in order] if requests else []
 
     def _minute(self, place: int, number: int) -> tuple[list[int], list[int]]:
         """Return the requests and the tokens of the last minute's cells, in the order of the file; or nothing."""
@@ -187,10 +187,10 @@ class CounterFile:
         expired = number - newest
         if expired >= CELLS:
             return [], []
-        at = 4 * place + REQUEST_CELLS
-        requests = self.shorts[at : at + CELLS].tolist()
-        at = 2 * place + TOKEN_CELLS
-        tokens = self.halves[at : at + CELLS].tolist()
+        start = 4 * place + REQUEST_CELLS
+        requests = self.shorts[start : start + CELLS].tolist()
+        start = 2 * place + TOKEN_CELLS
+        tokens = self.halves[start : start + CELLS].tolist()
         for old in range(newest + 1, newest + 1 + expired):  # the oldest cell is where the next one will be
             requests[old % CELLS] = tokens[old % CELLS] = 0
         return requests, tokens

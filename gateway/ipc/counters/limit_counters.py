@@ -3,7 +3,6 @@
 from gateway.ipc.counters.counter_file import WAITS_UNTIL
 from gateway.ipc.counters.places import OwnPlaces
 from gateway.ipc.counters.plan import Allowance, Plan
-from gateway.ipc.counters.plan_of_one import PlanOfOne
 from gateway.ipc.counters.subject import Subject
 from gateway.ipc.live_page import LivePage, Row
 from gateway.ipc.wake import Waker
@@ -26,5 +25,4 @@ class LimitCounters:
 
     def plan(self, *demands: tuple[Subject, Allowance]) -> Plan:
         """Return a plan to take from the limits of different subjects. Keep it while the limits are the same."""
-        is_simple = len(demands) == 1 and demands[0][1].counted
-        return (PlanOfOne if is_simple else Plan)(self._file, self._row, self._places, demands)
+        return Plan(self._file, self._row, self._places, demands)

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from gateway.ipc.counters.counter_file import WAITING, WAITS_UNTIL
 from gateway.ipc.counters.places import NoPlace
-from gateway.ipc.counters.plan import HEAD_START, Plan
+from gateway.ipc.counters.plan import Plan
 from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
 from gateway.ipc.wake import Waker
 
+HEAD_START = 10  # ms that a request may have waited less than one of another process, without letting it go first
 PATIENCE = 250  # ms in which a process that is woken takes what it has waited for, even on a busy machine
 
 
@@ -23,7 +24,7 @@ class Wait(NamedTuple):
 
     gives_way: bool
     less: int  # ms that it has waited, negative
-    at: int  # index of its word
+    word_index: int
     since: int  # the word's time of the begin, and its class
     subject: Subject
 
@@ -40,6 +41,14 @@ class OtherWaits:
         # For each process and subject: the wait that was let go first, and until when (ms).
         self._let_go_first: dict[int, tuple[int, int]] = {}
 
+    def exist(self) -> bool:
+        """Return True if there may be any."""
+        words = self._file.words
+        for index, _ in self._plan.elsewhere:  # noqa: SIM110  # `any` would make a generator for each request
+            if words[index]:
+                return True
+        return False
+
     def first_before(self, since: float, *, gives_way: bool = False) -> Subject | None:
         """Return the subject of the wait that a request lets go first, although there is room. Wake its process."""
         now = self._now()
@@ -52,10 +61,10 @@ class OtherWaits:
             if gives_way and not wait.gives_way:
                 self._wake(wait)
                 return wait.subject
-            before, until = self._let_go_first.get(wait.at, (0, 0))
+            before, until = self._let_go_first.get(wait.word_index, (0, 0))
             if before != wait.since:
                 until = now + PATIENCE
-                self._let_go_first[wait.at] = wait.since, until
+                self._let_go_first[wait.word_index] = wait.since, until
             if now < until:
                 self._wake(wait)
                 return wait.subject
@@ -76,9 +85,9 @@ class OtherWaits:
         except NoPlace:
             return
         for subject in list(room):
-            at = subject.place + WAITING
-            if self._is_fresh(at, now):
-                if not words[at] & GIVES_WAY:
+            index = subject.place + WAITING
+            if self._is_fresh(index, now):
+                if not words[index] & GIVES_WAY:
                     del room[subject]
                 else:
                     room[subject] = False
@@ -90,19 +99,19 @@ class OtherWaits:
     def _waits(self, now: int) -> list[Wait]:
         """Return the waits that are published, those first that go first."""
         words = self._file.words
-        found = []
-        for at, subject in self._plan.elsewhere:
-            if self._is_fresh(at, now):
-                since = words[at] & MASK
-                found.append(Wait(bool(since & GIVES_WAY), -(now - since & MASK), at, since, subject))
-        return sorted(found)
+        waits = []
+        for index, subject in self._plan.elsewhere:
+            if self._is_fresh(index, now):
+                since = words[index] & MASK
+                waits.append(Wait(bool(since & GIVES_WAY), -(now - since & MASK), index, since, subject))
+        return sorted(waits)
 
-    def _is_fresh(self, at: int, now: int) -> bool:
-        word = self._file.words[at]
+    def _is_fresh(self, index: int, now: int) -> bool:
+        word = self._file.words[index]
         return word != 0 and now - (word >> 32) & MASK <= FRESH
 
     def _wake(self, wait: Wait) -> None:
-        self._waker.wake(self._file.row_of(wait.at))
+        self._waker.wake(self._file.row_of(wait.word_index))
 
     def _now(self) -> int:
         return int(self._file.clock() * 1000)

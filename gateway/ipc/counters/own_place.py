@@ -20,9 +20,7 @@ class OwnPlace:
     Only this process stores them. So it keeps a copy of each, as a load from the file takes as many instructions as
     fifteen loads of an attribute. Who stores a count sets its copy, too.
 
-    `requests` and `tokens` are all that this process has counted, with the sums that it found in the file. The sums in
-    the file, of which `shared_requests` and `shared_tokens` are copies, lack the counts of times in which no other row
-    counted (gateway.ipc.counters.plan_of_one).
+    `requests` and `tokens` are the sums of all that was ever counted in this place.
     """
 
     __slots__ = (
@@ -38,8 +36,6 @@ class OwnPlace:
         "request_cell_at",
         "requests",
         "requests_at",
-        "shared_requests",
-        "shared_tokens",
         "token_cell_at",
         "tokens",
         "tokens_at",
@@ -54,8 +50,8 @@ class OwnPlace:
         self.requests_at, self.tokens_at = place + REQUESTS, place + TOKENS
         self.in_flight = file.words[self.in_flight_at]
         self.claim = file.words[self.claim_at]
-        self.requests = self.shared_requests = file.words[self.requests_at]
-        self.tokens = self.shared_tokens = file.words[self.tokens_at]
+        self.requests = file.words[self.requests_at]
+        self.tokens = file.words[self.tokens_at]
         self._enter_cell(file.words[place + NEWEST])
 
     def begin_cell(self, number: int) -> None:
@@ -94,5 +90,4 @@ class OwnPlace:
         self.begin_cell(number)
         file, tokens = self._file, min(tokens, MAX_TOKENS_IN_CELL - self.cell_tokens)
         file.halves[self.token_cell_at] = self.cell_tokens = self.cell_tokens + tokens
-        file.words[self.tokens_at] = self.shared_tokens = self.shared_tokens + tokens
-        self.tokens += tokens
+        file.words[self.tokens_at] = self.tokens = self.tokens + tokens

@@ -61,10 +61,10 @@ class OwnPlaces:
 
     def copy_of(self, place: int) -> OwnPlace:
         """Return the counts of a place."""
-        found = self._copies.get(place)
-        if found is None:
-            found = self._copies[place] = OwnPlace(self._file, place)
-        return found
+        own_place = self._copies.get(place)
+        if own_place is None:
+            own_place = self._copies[place] = OwnPlace(self._file, place)
+        return own_place
 
     def _add(self, tag: int, number: int, kept: Collection[int]) -> int:
         file, words = self._file, self._words

@@ -19,7 +19,6 @@ The tokens of a request are reserved when it is taken, and corrected when it is 
 import struct
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import final
 
 from msgspec import Struct
 
@@ -34,16 +33,14 @@ from gateway.ipc.counters.counter_file import (
 )
 from gateway.ipc.counters.own_place import OwnPlace
 from gateway.ipc.counters.places import NoPlace, OwnPlaces
-from gateway.ipc.counters.subject import FRESH, GIVES_WAY, MASK, Subject
+from gateway.ipc.counters.subject import Subject
 from gateway.ipc.live_page import memory_barrier
 
 CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = "concurrency", "requests", "tokens"  # names of limits
 
 TAKE_ATTEMPTS = 3  # to take the last of a limit, while other processes try the same
-HEAD_START = 10  # ms that a request may have waited less than one of another process, without letting it go first
 PAUSE = 20  # barriers that a process waits before it tries again, for each row before its own
 ENDLESS = 1 << 62  # in place of a limit that there is not
-NEVER = -1  # in place of a count that no word has
 
 # From IN_FLIGHT on: requests in flight, the claim, then the requests and tokens that were ever counted. Each word is
 # loaded at once, one after the other.
@@ -95,7 +92,6 @@ class Charge(Struct, gc=False, eq=False):
             plan.leave(self.number, 1, self.tokens)
 
 
-@final
 class Excess:
     """The limit that a request would exceed."""
 
@@ -155,32 +151,21 @@ class Plan:
         # For each subject: the bytes at which its counts begin in other rows; and its limits, less `Subject.base_…`.
         self._checks: list[tuple[Subject, list[int], int, int, int]] = []
 
-    @final
     def take(self, tokens: int = 0) -> Charge | Excess:
         """Take one request, with a reservation of tokens, from the limits of all subjects, or from none.
 
-        Raises NoPlace if it cannot be counted.
+        Of several processes that try to take the last one at once, all may give back their claims. Then the one of the
+        first row tries again first. Raises NoPlace if the request cannot be counted.
         """
         tokens = min(tokens, MAX_TOKENS_IN_CELL)
-        left = self.enter(tokens)
-        return left if isinstance(left, Excess) else Charge(self, self.number, tokens, left)
-
-    def enter(self, tokens: int = 0) -> list[int] | Excess:
-        """Take a request as `take` does, but return the rest of each limit, as `left` does, instead of a Charge.
-
-        It is counted in the cell `number`, and to be ended by `leave`. `tokens`: at most MAX_TOKENS_IN_CELL. Of several
-        processes that try to take the last one at once, all may give back their claims. Then the one of the first row
-        tries again first.
-        """
         excess = None
         for _ in range(TAKE_ATTEMPTS):
             self._claim(tokens)
             memory_barrier()
             left: list[int] = []
             if (excess := self._excess(left)) is None:
-                if self._counted:
-                    self._count(tokens)
-                return left
+                self._count(tokens)
+                return Charge(self, self.number, tokens, left)
             self._undo()
             if self._excess([], 1, tokens) is not None:
                 break
@@ -197,33 +182,14 @@ class Plan:
         self._follow()
         return self._excess([], 1, tokens)
 
-    def older_wait(self, since: float, *, gives_way: bool = False) -> Subject | None:
-        """Return a subject for whose limits a request of another process waits, since before this time.
-
-        A request that gives way lets all go first that do not, and these never wait for it.
-        """
-        words = self._words
-        for at, subject in self.elsewhere:
-            if word := words[at]:
-                now = int(self.clock() * 1000)
-                earlier = (now - word & MASK) - (now - int(since * 1000))
-                if now - (word >> 32) & MASK > FRESH:
-                    continue
-                if gives_way != bool(word & GIVES_WAY):
-                    if gives_way:
-                        return subject
-                elif earlier > HEAD_START:
-                    return subject
-        return None
-
     def with_room(self) -> dict[Subject, bool]:
         """Return the subjects that have room for a request; True: one that gives way may use it. Raises NoPlace."""
-        left, found = self.left(), {}
+        left, subjects = self.left(), {}
         for number, (subject, allowance) in enumerate(self._demands):
             rest = left[3 * number : 3 * number + 3]
             if min(rest):
-                found[subject] = all(have > kept for have, kept in zip(rest, allowance.kept, strict=True))
-        return found
+                subjects[subject] = all(have > kept for have, kept in zip(rest, allowance.kept, strict=True))
+        return subjects
 
     def left(self) -> list[int]:
         """Return the unused part of each limit now, at least 0. Raises NoPlace.
@@ -249,9 +215,8 @@ class Plan:
 
     def _claim(self, tokens: int) -> None:
         """Count a request in flight, and claim its part of the minute. Both are to be checked. Raises NoPlace."""
-        words, now = self._words, self.clock()
-        if now >= self._until or (self._given_up != self._own_places.given_up and self._has_lost_a_place()):
-            self._renew(now)
+        words = self._words
+        self._follow()
         for own in self._own:
             words[own.in_flight_at] = own.in_flight = own.in_flight + 1
         for own in self._counted:
@@ -263,15 +228,13 @@ class Plan:
         try:
             for own in self._counted:
                 shorts[own.request_cell_at] = own.cell_requests = own.cell_requests + 1
-                own.requests += 1
-                words[own.requests_at] = own.shared_requests = own.shared_requests + 1
+                words[own.requests_at] = own.requests = own.requests + 1
                 halves[own.token_cell_at] = own.cell_tokens = own.cell_tokens + tokens
-                own.tokens += tokens
-                words[own.tokens_at] = own.shared_tokens = own.shared_tokens + tokens
+                words[own.tokens_at] = own.tokens = own.tokens + tokens
                 words[own.claim_at] = own.claim = 0
         except ValueError:
             self._undo()
-            raise full_cell() from None
+            raise NoPlace(f"a cell has {MAX_REQUESTS_IN_CELL:,} requests or {MAX_TOKENS_IN_CELL:,} tokens") from None
 
     def _undo(self) -> None:
         words = self._words
@@ -291,17 +254,13 @@ class Plan:
             self._look()
         for (subject, places, in_flight, of_requests, of_tokens), own in zip(self._checks, self._own, strict=True):
             in_flight -= own.in_flight
-            if of_requests is ENDLESS and of_tokens is ENDLESS:  # nothing else is counted
-                for place in places:
-                    in_flight -= words[place >> 3]
-            else:
-                of_requests -= own.requests + (own.claim > 0)
-                of_tokens -= own.tokens + (own.claim and own.claim - 1)
-                for place in places:
-                    flying, claim, counted_requests, counted_tokens = load_counts(words, place)
-                    in_flight -= flying
-                    of_requests -= counted_requests + (claim > 0)
-                    of_tokens -= counted_tokens + (claim and claim - 1)
+            of_requests -= own.requests + (own.claim > 0)
+            of_tokens -= own.tokens + (own.claim and own.claim - 1)
+            for place in places:
+                flying, claim, counted_requests, counted_tokens = load_counts(words, place)
+                in_flight -= flying
+                of_requests -= counted_requests + (claim > 0)
+                of_tokens -= counted_tokens + (claim and claim - 1)
             if stops:
                 if in_flight < requests:
                     return Excess(subject, CONCURRENCY)
@@ -342,14 +301,14 @@ class Plan:
         self._stamp = ()
 
     def _look(self) -> None:
-        """Find the places of all rows, and what is left of the limits beside what is added up each time."""
-        at: list[int] = []
+        """Find the places of all rows, and the rest of the limits beside the counts that are added up each time."""
+        indexes: list[int] = []
         stamp: list[int] = []
         self._checks = []
         for subject, allowance in self._demands:
             subject.look(self.number)
-            first = 1 if at else 0  # that of changes of rows is the same for all
-            at += subject.stamp_at[first:]
+            first = 1 if indexes else 0  # that of changes of rows is the same for all
+            indexes += subject.stamp_at[first:]
             stamp += subject.stamp[first:]
             concurrency, requests, tokens = allowance.concurrency, allowance.requests, allowance.tokens
             self._checks.append(
@@ -361,11 +320,9 @@ class Plan:
                     ENDLESS if tokens is None else tokens - subject.base_tokens,
                 )
             )
-        if len(at) == 1:  # of one word, an itemgetter returns no tuple
-            at, stamp = at * 2, stamp * 2
-        self._load_stamp, self._stamp = itemgetter(*at), tuple(stamp)
+        if not indexes:  # without a subject nothing changes, but any word will do
+            indexes, stamp = [CHANGES], [self._words[CHANGES]]
+        if len(indexes) == 1:  # of one word, an itemgetter returns no tuple
+            indexes, stamp = indexes * 2, stamp * 2
+        self._load_stamp, self._stamp = itemgetter(*indexes), tuple(stamp)
         self.elsewhere = [(place + WAITING, subject) for subject, _ in self._demands for place in subject.others]
-
-
-def full_cell() -> NoPlace:
-    return NoPlace(f"a cell has {MAX_REQUESTS_IN_CELL:,} requests or {MAX_TOKENS_IN_CELL:,} tokens")

@@ -148,9 +148,9 @@ class SpendingRow:
         return place
 
     def _is_idle(self, place: int) -> bool:
-        at = self._first + place
+        index = self._first + place
         words = self._words
-        return place not in self._used and not (words[at + SPENT] or words[at + SPENT + SLOTS])
+        return place not in self._used and not (words[index + SPENT] or words[index + SPENT + SLOTS])
 
     def _forget_idle(self) -> bool:
         """Forget the tags that nobody needs any more. Return True if there is room then."""
@@ -209,9 +209,9 @@ class SpendingReader:
             states = words[STATE : STATE + ROWS].tolist()
             self._rows = [(row, state == ALIVE) for row, state in enumerate(states) if state != UNUSED]
             self._version += 1
-        if view.version != self._version or view.stamp != [words[at] for at in view.stamp_at]:
+        if view.version != self._version or view.stamp != [words[index] for index in view.stamp_at]:
             self._look(view)
-        held = sum([words[at] for at in view.held])  # before the amounts spent
+        held = sum([words[index] for index in view.held])  # before the amounts spent
         spent = self._spent(view)
         return None if spent is None else held + spent
 
@@ -245,13 +245,13 @@ class SpendingReader:
     def _open(self, places: list[tuple[int, int]], step: int = SLOTS) -> int:
         """Return the amount of epochs that are not included. `step`: from a word of even epochs to the odd one."""
         words, included, total = self._words, self._included, 0
-        for row, at in places:
+        for row, index in places:
             epoch = words[EPOCH + row]
             count = epoch - included[row]
             if count > 0:
-                total += words[at + (epoch & 1) * step]
+                total += words[index + (epoch & 1) * step]
                 if count > 1:
-                    total += words[at + (~epoch & 1) * step]
+                    total += words[index + (~epoch & 1) * step]
         return total
 
     def _read_bank(self, flip: int) -> None:

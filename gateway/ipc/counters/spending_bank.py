@@ -95,9 +95,9 @@ class SpendingBank:
             file.empty(flip)
             lacking = set(self._values)
         for tag in lacking:
-            at = file.slot(flip, tag)
-            words[at + 1] = self._values[tag]
-            words[at] = tag
+            index = file.slot(flip, tag)
+            words[index + 1] = self._values[tag]
+            words[index] = tag
         self._behind[flip & 1] = set()
         bank = file.bank(flip)
         words[bank + SINCE], words[bank + UNTIL] = days

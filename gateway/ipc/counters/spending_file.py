@@ -202,24 +202,24 @@ class SpendingFile:
 
     def published(self, flip: int, tag: int) -> int | None:
         """Return the amount that is published for a tag; None if it is absent."""
-        at = self.slot(flip, tag)
-        return self.words[at + 1] if self.words[at] == tag else None
+        index = self.slot(flip, tag)
+        return self.words[index + 1] if self.words[index] == tag else None
 
     def slot(self, flip: int, tag: int) -> int:
         """Return the index of a tag in a bank, or of the empty slot where it would be."""
         words, first = self.words, self.bank(flip) + _TABLE
-        at = tag % BANK_SLOTS
-        while words[first + 2 * at] not in (tag, 0):
-            at = (at + 1) % BANK_SLOTS
-        return first + 2 * at
+        slot = tag % BANK_SLOTS
+        while words[first + 2 * slot] not in (tag, 0):
+            slot = (slot + 1) % BANK_SLOTS
+        return first + 2 * slot
 
     def empty(self, flip: int) -> None:
         """Remove all tags from a bank."""
         first = self.bank(flip) + _TABLE
         end = first + 2 * BANK_SLOTS
         zeros = _zeros(_PAGE_WORDS)
-        for at in range(first, end, _PAGE_WORDS):
-            self.words[at : at + _PAGE_WORDS] = zeros
+        for page in range(first, end, _PAGE_WORDS):
+            self.words[page : page + _PAGE_WORDS] = zeros
         # Few of the 4 MiB have a tag: the system keeps these pages, but no longer as memory of this process.
         start = -(-first // _PAGE_WORDS) * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_DONTNEED, start, 8 * end // mmap.PAGESIZE * mmap.PAGESIZE - start)

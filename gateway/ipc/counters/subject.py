@@ -60,28 +60,28 @@ class Subject:
         Both times are in milliseconds, modulo 2**32: that of this call, and the earliest one. The last bit of the
         earliest one is the class. Requests that do not give way are published before those that do.
         """
-        words, at = self._file.words, self.place + WAITING
+        words, index = self._file.words, self.place + WAITING
         now = int(self._file.clock() * 1000)
         if words[self.place] != self.tag:
             return  # it has lost its place
         words[WAITS_UNTIL] = now + FRESH
-        before, wait = words[at], _time_of(since) | gives_way
+        before, wait = words[index], _time_of(since) | gives_way
         if before and now - (before >> 32) & MASK <= FRESH:
             if gives_way and not before & GIVES_WAY:
                 return
             if gives_way == bool(before & GIVES_WAY) and now - before & MASK > now - wait & MASK:
                 wait = before & MASK
-        words[at] = (now & MASK) << 32 | wait
+        words[index] = (now & MASK) << 32 | wait
 
     def wait_no_more(self, since: float) -> bool:
         """Withdraw the wait that is published, if it began at this time. Others are published again soon.
 
         Return False if it did not.
         """
-        words, at = self._file.words, self.place + WAITING
-        if words[self.place] != self.tag or not words[at] or words[at] & MASK & ~GIVES_WAY != _time_of(since):
+        words, index = self._file.words, self.place + WAITING
+        if words[self.place] != self.tag or not words[index] or words[index] & MASK & ~GIVES_WAY != _time_of(since):
             return False
-        words[at] = 0
+        words[index] = 0
         return True
 
     def has_interactive_wait(self) -> bool:
@@ -100,18 +100,18 @@ class Subject:
     def look(self, number: int) -> None:
         """Find the places in all rows, and add up their cells, unless this is known. `number` is that of now."""
         words, file = self._file.words, self._file
-        if number == self._stamp_number and self.stamp == [words[at] for at in self.stamp_at]:
+        if number == self._stamp_number and self.stamp == [words[index] for index in self.stamp_at]:
             return
         self.stamp_at, self.stamp, self.places = [CHANGES], [words[CHANGES]], []
         seen = {}
         for row in file.counting(number):
-            at = file.generation(row, self.tag)
-            generation = words[at]  # before the search
+            index = file.generation(row, self.tag)
+            generation = words[index]  # before the search
             before = self._seen.get(row)
             known = before is not None and before[0] == generation
             place = before[1] if known and before is not None else file.find(row, self.tag)
             seen[row] = (generation, place)
-            self.stamp_at.append(at)
+            self.stamp_at.append(index)
             self.stamp.append(generation)
             if place is not None:
                 self.places.append(place)
@@ -125,11 +125,6 @@ class Subject:
             requests += more_requests
             tokens += more_tokens
         self.base_requests, self.base_tokens = requests, tokens
-
-    @property
-    def is_alone(self) -> bool:
-        """True if only the own row counts, as of the last `look`: others change one of the words in `stamp`."""
-        return len(self.stamp_at) == 2 and not self.others
 
     def in_flight(self) -> int:
         """Return the requests in flight, over all rows, as of the last `look`."""

@@ -39,7 +39,6 @@ YOUNG, MIDDLE, OLD = 8_192 >> CLOCK_TOKENS_SHIFT, 32_768 >> CLOCK_TOKENS_SHIFT, 
 FRESH = YOUNG >> 3  # a mark of a lower age need not be stored again
 
 _NOTHING: dict[str, "Kept"] = {}
-_new = tuple.__new__
 
 
 class TokenClocks(Protocol):
@@ -88,7 +87,7 @@ class Kept(NamedTuple):
 class Prefix:
     """The beginning of one request's prompt: its marks, the shortest first."""
 
-    __slots__ = ("conversation", "found", "has_marks", "hashed", "hashes", "head", "marks", "session")
+    __slots__ = ("conversation", "has_marks", "hashed", "hashes", "head", "kept", "marks", "session")
 
     def __init__(self, hashed: Hash, marks: Sequence[int], head: int, session: int | None, conversation: str) -> None:
         self.hashed = hashed  # the keyed hash of the marks
@@ -98,7 +97,7 @@ class Prefix:
         self.head = head  # bytes of tools and system prompt
         self.session = session  # keyed hash of the session's mark
         self.conversation = conversation  # 8 bytes in hexadecimal
-        self.found: dict[str, Kept] = _NOTHING  # by id of the endpoint
+        self.kept: dict[str, Kept] = _NOTHING  # by id of the endpoint
 
 
 class Affinity:
@@ -133,17 +132,16 @@ class Affinity:
 
         `session`: see `session_in`.
         """
-        if session is None and fields.prompt_cache_key:
-            session = session_of(fields)
+        session = session_of(fields) if session is None else session
         if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
             return None
-        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
+        scope = self._scope(key_id, model)
         if session is None:
             marks, head, opening = read_beginning(fields)
             return Prefix(scope.mark, marks, head, None, self._conversation_of(scope, opening))
         of_session = session_hash(scope, session)
         first = hash_number(of_session, 0)
-        conversation = self._conversation_of(scope, b"session." + session)
+        conversation = self._conversation_of(scope, _opening_of(session))
         if self._reads_bodies:
             marks, head, _ = read_beginning(fields)
             return Prefix(scope.mark, marks, head, first, conversation)
@@ -156,7 +154,7 @@ class Affinity:
 
         `session`: with which `prefix` was read.
         """
-        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
+        scope = self._scope(key_id, model)
         if session is None:
             return Prefix(scope.mark, prefix.marks, prefix.head, None, prefix.conversation)
         of_session = session_hash(scope, session)
@@ -167,32 +165,33 @@ class Affinity:
         self, fields: PromptFields, session: bytes | None, key_id: str | None, model: str, body_bytes: int
     ) -> str | None:
         """Return the conversation of a request that has no choice of endpoints, so that its marks do not matter."""
-        if session is None and fields.prompt_cache_key:
-            session = session_of(fields)
+        session = session_of(fields) if session is None else session
         if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
             return None
-        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
-        return self._conversation_of(scope, read_opening(fields) if session is None else b"session." + session)
+        opening = read_opening(fields) if session is None else _opening_of(session)
+        return self._conversation_of(self._scope(key_id, model), opening)
 
     def _conversation_of(self, scope: ScopeHashes, opening: bytes) -> str:
         """Return the id of a conversation, whose turns have the same opening."""
         if len(opening) > MAX_CACHED_OPENING:
             return scope.conversation_of(opening)
         key = scope, opening
-        found = self._conversations.get(key)
-        if found is None:
-            found = scope.conversation_of(opening)
-            self._conversations.put(key, found)
-        return found
+        conversation = self._conversations.get(key)
+        if conversation is None:
+            conversation = scope.conversation_of(opening)
+            self._conversations.put(key, conversation)
+        return conversation
 
-    def _new_scope(self, key_id: str | None, model: str) -> ScopeHashes:
-        if len(self._scopes) >= CACHED_SCOPES:
-            self._scopes.clear()
-        scope = self._scopes[key_id, model] = ScopeHashes(self._secret, key_id, model)
+    def _scope(self, key_id: str | None, model: str) -> ScopeHashes:
+        scope = self._scopes.get((key_id, model))
+        if scope is None:
+            if len(self._scopes) >= CACHED_SCOPES:
+                self._scopes.clear()
+            scope = self._scopes[key_id, model] = ScopeHashes(self._secret, key_id, model)
         return scope
 
     def find(self, prefix: Prefix, candidates: Candidates) -> dict[str, Kept]:
-        """Return what each endpoint should have of a prompt, by the endpoint's id. It is kept in `prefix.found`.
+        """Return what each endpoint should have of a prompt, by the endpoint's id. It is kept in `prefix.kept`.
 
         The longest mark is looked up first. After one is found, so is the first: others may have a part of the prompt,
         such as a common system prompt. If there are some, the mark in the middle shows which of them have more of it.
@@ -201,50 +200,49 @@ class Affinity:
             for endpoint in candidates.endpoints:
                 self._learn(endpoint)
             candidates.has_prints = True
-        found: dict[str, Kept] = {}
-        prefix.found = found
+        kept: dict[str, Kept] = {}
+        prefix.kept = kept
         number = len(prefix.marks)
-        while number > 0 and not found:
+        while number > 0 and not kept:
             number -= 1
-            self._note(found, self._look_up(prefix, number), prefix, number)
-        if number and _lacks(found, candidates.by_id):
+            self._note(kept, self._look_up(prefix, number), prefix, number)
+        if number and _lacks(kept, candidates.by_id):
             first = self._look_up(prefix, 0)
             for slot, _, _ in first:
-                if self._owners[slot][0] not in found:
+                if self._owners[slot][0] not in kept:
                     if middle := number // 2:
-                        self._note(found, self._look_up(prefix, middle), prefix, middle)
-                    self._note(found, first, prefix, 0)
+                        self._note(kept, self._look_up(prefix, middle), prefix, middle)
+                    self._note(kept, first, prefix, 0)
                     break
         if prefix.session is not None:  # its endpoints are preferred even if the prompt has changed
-            self._note(found, self._table.find(prefix.session, self._prints), prefix, -1)
-        return found
+            self._note(kept, self._table.find(prefix.session, self._prints), prefix, -1)
+        return kept
 
     def _look_up(self, prefix: Prefix, number: int) -> list[StoredMark]:
         key = prefix.hashed, number, prefix.marks[number]
         hashed = self._hashes.get(key)
         if hashed is None:
-            hashed = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
+            hashed = _hash_of(prefix, number)
             self._hashes.put(key, hashed)
         prefix.hashes[number] = hashed
         return self._table.find(hashed, self._prints)
 
-    def _note(self, found: dict[str, Kept], stored: Iterable[StoredMark], prefix: Prefix, number: int) -> None:
+    def _note(self, kept: dict[str, Kept], stored: Iterable[StoredMark], prefix: Prefix, number: int) -> None:
         """Note the endpoints that have a mark, unless they have a longer one. The number of a session's mark is -1."""
         for mark in stored:
             slot, clock, _ = mark
             name = self._owners[slot][0]
-            if name not in found:
+            if name not in kept:
                 size = FIRST_BYTES if number < 0 else size_of(prefix.head, number)
                 age = (self._clocks.read_tokens(slot) >> CLOCK_TOKENS_SHIFT) - clock & CLOCK_MASK
                 if age >= HALF:  # the clock of another process may be ahead
                     age = 0
                 years = 0 if age < YOUNG else 1 if age < MIDDLE else 2 if age < OLD else 3
-                # Kept(…) would call a function in between.
-                found[name] = _new(Kept, (size, years, number, mark, age < FRESH))
+                kept[name] = Kept(size, years, number, mark, age < FRESH)
 
     def store(self, prefix: Prefix, endpoint: PlacedEndpoint) -> None:
         """Note that a prompt is sent to an endpoint, whose clock was moved by it already."""
-        known = prefix.found.get(endpoint.id)
+        known = prefix.kept.get(endpoint.id)
         first, count = 0 if known is None else known.number + 1, len(prefix.marks)
         if known is not None and known.is_fresh and first == count and prefix.session is None:
             return
@@ -257,7 +255,7 @@ class Affinity:
         for number in range(first, count):
             hashed = hashes.get(number)
             if hashed is None:
-                hashed = hash_number(prefix.hashed, number << 64 | prefix.marks[number])
+                hashed = _hash_of(prefix, number)
             store(hashed, slot, own, now, age)
         if prefix.session is not None:
             store(prefix.session, slot, own, now, age)
@@ -277,14 +275,24 @@ class Affinity:
         """Return the age of a mark that may be replaced. The clock of a slot without an endpoint stands still."""
         endpoints = self._endpoints()
         if len(endpoints) != len(self._slots):
-            self._slots = {it.facts.slot for it in endpoints.values()}
+            self._slots = {endpoint.facts.slot for endpoint in endpoints.values()}
         return age_between(clock, self._now(slot)) if slot in self._slots else OLDEST
 
 
-def _lacks(found: dict[str, Kept], names: Iterable[str]) -> bool:
+def _hash_of(prefix: Prefix, number: int) -> int:
+    """Return the keyed hash of a mark."""
+    return hash_number(prefix.hashed, number << 64 | prefix.marks[number])
+
+
+def _opening_of(session: bytes) -> bytes:
+    """Return the opening of a conversation that has a session: its turns have the session in common."""
+    return b"session." + session
+
+
+def _lacks(kept: dict[str, Kept], names: Iterable[str]) -> bool:
     """Return True if a name is missing. Views of keys take several times the instructions."""
     for name in names:  # noqa: SIM110  # `any` would make a generator
-        if name not in found:
+        if name not in kept:
             return True
     return False
 

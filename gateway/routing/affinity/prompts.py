@@ -79,23 +79,27 @@ def count_marks(fields: PromptFields) -> tuple[int, int]:
 
 def read_opening(fields: PromptFields) -> bytes:
     """Return the checksum of a conversation's opening."""
-    seed, room = 0, MAX_BYTES
-    if fields.tools or fields.system or fields.instructions:
-        seed, room, _ = _read_head(fields)
-    field = fields.messages or fields.input or fields.prompt
-    text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
-    return xxh3_64_digest(text[: opening_end(text)], seed)
+    seed, text, _ = _read_head(fields)
+    return _opening(text, seed)
 
 
-def _read_head(fields: PromptFields) -> tuple[int, int, int]:
-    """Return the checksum of tools and system prompt, the bytes that may still be read, and the bytes of both."""
+def _read_head(fields: PromptFields) -> tuple[int, bytes, int]:
+    """Return the checksum of tools and system prompt, the text of the messages as far as it is read, and the bytes of
+    tools and system prompt.
+    """
     seed, room, head = 0, MAX_BYTES, 0
-    for field in (fields.tools, fields.system, fields.instructions):
-        data = memoryview(field)[:room]
-        seed = xxh3_64_intdigest(data, seed)
-        room -= len(data)
-        head += len(field)
-    return seed, room, head
+    if fields.tools or fields.system or fields.instructions:
+        for field in (fields.tools, fields.system, fields.instructions):
+            data = memoryview(field)[:room]
+            seed = xxh3_64_intdigest(data, seed)
+            room -= len(data)
+            head += len(field)
+    messages = fields.messages or fields.input or fields.prompt
+    return seed, bytes(messages) if len(messages) <= room else bytes(memoryview(messages)[:room]), head
+
+
+def _opening(text: bytes, seed: int) -> bytes:
+    return xxh3_64_digest(text[: opening_end(text)], seed)
 
 
 def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
@@ -110,14 +114,8 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     The checksums are XXH3, each with the one before as its seed. Anyone could compute them: they must not leave the
     process unless they are hashed with a key (gateway.routing.affinity.keys).
     """
-    seed = head = 0
-    room = MAX_BYTES
-    if fields.tools or fields.system or fields.instructions:
-        seed, room, head = _read_head(fields)
-    field = fields.messages or fields.input or fields.prompt
-    text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
-    marks = marks_of(text, seed)
-    opening = xxh3_64_digest(text[: opening_end(text)], seed)
+    seed, text, head = _read_head(fields)
+    marks, opening = marks_of(text, seed), _opening(text, seed)
     if head >= FIRST_BYTES:
         marks.insert(0, seed)
     return marks, head, opening
@@ -126,9 +124,9 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
 def marks_of(text: bytes, value: int) -> list[int]:
     """Return the checksums of a text at those of LENGTHS that it exceeds. `value`: that of what stands before it."""
     # The last byte closes the list: the next turn has a comma in its place.
-    marks, digest = [], xxh3_64_intdigest  # a local variable is quicker, above all in the compiled gateway
+    marks = []
     for piece in _SPLIT[bisect_left(LENGTHS, len(text))](text):
-        value = digest(piece, value)
+        value = xxh3_64_intdigest(piece, value)
         marks.append(value)
     return marks
 

@@ -47,7 +47,6 @@ _BYTES = _HEADER_BYTES + 8 * SETS * WAYS
 
 assert MAX_ENDPOINTS <= SLOT_MASK  # a slot fits into its bits
 
-_new = tuple.__new__
 # Both halves of each word, as small integers: arithmetic with 64 bits takes several times the instructions. Another
 # process may store a word between its halves, which costs no more than any other mistake here.
 _read_halves = struct.Struct(f"@{2 * WAYS}I").unpack_from
@@ -76,32 +75,31 @@ class MarkTable:
 
     def find(self, hashed: int, fingerprints: Sequence[int]) -> list[StoredMark]:
         """Return the endpoints that have a mark. `fingerprints` of the endpoints by slot."""
-        at = WAYS * (hashed & SETS - 1)
+        position = WAYS * (hashed & SETS - 1)
         tag = hashed >> TAG_SHIFT
-        found = []
-        halves = _read_halves(self._memory, _HEADER_BYTES + 8 * at)
+        marks = []
+        halves = _read_halves(self._memory, _HEADER_BYTES + 8 * position)
         for way in range(WAYS):
             low: int = halves[2 * way + _LOW]
             high: int = halves[2 * way + _HIGH]
             if high or low:
                 slot = (high & _SLOT_MASK_HIGH) << _SLOT_BITS_LOW | low >> SLOT_SHIFT
                 if (high >> _SLOT_BITS_HIGH) ^ fingerprints[slot] == tag:
-                    # StoredMark(…) would call a function in between.
-                    found.append(_new(StoredMark, (slot, low & CLOCK_MASK, at + way)))
-        return found
+                    marks.append(StoredMark(slot, low & CLOCK_MASK, position + way))
+        return marks
 
     def store(self, hashed: int, slot: int, fingerprint: int, clock: int, age: Callable[[int, int], int]) -> None:
         """Store a mark of an endpoint. `age(slot, clock)` of another mark decides which one is replaced."""
-        at = WAYS * (hashed & SETS - 1)
+        position = WAYS * (hashed & SETS - 1)
         owner = ((hashed >> TAG_SHIFT) ^ fingerprint) << TAG_SHIFT - SLOT_SHIFT | slot
-        place, oldest = at, -1
-        for old in _read_set(self._memory, _HEADER_BYTES + 8 * at):
+        place, oldest = position, -1
+        for old in _read_set(self._memory, _HEADER_BYTES + 8 * position):
             if not old or old >> SLOT_SHIFT == owner:
-                place = at
+                place = position
                 break
             if (years := age(old >> SLOT_SHIFT & SLOT_MASK, old & CLOCK_MASK)) > oldest:
-                place, oldest = at, years
-            at += 1
+                place, oldest = position, years
+            position += 1
         self._words[place] = owner << SLOT_SHIFT | clock
 
     def refresh(self, entry: StoredMark, clock: int) -> None:

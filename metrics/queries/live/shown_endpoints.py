@@ -1,4 +1,4 @@
-"""The endpoints that the overview shows: all of a small installation, else those that matter to its operator.
+"""The endpoints that the overview shows: all of a small installation, else those that matter to its administrator.
 
 First come the endpoints with a problem, the most severe and then the most recent first; then those that changed in the
 last 60 minutes; then the busiest. The list of endpoints has all of them.
@@ -59,14 +59,14 @@ class ShownEndpoints:
 
 def _problems(moment: Moment) -> list[Entry]:
     """Return the endpoints with a problem, the most severe and recent first."""
-    found: list[tuple[int, float, str, Entry]] = []
+    problems: list[tuple[int, float, str, Entry]] = []
     for entry in moment.entries:
         severity = _severity(entry, moment)
         if severity is not None:
             since = endpoint_events.since(entry.id, entry.status)
-            found.append((severity, -since.timestamp() if since else 0.0, entry.name, entry))
-    found.sort(key=lambda problem: problem[:3])
-    return [entry for *_order, entry in found[:PROBLEMS]]
+            problems.append((severity, -since.timestamp() if since else 0.0, entry.name, entry))
+    problems.sort(key=lambda problem: problem[:3])
+    return [entry for *_order, entry in problems[:PROBLEMS]]
 
 
 def _severity(entry: Entry, moment: Moment) -> int | None:

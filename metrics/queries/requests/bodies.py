@@ -7,11 +7,12 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 
+from endpoints.openapi.payload_fields import Help
 from gateway.dialects.redact import Redactor
 from gateway.ipc import error_texts
 from metrics import sql
@@ -28,14 +29,20 @@ log = logging.getLogger(__name__)
 
 
 class EndpointErrorPayload(TypedDict):
-    attempt: int | None
-    message: str
+    attempt: Annotated[
+        int | None, Help("Number of the attempt, from 1; null in rows of earlier releases and of llmlb.")
+    ]
+    message: Annotated[str, Help("The endpoint's error text, at most 500 characters.")]
 
 
 class BodiesPayload(TypedDict):
-    request: Any
-    response: Any
-    endpoint_errors: list[EndpointErrorPayload]
+    """JSON as it was sent; a string if it is not JSON, or was cut at 64 KiB when it was stored."""
+
+    request: Annotated[Any | None, Help("Null if it was not stored.")]
+    response: Annotated[Any | None, Help("Null if it was not stored; responses of streams never are.")]
+    endpoint_errors: Annotated[
+        list[EndpointErrorPayload], Help("Error texts of endpoints, which may quote the bodies.")
+    ]
 
 
 class ShownBodies(TypedDict):

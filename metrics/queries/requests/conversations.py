@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
+from endpoints.openapi.payload_fields import Help, TimeText, UuidText
 from metrics import sql
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import stored_attempts
@@ -31,46 +32,48 @@ _COLUMNS = (
 class TurnPayload(TypedDict):
     """One request of a conversation."""
 
-    id: str
-    completed_at: str | None
-    endpoint_id: str | None
+    id: UuidText
+    completed_at: TimeText | None
+    endpoint_id: UuidText | None
     endpoint_name: str | None
-    moved: bool  # to another endpoint than the request before
+    moved: Annotated[bool, Help("It went to another endpoint than the request before.")]
     outcome: str
     duration_ms: float | None
     first_token_ms: float | None
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
-    reason: str | None  # why its endpoint was chosen: of the last attempt, as in gateway.routing.balancer
-    failed_over: bool  # it moved because the endpoint before failed this request
+    reason: Annotated[str | None, Help("Why its endpoint was chosen, as in the attempts of a request.")]
+    failed_over: Annotated[bool, Help("It moved because the endpoint of the request before failed it.")]
 
 
-class ServingEndpoint(TypedDict):
-    """An endpoint that has served requests of a conversation."""
+class ServingEndpointPayload(TypedDict):
+    """An endpoint that has served requests of the conversation."""
 
-    endpoint_id: str
+    endpoint_id: UuidText
     endpoint_name: str | None
-    turns: int
+    turns: Annotated[int, Help("Requests that it served.")]
 
 
 class ConversationPayload(TypedDict):
-    """A conversation. Its figures are those of its latest TURNS requests; `is_cut`: it has more."""
+    """Requests of one API key and model whose prompts begin alike, or that have the same session."""
 
-    conversation: str
-    api_key_id: str | None
+    conversation: Annotated[str, Help("16 hexadecimal digits. They reveal nothing of the content.")]
+    api_key_id: UuidText | None
     api_key_name: str | None
     model: str
-    turns: int
-    is_cut: bool
-    first_at: str | None
-    last_at: str | None
+    turns: Annotated[int, Help(f"Requests, at most {TURNS}: all figures are of the latest ones.")]
+    is_cut: Annotated[bool, Help(f"Whether there are more than {TURNS} requests.")]
+    first_at: Annotated[TimeText | None, Help("Completion of the first of these requests.")]
+    last_at: TimeText | None
     input_tokens: int
     output_tokens: int
-    cached_tokens: int | None
-    cached_share: float | None
-    endpoints: list[ServingEndpoint]
-    moves: int
+    cached_tokens: Annotated[int | None, Help("Input tokens from prefix caches; null if no endpoint reported them.")]
+    cached_share: Annotated[
+        float | None, Help("Cached tokens ÷ input tokens of the requests whose endpoint reported them.")
+    ]
+    endpoints: Annotated[list[ServingEndpointPayload], Help("The one with the most requests first.")]
+    moves: Annotated[int, Help("How often a request went to another endpoint than the one before.")]
 
 
 KEY_PATTERN = "[0-9a-f]{16}"
@@ -80,6 +83,12 @@ _KEY = re.compile(KEY_PATTERN)
 def is_key(text: str) -> bool:
     """Return True if a text has the form of a conversation's key."""
     return _KEY.fullmatch(text) is not None
+
+
+class ConversationDetailPayload(ConversationPayload):
+    """Requests of one API key and model whose prompts begin alike, or that have the same session."""
+
+    requests: Annotated[list[TurnPayload], Help(f"The latest {TURNS}, the oldest first.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +180,15 @@ def _turns(rows: Iterable[SqlRow], name_of: NameOf) -> list[TurnPayload]:
     return turns
 
 
-def _serving(turns: Iterable[TurnPayload]) -> list[ServingEndpoint]:
+def _serving(turns: Iterable[TurnPayload]) -> list[ServingEndpointPayload]:
     """Return the endpoints of the turns, the one with the most first."""
-    found: dict[str, ServingEndpoint] = {}
+    by_id: dict[str, ServingEndpointPayload] = {}
     for turn in turns:
         endpoint_id = turn["endpoint_id"]
         if endpoint_id is not None:
             name = turn["endpoint_name"]
-            found.setdefault(endpoint_id, {"endpoint_id": endpoint_id, "endpoint_name": name, "turns": 0})["turns"] += 1
-    return sorted(found.values(), key=itemgetter("turns"), reverse=True)
+            by_id.setdefault(endpoint_id, {"endpoint_id": endpoint_id, "endpoint_name": name, "turns": 0})["turns"] += 1
+    return sorted(by_id.values(), key=itemgetter("turns"), reverse=True)
 
 
 def _ms(microseconds: object) -> float | None:

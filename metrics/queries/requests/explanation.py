@@ -1,12 +1,12 @@
 """Explanation of a request: each part of its time, beside what is usual for that endpoint at that load.
 
-The usual times come from the parameters that RouterDash has learned by now (gateway.registry.schema.Speeds) and from
+The usual times are those of gateway.routing.expected_time, with the parameters that RouterDash has learned by now and
 what the attempt recorded of its load: nothing is shown that either of them lacks. With U prompt tokens to read, Q
 pending and R read for others meanwhile, O output tokens, and n requests in flight on average, itself included:
 
-    prefill, until the first token:  setup + read * (Q + U) + (write + share * n)
-    decode, the rest of a stream:    (O - 1) * (write + share * n)
-    a whole response:                setup + read * (Q + U) + O * (write + share * n)
+    prefill, until the first token:  prefill(Q + U) + token(n)
+    decode, the rest of a stream:    (O - 1) * token(n)
+    a whole response:                duration(Q + U, O, n)
     stalls:                          read * R
 
 Nobody measures stalls. They are what is usual for R, taken from the time of the stream or the response.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from gateway.ipc import record
 from gateway.registry.schema import Speeds
+from gateway.routing.expected_time import parameters_of
 from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
 
 QUEUE, EARLIER, CONNECT, STALLS = "queue", "earlier", "connect", "stalls"
@@ -49,11 +50,11 @@ class ExplainedPart:
 
 @dataclass(frozen=True, slots=True)
 class ConsideredEndpoint:
-    """An endpoint that could have got the attempt, least cost first. Costs and loads are None if not recorded."""
+    """An endpoint that could have got the attempt. Expected time and load are None if not recorded."""
 
     endpoint_id: str
     endpoint_name: str | None
-    cost_ms: int | None
+    expected_ms: int | None  # of the choice
     in_flight: int | None
 
 
@@ -77,11 +78,13 @@ class RequestExplanation:
 
 
 def candidates(attempt: AttemptPayload) -> list[ConsideredEndpoint]:
-    """Return the recorded candidates: by cost, then by requests in flight."""
-    names = {it["endpoint_id"]: it["endpoint_name"] for it in (*attempt["costs"], *attempt["scores"])}
-    costs = {it["endpoint_id"]: it["cost_ms"] for it in attempt["costs"]}
-    loads = {it["endpoint_id"]: it["in_flight"] for it in attempt["scores"]}
-    return [ConsideredEndpoint(key, name, costs.get(key), loads.get(key)) for key, name in names.items()]
+    """Return the recorded candidates: by expected time, then by requests in flight."""
+    names = {
+        candidate["endpoint_id"]: candidate["endpoint_name"] for candidate in (*attempt["costs"], *attempt["scores"])
+    }
+    times = {cost["endpoint_id"]: cost["cost_ms"] for cost in attempt["costs"]}
+    loads = {score["endpoint_id"]: score["in_flight"] for score in attempt["scores"]}
+    return [ConsideredEndpoint(key, name, times.get(key), loads.get(key)) for key, name in names.items()]
 
 
 def explanation(request: RequestPayload, speeds: Speeds | None) -> RequestExplanation | None:
@@ -95,7 +98,11 @@ def explanation(request: RequestPayload, speeds: Speeds | None) -> RequestExplan
     work = attempt["work"]
     learned = speeds if speeds is not None and speeds.completions >= LEAST_COMPLETIONS else None
     unread, is_reported = _unread(request, work)
-    others = [it for it in candidates(attempt) if it.cost_ms is not None and it.endpoint_id != attempt["endpoint_id"]]
+    others = [
+        candidate
+        for candidate in candidates(attempt)
+        if candidate.expected_ms is not None and candidate.endpoint_id != attempt["endpoint_id"]
+    ]
     return RequestExplanation(
         parts=tuple(_parts(request, attempt, work, learned, unread)),
         work=work,
@@ -124,7 +131,7 @@ def _parts(
     yield ExplainedPart(QUEUE, request["queue_ms"] or 0.0)
     earlier: Sequence[AttemptPayload] = request["attempts"][:-1]
     if earlier:
-        yield ExplainedPart(EARLIER, sum(it["duration_ms"] for it in earlier))
+        yield ExplainedPart(EARLIER, sum(earlier_attempt["duration_ms"] for earlier_attempt in earlier))
     connect = attempt["connect_ms"]
     if connect is not None:
         yield ExplainedPart(CONNECT, connect)
@@ -132,18 +139,19 @@ def _parts(
     output, mean = request["output_tokens"], work["mean_in_flight"]
     answered = attempt["outcome"] == record.OK  # one that broke off has no usual time
     if speeds is None or mean is None or work["is_cold"] or not answered:
-        begin = token = None
+        prefill = decode = whole = None
     else:
-        begin = speeds.setup + speeds.read * (work["pending_tokens"] + unread)
-        token = speeds.write + speeds.share * mean
+        of, tokens = parameters_of(speeds), work["pending_tokens"] + unread
+        prefill = 1000 * (of.prefill(tokens) + of.token(mean))
+        decode = 1000 * (output - 1) * of.token(mean) if output else None
+        whole = None if output is None else 1000 * of.duration(tokens, output, mean)
     stalls = 1000 * speeds.read * work["read_tokens"] if speeds else 0.0
     ready = start + (connect or 0.0)
     end = start + length
     if first is not None and ready <= first <= end:
-        yield ExplainedPart(PREFILL, first - ready, _ms(begin, token))
-        yield from _beside_stalls(DECODE, end - first, None if not output else _ms(token, times=output - 1), stalls)
+        yield ExplainedPart(PREFILL, first - ready, prefill)
+        yield from _beside_stalls(DECODE, end - first, decode, stalls)
     else:
-        whole = None if begin is None or token is None or output is None else 1000 * (begin + output * token)
         yield from _beside_stalls(RESPONSE, end - ready, whole, stalls)
 
 
@@ -153,9 +161,3 @@ def _beside_stalls(what: str, took_ms: float, usual_ms: float | None, stalls_ms:
     yield ExplainedPart(what, took_ms - stalls, usual_ms)
     if stalls:
         yield ExplainedPart(STALLS, stalls, stalls_ms, is_estimated=True)
-
-
-def _ms(*seconds: float | None, times: int = 1) -> float | None:
-    """Return so many times the sum in milliseconds; None if a part of it is not known."""
-    known = [value for value in seconds if value is not None]
-    return 1000 * times * sum(known) if len(known) == len(seconds) else None

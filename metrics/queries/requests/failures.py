@@ -4,8 +4,9 @@ Each is searched in the last rows of an index, so the cost does not depend on th
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
+from endpoints.openapi.payload_fields import Help
 from endpoints.registry import registry
 from gateway.ipc import record
 from metrics import sql
@@ -21,7 +22,9 @@ FAILURES = (record.FAILED, record.TRUNCATED, record.REFUSED)
 
 
 class FailurePayload(RequestPayload):
-    attempt: AttemptPayload | None  # the failed one at this endpoint
+    """One request of the history."""
+
+    attempt: Annotated[AttemptPayload | None, Help("The attempt at this endpoint; null for rows without attempts.")]
 
 
 def last_failures(endpoint_id: str, limit: int = 8) -> list[FailurePayload]:

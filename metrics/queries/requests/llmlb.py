@@ -5,8 +5,9 @@ imports nothing of Django.
 """
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
+from endpoints.openapi.payload_fields import Choices, Help, TimeText
 from gateway.ipc import error_texts
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.queries.requests.rows import COLUMNS
@@ -24,40 +25,40 @@ FIELDS = (
 )  # fmt: skip
 
 
-class LlmlbStatus(TypedDict):
-    type: str
-    message: NotRequired[str]
+class RecordStatusPayload(TypedDict):
+    type: Annotated[str, Choices(("success", "error"))]
+    message: NotRequired[Annotated[str, Help("Text of the error.")]]
 
 
-class LlmlbRequestBody(TypedDict):
-    model: str
+class RecordPayload(TypedDict):
+    """One request."""
 
-
-class LlmlbRecord(TypedDict):
     id: str
-    timestamp: str | None
-    request_type: str
+    timestamp: Annotated[TimeText | None, Help("Time of completion.")]
+    request_type: Annotated[str, Choices(TYPES)]
     model: str
-    endpoint_id: str
+    endpoint_id: Annotated[str, Help("The nil UUID if no endpoint was available.")]
     endpoint_name: str
     endpoint_ip: str
     client_ip: NotRequired[str]
-    request_body: LlmlbRequestBody
-    response_body: None
+    request_body: Annotated[
+        dict[str, Any], Help("Only `model`. Stored bodies are at /api/requests/{id}/bodies, for administrators.")
+    ]
+    response_body: Annotated[Any | None, Help("Always null.")]
     duration_ms: int
-    status: LlmlbStatus
-    completed_at: str | None
+    status: RecordStatusPayload
+    completed_at: TimeText | None
     input_tokens: NotRequired[int]
     output_tokens: NotRequired[int]
     total_tokens: NotRequired[int]
     api_key_id: NotRequired[str]
 
 
-def llmlb_record(row: SqlRow) -> LlmlbRecord:
+def llmlb_record(row: SqlRow) -> RecordPayload:
     """Return the payload of a row of COLUMNS. `timestamp` is the time of completion, as in llmlb."""
     columns = dict(zip(COLUMNS, row, strict=True))
     completed_at = json_time(parse_time(columns["completed_at"]))
-    record: LlmlbRecord = {
+    record: RecordPayload = {
         "id": str(columns["id"]),
         "timestamp": completed_at,
         "request_type": _type(columns["request_type"]),
@@ -101,7 +102,7 @@ def llmlb_cells(row: SqlRow) -> list[Any]:
     ]  # fmt: skip
 
 
-def _status(columns: Mapping[str, Any]) -> LlmlbStatus:
+def _status(columns: Mapping[str, Any]) -> RecordStatusPayload:
     if columns["status"] == "success":
         return {"type": "success"}
     message = error_texts.shown(columns["outcome"], columns["error_message"], columns["status_code"])

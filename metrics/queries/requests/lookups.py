@@ -4,23 +4,24 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 from django.conf import settings
 
+from endpoints.openapi.payload_fields import Help, TimeText
 from endpoints.registry import registry
 from gateway.ipc.record import OK
 from gateway.registry.prices import Price
 from metrics import sql
+from metrics.costs.of_request import cost_details, price_of
 from metrics.queries.api_keys import key_names
-from metrics.queries.costs.of_request import cost_details, price_of
-from metrics.queries.hardware.of_request import request_hardware
 from metrics.queries.requests import conversations, history
 from metrics.queries.requests.conversations import Conversation, ConversationPayload, is_key
 from metrics.queries.requests.filters import ERROR, Cursor, RequestFilter
 from metrics.queries.requests.history import NumberedPage, RequestPage
 from metrics.queries.requests.payload import RequestDetailPayload, RequestPayload, request_payload
 from metrics.queries.requests.rows import COLUMNS
+from metrics.queries.slices import figure_slices
 from metrics.queries.stored import run_sql
 from metrics.sql import SqlRow
 from metrics.storage import database, rollups
@@ -32,9 +33,11 @@ _CONVERSATION = COLUMNS.index("conversation")
 
 class RequestPagePayload(TypedDict):
     requests: list[RequestPayload]
-    next: str | None
-    previous: str | None
-    looked_back_to: str | None
+    next: Annotated[str | None, Help("`cursor` of the next page; null if there are no older requests.")]
+    previous: Annotated[
+        str | None, Help("`cursor` of the page with newer requests; null if this page has the newest ones.")
+    ]
+    looked_back_to: Annotated[TimeText | None, Help("Requests before this time are not scanned yet; null if all are.")]
 
 
 def request_page(request_filter: RequestFilter, cursor: str | None, size: int) -> RequestPage:
@@ -117,8 +120,8 @@ def request_row(request_id: str) -> SqlRow | None:
 
 def request_detail(request_id: str) -> RequestDetailPayload | None:
     """Return one request as `priced_request` does, without the row of its price."""
-    found = priced_request(request_id)
-    return None if found is None else found[0]
+    detail_and_price = priced_request(request_id)
+    return None if detail_and_price is None else detail_and_price[0]
 
 
 def priced_request(request_id: str) -> tuple[RequestDetailPayload, Price | None] | None:
@@ -135,7 +138,7 @@ def priced_request(request_id: str) -> tuple[RequestDetailPayload, Price | None]
         **request,
         "api_key_name": key and key_names([key]).get(key),
         **cost_details(request, price),
-        "hardware_costs": request_hardware(row, time.time()),
+        "hardware_costs": [cost for one in figure_slices() for cost in one.request_costs(row, time.time())],
     }
     return detail, price
 
@@ -160,27 +163,27 @@ class ConversationPage:
 
 class ConversationPagePayload(TypedDict):
     conversations: list[ConversationPayload]
-    next: str | None
-    previous: str | None
-    looked_back_to: str | None
+    next: Annotated[str | None, Help("`cursor` of the next page; null if there is none.")]
+    previous: Annotated[str | None, Help("`cursor` of the page with later requests.")]
+    looked_back_to: Annotated[TimeText | None, Help("Requests before this time are not scanned yet; null if all are.")]
 
 
 def conversation_page(request_filter: RequestFilter, cursor: str | None, size: int) -> ConversationPage:
     """Return a page of conversations whose last request meets the filter. Four queries. Raises BadCursor."""
     page = request_page(replace(request_filter, last_turns=True), cursor, size)
     keys = [str(row[_CONVERSATION]) for row in page.rows]
-    found = conversations.conversations(run_sql, vendor(), keys, registry.name)
-    payloads = [found[key].payload for key in keys if key in found]
+    by_key = conversations.conversations(run_sql, vendor(), keys, registry.name)
+    payloads = [by_key[key].payload for key in keys if key in by_key]
     names = key_names(payload["api_key_id"] for payload in payloads)
     for payload in payloads:
         payload["api_key_name"] = names.get(payload["api_key_id"] or "")
     return ConversationPage(payloads, page)
 
 
-def conversation_page_payload(found: ConversationPage) -> ConversationPagePayload:
-    pages = request_page_payload(replace(found.page, rows=[]))
+def conversation_page_payload(conversations_page: ConversationPage) -> ConversationPagePayload:
+    pages = request_page_payload(replace(conversations_page.page, rows=[]))
     return {
-        "conversations": found.conversations,
+        "conversations": conversations_page.conversations,
         "next": pages["next"],
         "previous": pages["previous"],
         "looked_back_to": pages["looked_back_to"],
@@ -191,8 +194,8 @@ def conversation(key: str) -> Conversation | None:
     """Return one conversation with its requests; None if the history has none of it. Two queries."""
     if not is_key(key):
         return None
-    found = conversations.conversations(run_sql, vendor(), [key], registry.name).get(key)
-    if found is not None:
-        key_id = found.payload["api_key_id"]
-        found.payload["api_key_name"] = key_id and key_names([key_id]).get(key_id)
-    return found
+    stored_conversation = conversations.conversations(run_sql, vendor(), [key], registry.name).get(key)
+    if stored_conversation is not None:
+        key_id = stored_conversation.payload["api_key_id"]
+        stored_conversation.payload["api_key_name"] = key_id and key_names([key_id]).get(key_id)
+    return stored_conversation

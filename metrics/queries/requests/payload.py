@@ -1,13 +1,15 @@
 """JSON payload of a request of the history. Imports nothing of Django."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from gateway.base.queue_class import INTERACTIVE
+from endpoints.openapi.payload_fields import Choices, Help, TimeText, UuidText
+from gateway.base.queue_class import CLASSES, INTERACTIVE
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import error_texts, record
 from gateway.ipc.record import QUEUE
 from gateway.prices.amounts import text_of
+from gateway.registry.prices import AMOUNTS
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
 from metrics.queries.requests.filters import STATUSES
@@ -19,62 +21,101 @@ NameOf = Callable[[str], str | None]  # returns an endpoint's name, or its last 
 
 
 class ScorePayload(TypedDict):
-    endpoint_id: str
+    """A candidate, with its requests in flight when the endpoint was chosen."""
+
+    endpoint_id: UuidText
     endpoint_name: str | None
     in_flight: int
 
 
 class CostPayload(TypedDict):
-    endpoint_id: str
+    """A candidate, with its cost when the endpoint was chosen."""
+
+    endpoint_id: UuidText
     endpoint_name: str | None
-    cost_ms: int
+    cost_ms: Annotated[int, Help("Expected duration, plus the time by which other requests there would be delayed.")]
 
 
 class WorkPayload(TypedDict):
-    prompt_tokens: int
-    output_tokens: int
-    prefix_tokens: int
-    expected_ms: float
-    pending_tokens: int
-    read_tokens: int
-    mean_in_flight: float | None
-    was_idle: bool
-    is_cold: bool
+    """What adaptive routing expected of an attempt, and what the endpoint did for others meanwhile."""
+
+    prompt_tokens: Annotated[int, Help("Expected before the attempt.")]
+    output_tokens: Annotated[int, Help("Expected before the attempt.")]
+    prefix_tokens: Annotated[int, Help("Prompt tokens expected in the endpoint's prefix cache.")]
+    expected_ms: Annotated[float, Help("Expected duration.")]
+    pending_tokens: Annotated[
+        int, Help("Prompt tokens of other requests that the endpoint still had to read at the start.")
+    ]
+    read_tokens: Annotated[int, Help("Prompt tokens of others that were sent there meanwhile.")]
+    mean_in_flight: Annotated[float | None, Help("Mean requests in flight there over the attempt, itself included.")]
+    was_idle: Annotated[bool, Help("Whether no other request was in flight there at the start.")]
+    is_cold: Annotated[bool, Help("Whether the model had to be loaded.")]
 
 
 class LeftStepPayload(TypedDict):
+    """A step of the model name that was left or skipped."""
+
     step: int
     reason: str
 
 
-class AttemptPayload(TypedDict):
-    endpoint_id: str
+class ServedModelPayload(TypedDict):
+    """The model that served an attempt; of a request, that of the last one."""
+
+    served_model: Annotated[
+        str | None, Help("The endpoint's own id of the model; null if it is the requested name, or unknown.")
+    ]
+    canonical_name: Annotated[str | None, Help("Canonical name of the served model, if any.")]
+    step: Annotated[int | None, Help("Step of the model name, from 1; null if the request asked for no model name.")]
+
+
+# One attempt of a request, with the model that served it.
+class AttemptPayload(ServedModelPayload):
+    """The model that served an attempt; of a request, that of the last one."""
+
+    endpoint_id: UuidText
     endpoint_name: str | None
     outcome: str
     status_code: int | None
-    at_ms: float
+    at_ms: Annotated[float, Help("Time from the request's arrival to the attempt's start.")]
     duration_ms: float
     error: str | None
-    reason: str | None
-    scores: list[ScorePayload]
-    costs: list[CostPayload]
-    work: WorkPayload | None
-    connect_ms: float | None
-    served_model: str | None
-    canonical_name: str | None
-    step: int | None
+    reason: Annotated[
+        str | None,
+        Help(
+            "Reason for this endpoint. `only`: it was the only candidate; `least`: it had the fewest requests in "
+            "flight; `drawn`: it was drawn at random among these; `trial`: trial of its circuit breaker; `made_it`: it "
+            "created the stored response; `searched`: it was searched for the stored response. Adaptive routing: "
+            "`fastest`: it had the least cost; `kept_prefix`: and it has the beginning of the prompt in its cache; "
+            "`loaded_there`: and it has the model loaded; `probe`: it is being measured; `waited_for`: the request "
+            "waited in the queue, and then it had the least cost."
+        ),
+    ]
+    scores: Annotated[
+        list[ScorePayload],
+        Help("At most eight candidates: the chosen one, and those with the fewest requests in flight."),
+    ]
+    costs: Annotated[
+        list[CostPayload], Help("At most eight candidates, least cost first. Empty without adaptive routing.")
+    ]
+    work: Annotated[WorkPayload | None, Help("Null without adaptive routing.")]
+    connect_ms: Annotated[
+        float | None, Help("Time for opening a connection; 0 if an idle one was used; null in older rows.")
+    ]
 
 
-class RequestPayload(TypedDict):
+class RequestPayload(ServedModelPayload):
+    """One request of the history."""
+
     id: str
-    completed_at: str | None
+    completed_at: TimeText | None
     model: str
     kind: str
-    endpoint_id: str | None
+    endpoint_id: Annotated[UuidText | None, Help("Null if no endpoint was available.")]
     endpoint_name: str | None
     client_ip: str | None
-    api_key_id: str | None
-    outcome: str
+    api_key_id: UuidText | None
+    outcome: Annotated[str, Help("`ok`, `refused`, `failed`, `truncated`, `cancelled`, `no_endpoint`, `queue`.")]
     status_code: int | None
     error: str | None
     streamed: bool | None
@@ -85,53 +126,92 @@ class RequestPayload(TypedDict):
     total_tokens: int | None
     tokens_estimated: bool | None
     attempts: list[AttemptPayload]
-    queue_ms: float | None
-    request_id: str | None
-    tokens_per_second: float | None
-    cached_tokens: int | None
-    body_bytes: int | None
-    conversation: str | None
-    queue_class: str
-    cache_write_tokens: int | None
-    reasoning_tokens: int | None
-    finish_reason: str | None
-    served_model: str | None
-    canonical_name: str | None
-    step: int | None
-    left_steps: list[LeftStepPayload]
-    long_cache_write_tokens: int | None
-    service_tier: str | None
-    cost: str | None
-    currency: str | None
-    price_id: int | None
-    images: int | None
-    audio_ms: int | None
+    queue_ms: Annotated[float | None, Help("Time in the queue; null if the request did not wait.")]
+    request_id: Annotated[str | None, Help("Value of the client's `x-request-id` header.")]
+    tokens_per_second: Annotated[float | None, Help("Output tokens divided by the duration of the response.")]
+    cached_tokens: Annotated[
+        int | None, Help("Input tokens from the endpoint's prefix cache; null if it did not report them.")
+    ]
+    body_bytes: Annotated[int | None, Help("Size of the request's body, if it is known.")]
+    conversation: Annotated[
+        str | None, Help("Equal for the requests of one conversation. It tells nothing of their content.")
+    ]
+    queue_class: Annotated[str, Choices(CLASSES), Help("`bulk`: it gave way to interactive requests.")]
+    cache_write_tokens: Annotated[
+        int | None, Help("Input tokens written to a prefix cache; null if the endpoint did not report them.")
+    ]
+    reasoning_tokens: Annotated[
+        int | None, Help("Output tokens spent on reasoning; null if the endpoint did not report them.")
+    ]
+    finish_reason: Annotated[
+        str | None, Help("`stop`, `length`, `tool_calls`, `content_filter` or `error`; null if unknown.")
+    ]
+    left_steps: Annotated[list[LeftStepPayload], Help("Steps of the model name that were left or skipped, and why.")]
+    long_cache_write_tokens: Annotated[
+        int | None, Help("Those of `cache_write_tokens` that are kept for long; null if it was not reported.")
+    ]
+    service_tier: Annotated[
+        str | None, Help("As the response reported it; null for the default one, or none reported.")
+    ]
+    cost: Annotated[str | None, Help("In units of `currency`, up to nine decimal places; null if there is no price.")]
+    currency: Annotated[str | None, Help("ISO 4217 code of the price's currency.")]
+    price_id: Annotated[int | None, Help("Row of the price book; negative for rows of the catalogue.")]
+    images: Annotated[int | None, Help("Of the response; null if it is none of images.")]
+    audio_ms: Annotated[int | None, Help("Duration of the transcribed audio; null if the response did not report it.")]
 
 
 class CostPartPayload(TypedDict):
-    part: str
-    count: int
-    amount: str | None
-    cost: str | None
+    """What one kind of token, the request itself, its images or its audio add to the cost of a request."""
+
+    part: Annotated[
+        str, Choices(AMOUNTS), Help("Each token is in one part: cached and written ones are not in `input`.")
+    ]
+    count: Annotated[int, Help("Tokens, requests or images; of `minute`, milliseconds of audio.")]
+    amount: Annotated[
+        str | None,
+        Help(
+            "Per million tokens, or per thousand requests, images or minutes; null if the price has none: it adds "
+            "nothing."
+        ),
+    ]
+    cost: Annotated[str | None, Help("Exact; the sum is rounded half up to nine decimal places.")]
 
 
-class RequestHardwarePayload(TypedDict):
-    endpoint_id: str
-    endpoint_name: str | None
-    currency: str
-    cost: str
-    is_provisional: bool
+class HardwareCostPayload(TypedDict):
+    """What a request costs at one endpoint of own hardware: its share of the hours in which it ran."""
+
+    endpoint_id: UuidText
+    endpoint_name: Annotated[str | None, Help("Null for a deleted endpoint.")]
+    currency: Annotated[str, Help("ISO 4217 code of the currency of the endpoint's rate.")]
+    cost: Annotated[str, Help("In units of the currency, up to nine decimal places; exact.")]
+    is_provisional: Annotated[
+        bool, Help("Whether an hour of it is not counted yet: other requests may still take their part.")
+    ]
 
 
 class RequestDetailPayload(RequestPayload):
+    """A request with names and costs that need another query."""
+
     api_key_name: str | None
-    cost_parts: list[CostPartPayload]
-    partly_priced: bool
-    reporting_cost: str | None
-    hardware_costs: list[RequestHardwarePayload]
+    cost_parts: Annotated[list[CostPartPayload], Help("In `currency`; empty without a price.")]
+    partly_priced: Annotated[bool, Help("Whether the price has no amount for some of the tokens.")]
+    reporting_cost: Annotated[
+        str | None, Help("`cost` in the reporting currency; null without a cost or a rate of that day.")
+    ]
+    hardware_costs: Annotated[
+        list[HardwareCostPayload],
+        Help("At own hardware, never part of `cost`; empty without a rate, and once hours are deleted."),
+    ]
 
 
-FIELDS = tuple(RequestPayload.__annotations__)
+_SERVED = tuple(ServedModelPayload.__annotations__)
+_OTHERS = [name for name in RequestPayload.__annotations__ if name not in _SERVED]
+_BEFORE_SERVED = _OTHERS.index("finish_reason") + 1
+FIELDS = (
+    *_OTHERS[:_BEFORE_SERVED],
+    *_SERVED,
+    *_OTHERS[_BEFORE_SERVED:],
+)  # in the order of the payload, also in exports
 
 
 def no_name(endpoint_id: str) -> str | None:

@@ -28,7 +28,7 @@ def readable(rows: list[SqlRow]) -> list[SqlRow]:
 
 
 def _readable(row: SqlRow) -> SqlRow:
-    fixed = tuple(_number(value) if at in _NUMBERS else _text(value) for at, value in enumerate(row))
+    fixed = tuple(_number(value) if column in _NUMBERS else _text(value) for column, value in enumerate(row))
     if all(new is old for new, old in zip(fixed, row, strict=True)):
         _valid_types.add(tuple(map(type, row)))
     return fixed

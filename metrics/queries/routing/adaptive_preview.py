@@ -1,4 +1,4 @@
-"""Preview of adaptive routing: where a request would go now and what it would cost, with the gateways' algorithm."""
+"""Preview of adaptive routing: where a request would go now and its expected time, with the gateways' algorithm."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from gateway.base import request_kinds
 from gateway.registry.schema import Lengths, Speeds
 from gateway.routing import adaptive
-from gateway.routing.adaptive import UNKNOWN_OUTPUT, Demand, Row
+from gateway.routing.adaptive import UNKNOWN_OUTPUT
 from gateway.routing.balancer import FULL, MAX_RECORDED_SCORES, OPEN, Decision
-from gateway.routing.cost_parts import cost_parts
+from gateway.routing.expected_time import Demand, Row, expected_time
 from gateway.routing.routes import has_free
 from metrics.queries.routing.routing_preview import (
     MEASURING,
     SPILLING,
     WAIT,
     WAIT_FOR_FASTER,
-    CandidatePayload,
     CostPartsPayload,
     PreviewCandidate,
+    RouteEndpointPayload,
     RoutePayload,
     candidate_payload,
 )
@@ -53,7 +53,7 @@ def demand_of(kind: str, lengths: Lengths, prompt: int | None, output: int | Non
 def adaptive_payload(
     model: str, kind: str, candidates: Sequence[PreviewCandidate], load: PreviewLoad, demand: Demand
 ) -> RoutePayload:
-    """Return the decision of the adaptive policy, and the candidates with their costs."""
+    """Return the decision of the adaptive policy, and the candidates with their expected times."""
     capable = [candidate for candidate in candidates if candidate.capable]
     fleet = [load.speeds.get(candidate.id, NOT_MEASURED) for candidate in capable]
     loads = [load.loads.get(candidate.id, 0.0) for candidate in capable]
@@ -69,7 +69,9 @@ def adaptive_payload(
         else {
             "endpoint_ids": []
             if decision is FULL
-            else list(dict.fromkeys(it.endpoint_id for it in decisions if it is not None and it is not FULL)),
+            else list(
+                dict.fromkeys(drawn.endpoint_id for drawn in decisions if drawn is not None and drawn is not FULL)
+            ),
             "reason": _reason(decision, rows),
         },
         "demand": {"prompt_tokens": round(demand.prompt), "output_tokens": round(demand.output)},
@@ -100,7 +102,7 @@ def _candidate(
     rows: Mapping[str, Row[PreviewCandidate]],
     load: PreviewLoad,
     demand: Demand,
-) -> CandidatePayload:
+) -> RouteEndpointPayload:
     best = rows[decision.endpoint_id].candidate.rank if decision and decision.endpoint_id else None
     payload = candidate_payload(candidate, chosen_from=_chosen_from(candidate, row, decision, rows), best=best)
     if row is None or candidate.rank > OPEN:
@@ -110,18 +112,18 @@ def _candidate(
             payload["excluded"] = MEASURING
         elif best is not None and candidate.rank < best:
             payload["excluded"] = SPILLING
-    parts = cost_parts(row, demand, candidate.in_flight, candidate.pending, load.waiting)
+    time = expected_time(row, demand, candidate.in_flight, candidate.pending, load.waiting)
     shown: CostPartsPayload = {
-        "own_ms": 1000 * parts.own,
-        "harm_ms": 1000 * parts.harm,
-        "cold_ms": 1000 * parts.cold,
-        "wait_ms": 1000 * parts.wait,
-        "factor": parts.factor,
-        "weight": parts.weight,
+        "own_ms": 1000 * time.own,
+        "harm_ms": 1000 * time.delay,
+        "cold_ms": 1000 * time.load,
+        "wait_ms": 1000 * time.wait,
+        "factor": time.factor,
+        "weight": time.weight,
     }
     return {
         **payload,
-        "cost_ms": 1000 * parts.total,
+        "cost_ms": 1000 * time.total,
         "cost_parts": shown,
         "is_measured": _is_measured(load, row),
         "kept_tokens": round(demand.kept.get(row.id, 0.0)),

@@ -9,17 +9,18 @@ from django.conf import settings
 from gateway.base.config import ADAPTIVE
 from gateway.base.request_kinds import BY_NAME, GENERATING
 from gateway.dialects.needs import NO_NEEDS, Needs, needs_of
+from gateway.model_names.plan import ModelNames, NamePlan, plan_of_list
 from gateway.registry.schema import EndpointFacts, Model, Speeds
-from gateway.routing.adaptive import NEGLIGIBLE_READ, NEVER, UNKNOWN_BYTES_PER_TOKEN, Demand, rows_of
+from gateway.routing.adaptive import NEGLIGIBLE_READ, NEVER, UNKNOWN_BYTES_PER_TOKEN, rows_of, slowest_read
+from gateway.routing.expected_time import Demand
 from gateway.routing.loaded_models import LoadedModels
-from gateway.routing.model_names import ModelNames, NamePlan, plan_of_list
 from metrics.memory.runtime import runtime
+from metrics.model_names.steps_preview import StepsPreview, StepsQuestion
 from metrics.queries.requests.conversations import Conversation
 from metrics.queries.routing import routing_preview
 from metrics.queries.routing.adaptive_preview import NOT_MEASURED, PreviewLoad, adaptive_payload, demand_of
 from metrics.queries.routing.routing_preview import PreviewCandidate, RoutePayload, with_last_resort
 from metrics.queries.routing.sample_request import SampleRequest, kept_at, kept_tokens, sample_demand
-from metrics.queries.routing.steps_preview import StepsPreview, StepsQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def current_route(question: RouteQuestion) -> RoutePayload | None:
     if not routes:
         return None
     if not question.may_use_external:
-        routes = [it for it in routes if not it[0].external] or routes
+        routes = [route for route in routes if not route[0].external] or routes
     return _route(question, routes)
 
 
@@ -82,8 +83,17 @@ def _plan(question: RouteQuestion, names: ModelNames | None) -> NamePlan | None:
     """Return the steps of the model name, or of the models that the request names."""
     further = None if question.sample is None else question.sample.parsed.models
     if further is not None:
-        return plan_of_list(list(dict.fromkeys((question.model, *further))), names)
-    return None if names is None else names.plan(question.model)
+        return plan_of_list(list(dict.fromkeys((question.model, *further))), names, _Published())
+    return None if names is None else names.plan(question.model, _Published())
+
+
+class _Published:
+    """The models that gateways know, for names that were read just now."""
+
+    version = 0
+
+    def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
+        return runtime.installation.routes(model)
 
 
 def _prompt_tokens(question: RouteQuestion, model: str) -> float | None:
@@ -102,13 +112,13 @@ def _route(question: RouteQuestion, routes: Sequence[tuple[EndpointFacts, Model]
         routes, kind, state.in_flight(), state.trials(), time.time(), state.pending(), state.aside()
     )
     if needs := question.needs:
-        candidates = [replace(it, needs=needs) for it in candidates]
+        candidates = [replace(candidate, needs=needs) for candidate in candidates]
     if settings.ROUTERDASH.balancer != ADAPTIVE:
         return with_last_resort(candidates, lambda some: routing_preview.route_payload(model, kind, some))
-    learned = {it.id: state.speeds(it.id, it.model.id, kind) for it in candidates}
+    learned = {candidate.id: state.speeds(candidate.id, candidate.model.id, kind) for candidate in candidates}
     known = {key: speeds for key, speeds in learned.items() if speeds is not None}
     loads = _load_seconds(candidates, known)
-    load = PreviewLoad(known, state.waiting_interactive(), settings.ROUTERDASH.spill_after_secs, loads)
+    load = PreviewLoad(known, state.waiting_interactive().number, settings.ROUTERDASH.spill_after_secs, loads)
     demand = _demand(question, candidates, known)
     return with_last_resort(candidates, lambda some: adaptive_payload(model, kind, some, load, demand))
 
@@ -118,28 +128,29 @@ def _load_seconds(candidates: Sequence[PreviewCandidate], speeds: Mapping[str, S
 
     A gateway also knows what it has sent there since.
     """
-    engines = {it.id: runtime.installation.engine_state(it.id) for it in candidates}
+    engines = {candidate.id: runtime.installation.engine_state(candidate.id) for candidate in candidates}
     models = LoadedModels(lambda: None)
     models.note(engines, engines)
     return {
-        it.id: models.load_seconds(it.id, engines[it.id], it.model.id, speeds.get(it.id, NOT_MEASURED).load)
-        for it in candidates
+        candidate.id: models.load_seconds(
+            candidate.id, engines[candidate.id], candidate.model.id, speeds.get(candidate.id, NOT_MEASURED).load
+        )
+        for candidate in candidates
     }
 
 
 def _demand(question: RouteQuestion, candidates: Sequence[PreviewCandidate], speeds: Mapping[str, Speeds]) -> Demand:
     state, sample, kind = runtime.installation, question.sample, question.kind
-    shares = {it.id: speeds.get(it.id, NOT_MEASURED).kept for it in candidates}
+    shares = {candidate.id: speeds.get(candidate.id, NOT_MEASURED).kept for candidate in candidates}
     if sample is not None:
         generates, typical = kind in GENERATING, state.lengths(question.model, None).output
         lengths = state.lengths(question.model, sample.key_id)
         demand = sample_demand(sample, lengths, typical, generates=generates)
-        capable = [it for it in candidates if it.capable]
-        rows = rows_of(capable, [speeds.get(it.id, NOT_MEASURED) for it in capable], NEVER)
-        slowest = max((it.read for it in rows), default=0.0)
-        matters = sample.has_session or slowest * sample.body_bytes >= NEGLIGIBLE_READ
-        found = kept_at(state.affinity(), sample, candidates) if generates and matters else {}
-        return demand._replace(kept=kept_tokens(found, shares, demand.prompt, sample.body_bytes))
+        capable = [candidate for candidate in candidates if candidate.capable]
+        rows = rows_of(capable, [speeds.get(candidate.id, NOT_MEASURED) for candidate in capable], NEVER)
+        matters = sample.has_session or slowest_read(rows) * sample.body_bytes >= NEGLIGIBLE_READ
+        kept_by_id = kept_at(state.affinity(), sample, candidates) if generates and matters else {}
+        return demand._replace(kept=kept_tokens(kept_by_id, shares, demand.prompt, sample.body_bytes))
     if question.conversation is None:
         lengths = state.lengths(question.model, None)
         return demand_of(kind, lengths, question.prompt_tokens, question.output_tokens)

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
+from endpoints.models import OperatorState, Status
+from endpoints.openapi.payload_fields import Choices, Help, TimeText, UuidText
 from gateway.base import request_kinds
 from gateway.dialects.needs import NO_NEEDS, Needs
+from gateway.model_names.step_reasons import SKIPPED
 from gateway.providers.table import provider_of
 from gateway.registry import schema
 from gateway.registry.schema import EndpointFacts, Model
@@ -13,6 +16,7 @@ from gateway.routing import adaptive, balancer
 from gateway.routing.balancer import FULL, OPEN, TIERS
 from gateway.routing.set_aside import AsideNote, unable_kinds
 from metrics.queries import breakers
+from metrics.queries.breakers import STATES
 
 # Why an endpoint is excluded; the first that applies.
 DISABLED, DRAINING, OFFLINE = schema.DISABLED, schema.DRAINING, schema.OFFLINE
@@ -31,7 +35,7 @@ EXCLUDED = (
 )  # fmt: skip
 
 WAIT = "wait"  # reason of a decision: every endpoint is full
-WAIT_FOR_FASTER = "wait_for_faster"  # adaptive routing: a full endpoint costs less than those that are free
+WAIT_FOR_FASTER = "wait_for_faster"  # adaptive routing: a full endpoint takes less time than those that are free
 REASONS = (
     balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.SPILLED, WAIT,
     adaptive.FASTEST, adaptive.KEPT_PREFIX, adaptive.PROBE, WAIT_FOR_FASTER,
@@ -40,68 +44,81 @@ REASONS = (
 NOT_ASIDE = AsideNote(0, None, ())
 
 
-class DecisionPayload(TypedDict):
-    endpoint_ids: list[str]
-    reason: str
+class RouteDecisionPayload(TypedDict):
+    endpoint_ids: Annotated[list[UuidText], Help("Endpoints that may get the request, each with the same probability.")]
+    reason: Annotated[str, Choices(REASONS), Help("Reason for the choice; `wait` if every endpoint is full.")]
 
 
-class DemandPayload(TypedDict):
+class RouteDemandPayload(TypedDict):
+    """What the request is expected to need."""
+
     prompt_tokens: int
     output_tokens: int
 
 
 class CostPartsPayload(TypedDict):
-    own_ms: float
-    harm_ms: float
-    cold_ms: float
-    wait_ms: float
-    factor: float
-    weight: float
+    """Parts of a cost: their sum times `factor` and `weight` is the cost."""
+
+    own_ms: Annotated[float, Help("Expected duration of the request.")]
+    harm_ms: Annotated[float, Help("Time by which it would delay the requests that run there.")]
+    cold_ms: Annotated[float, Help("Time for loading the model; 0 if it is loaded.")]
+    wait_ms: Annotated[float, Help("Wait for a slot, if all are taken.")]
+    factor: Annotated[float, Help("More than 1 if it has few responses yet and requests already.")]
+    weight: Annotated[float, Help("The cost weight that an administrator has set for the endpoint.")]
 
 
-class CandidatePayload(TypedDict):
-    endpoint_id: str
+class RouteEndpointPayload(TypedDict):
+    endpoint_id: UuidText
     name: str
-    model: str
-    status: str
-    operator_state: str
-    breaker: str
-    trial_due: str | None
+    model: Annotated[str, Help("The name of the model at the endpoint.")]
+    status: Annotated[str, Choices(Status.choices)]
+    operator_state: Annotated[str, Choices(OperatorState.choices)]
+    breaker: Annotated[str, Choices(STATES)]
+    trial_due: TimeText | None
     in_flight: int
-    max_concurrency: int | None
-    tier: int
-    capable: bool
-    excluded: str | None
-    # Adaptive routing only, and only if it could get requests.
-    cost_ms: NotRequired[float]
-    cost_parts: NotRequired[CostPartsPayload]
-    is_measured: NotRequired[bool]
-    kept_tokens: NotRequired[int]
+    max_concurrency: Annotated[int | None, Help("Requests at a time; null means no limit.")]
+    tier: Annotated[int, Help("The tier that an administrator has set; 1 is the first.")]
+    capable: Annotated[
+        bool, Help("Whether the model supports this kind of request; true if its capabilities are unknown.")
+    ]
+    excluded: Annotated[str | None, Choices(EXCLUDED), Help("Reason why the endpoint is not a candidate now.")]
+    cost_ms: NotRequired[
+        Annotated[float, Help("Cost of the request there. Only with adaptive routing, if it can be computed.")]
+    ]
+    cost_parts: NotRequired[Annotated[CostPartsPayload, Help("As `cost_ms`.")]]
+    kept_tokens: NotRequired[Annotated[int, Help("As `cost_ms`: prompt tokens that are expected in its prefix cache.")]]
+    is_measured: NotRequired[
+        Annotated[bool, Help("Whether the cost is computed from its own responses; else it is assumed.")]
+    ]
 
 
 class RouteTargetPayload(TypedDict):
+    """A target of a step."""
+
     model: str
-    endpoint_id: str | None
-    tag: str | None
-    skipped: str | None
-    share: float  # of the requests, now
-    endpoint_ids: list[str]
+    endpoint_id: Annotated[str | None, Help("The only endpoint that may serve it.")]
+    tag: Annotated[str | None, Help("Tag of the endpoints that may serve it.")]
+    skipped: Annotated[str | None, Choices(SKIPPED), Help("Why it cannot get this request.")]
+    share: Annotated[float, Help("Share of the requests that would go to it now, by the weights: 0 to 1.")]
+    endpoint_ids: Annotated[list[UuidText], Help("Endpoints that would get the request; none if all are full.")]
 
 
 class RouteStepPayload(TypedDict):
-    step: int
-    serves: bool
-    left: str | None
-    targets: list[RouteTargetPayload]
+    """A step of a model name; several with one number if a target is a name with several steps."""
+
+    step: Annotated[int, Help("From 1.")]
+    serves: Annotated[bool, Help("Whether requests would go there.")]
+    left: Annotated[str | None, Choices(SKIPPED), Help("Why the request would not stay there.")]
+    targets: Annotated[list[RouteTargetPayload], Help("In their order; requests draw one by weight.")]
 
 
 class RoutePayload(TypedDict):
     model: str
     kind: str
-    decision: DecisionPayload | None
-    demand: NotRequired[DemandPayload]  # adaptive routing only
-    endpoints: list[CandidatePayload]
-    steps: NotRequired[list[RouteStepPayload]]  # of a model name, or of several models
+    decision: Annotated[RouteDecisionPayload | None, Help("Null if no endpoint is available.")]
+    demand: NotRequired[Annotated[RouteDemandPayload, Help("Only with adaptive routing.")]]
+    endpoints: Annotated[list[RouteEndpointPayload], Help("Those of the target with the largest share.")]
+    steps: NotRequired[Annotated[list[RouteStepPayload], Help("Of a model name, or of several models.")]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +210,11 @@ def candidates(
     aside: Mapping[str, AsideNote] | None = None,
 ) -> list[PreviewCandidate]:
     """Return the candidates of the published endpoints, in any state, that have a model."""
-    notes, found = aside or {}, []
+    notes, preview_candidates = aside or {}, []
     for facts, offered_model in routes:
         note = notes.get(facts.id, NOT_ASIDE)
         certain = dict(unable_kinds(provider_of(facts.kind), note.kinds)).get(kind)
-        found.append(
+        preview_candidates.append(
             PreviewCandidate(
                 facts,
                 offered_model,
@@ -211,7 +228,7 @@ def candidates(
                 never_tried=certain is True,
             )
         )
-    return found
+    return preview_candidates
 
 
 def with_last_resort(
@@ -221,8 +238,8 @@ def with_last_resort(
     have lacked it lately.
     """
     payload = payload_of(candidates)
-    if payload["decision"] is None and any(it.lacking and not it.never_tried for it in candidates):
-        return payload_of([replace(it, lacking=it.never_tried) for it in candidates])
+    if payload["decision"] is None and any(candidate.lacking and not candidate.never_tried for candidate in candidates):
+        return payload_of([replace(candidate, lacking=candidate.never_tried) for candidate in candidates])
     return payload
 
 
@@ -237,7 +254,7 @@ def route_payload(model: str, kind: str, candidates: Sequence[PreviewCandidate])
 
     decision = balancer.pick(candidates, lambda candidate: candidate.in_flight, choose=all_of)
     chosen_from = {endpoint_id for endpoint_id, _ in decision.scores} if decision else set()
-    best = next((it.rank for it in candidates if it.id in chosen_from), None)
+    best = next((candidate.rank for candidate in candidates if candidate.id in chosen_from), None)
     return {
         "model": model,
         "kind": kind,
@@ -247,11 +264,13 @@ def route_payload(model: str, kind: str, candidates: Sequence[PreviewCandidate])
             "endpoint_ids": [] if decision is FULL else drawn or [decision.endpoint_id],
             "reason": WAIT if decision is FULL else decision.reason,
         },
-        "endpoints": [candidate_payload(it, chosen_from=it.id in chosen_from, best=best) for it in candidates],
+        "endpoints": [
+            candidate_payload(candidate, chosen_from=candidate.id in chosen_from, best=best) for candidate in candidates
+        ],
     }
 
 
-def candidate_payload(candidate: PreviewCandidate, *, chosen_from: bool, best: int | None) -> CandidatePayload:
+def candidate_payload(candidate: PreviewCandidate, *, chosen_from: bool, best: int | None) -> RouteEndpointPayload:
     """Return the facts of a candidate. `chosen_from`: the decision was among endpoints with this one.
 
     `best`: the rank of the chosen endpoint; None if there is none.

@@ -5,20 +5,16 @@ from dataclasses import dataclass
 
 from gateway.base.types import Body
 from gateway.dialects.openai_requests import (
-    BIG_BYTES,
     Request,
-    decode_small,
-    parse_large,
-    prompt_of,
-    request_of,
-    split_large,
+    reading_request,
 )
 from gateway.dialects.prompt_fields import PromptFields
 from gateway.loop.time_slices import run_unsliced
 from gateway.registry.schema import Lengths
-from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT, Demand
+from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT
 from gateway.routing.affinity.affinity import Affinity, Kept
 from gateway.routing.affinity.prompts import session_in
+from gateway.routing.expected_time import Demand
 from metrics.queries.routing.routing_preview import PreviewCandidate
 
 
@@ -47,17 +43,12 @@ class _Fleet:
 
     @property
     def by_id(self) -> dict[str, PreviewCandidate]:
-        return {it.id: it for it in self.endpoints}
+        return {endpoint.id: endpoint for endpoint in self.endpoints}
 
 
 def read_sample(body: Body, headers: Mapping[bytes, bytes], key_id: str | None) -> SampleRequest:
     """Read a body of any size. `headers`: names in lower case. Raises Refusal, which names the wrong field."""
-    if len(body) > BIG_BYTES:
-        found = run_unsliced(split_large(body))
-        parsed, fields = parse_large(body, found), prompt_of(body, found)
-    else:
-        small = decode_small(body)
-        parsed, fields = request_of(small), small
+    parsed, fields, _ = run_unsliced(reading_request(body))
     return SampleRequest(parsed, fields, len(body), session_in(headers), key_id)
 
 
@@ -94,14 +85,14 @@ def sample_demand(sample: SampleRequest, lengths: Lengths, typical: float | None
 
 
 def kept_tokens(
-    found: Mapping[str, Kept], shares: Mapping[str, Sequence[float]], prompt: float, body_bytes: int
+    kept: Mapping[str, Kept], shares: Mapping[str, Sequence[float]], prompt: float, body_bytes: int
 ) -> dict[str, float]:
     """Return the prompt tokens that each endpoint is expected to have in its prefix cache, by the endpoint's id.
 
     `shares`: of a prefix that an endpoint should have, the part that was cached of earlier ones of each age.
     """
     return {
-        name: min(prompt, it.size * prompt / (body_bytes or 1)) * shares[name][it.age]
-        for name, it in found.items()
+        name: min(prompt, kept_prefix.size * prompt / (body_bytes or 1)) * shares[name][kept_prefix.age]
+        for name, kept_prefix in kept.items()
         if name in shares
     }

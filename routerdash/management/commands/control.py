@@ -20,6 +20,7 @@ from routerdash.processes import prepare
 from routerdash.processes.control import Control
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.supervisor import CANNOT_START
+from routerdash.processes.wiring import make_services
 from routerdash.web.asgi import application
 
 GRACE_SECONDS = 2
@@ -47,7 +48,7 @@ class Command(BaseCommand):
         _reuse_connections()
         if prepared is not None:
             self._prepare(prepared)
-        seeding.seed_at_start()
+        seeding.seed_once_prepared()
         get_resolver().url_patterns  # noqa: B018  # imports all views now, while gateways start, not at the first request
         uvloop.run(_serve(socket.socket(fileno=listen)))
 
@@ -74,4 +75,4 @@ async def _serve(listen: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
-    await Control().run(server, listen)
+    await Control(make_services(settings.ROUTERDASH)).run(server, listen)

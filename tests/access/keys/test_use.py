@@ -41,8 +41,8 @@ def refuse(row: ApiKey, ago: int, count: int, code: str, limit: str) -> None:
 def test_the_api_has_the_exact_last_use_and_refusals(as_viewer: Api, used: ApiKey, viewer: User) -> None:
     key_for(viewer, name="unused")
     rows: list[dict[str, Any]] = as_viewer.call("GET", "/api/me/api-keys").json()["api_keys"]
-    found = {row["name"]: (row["last_used_at"], row["refused"]) for row in rows}
-    assert found == {
+    uses = {row["name"]: (row["last_used_at"], row["refused"]) for row in rows}
+    assert uses == {
         "mine": (
             EXACT,
             [

@@ -55,16 +55,16 @@ def test_limits_are_stored_and_read(as_admin: Api, admin: User, level: str) -> N
     }
     response = as_admin.call("PUT", path_of(subject), sent)
     assert response.status_code == 200
-    found = response.json()
-    assert as_admin.call("GET", path_of(subject)).json() == found
-    assert {name: found[name] for name in ("concurrency", "requests", "tokens", "waiting")} == {
+    document = response.json()
+    assert as_admin.call("GET", path_of(subject)).json() == document
+    assert {name: document[name] for name in ("concurrency", "requests", "tokens", "waiting")} == {
         **{"concurrency": 4, "requests": 60, "tokens": 1000, "waiting": ["requests"]}
     }
-    money, tokens = found["budgets"]
+    money, tokens = document["budgets"]
     assert (money["amount"], money["currency"], money["hard"], money["instead"]) == ("25.5", "USD", True, "small")
     assert (tokens["amount"], tokens["currency"], tokens["hard"], tokens["instead"]) == (5000, None, False, None)
     facts = read_limits([subject])[subject]
-    assert [it.amount for it in facts.budgets] == [25_500_000_000, 5000]
+    assert [stored_budget.amount for stored_budget in facts.budgets] == [25_500_000_000, 5000]
 
 
 def test_put_replaces_the_document_and_keeps_the_ids_of_budgets(as_admin: Api) -> None:
@@ -73,7 +73,9 @@ def test_put_replaces_the_document_and_keeps_the_ids_of_budgets(as_admin: Api) -
     as_admin.call("PUT", ALL, {"requests": 60, "budgets": [{**MONTHLY, "amount": 30}]})
     facts = read_limits([EVERYONE])[EVERYONE]
     assert (facts.concurrency, facts.requests) == (None, 60)
-    assert [(it.id, it.amount) for it in facts.budgets] == [(str(ids["month"]), 30_000_000_000)]
+    assert [(stored_budget.id, stored_budget.amount) for stored_budget in facts.budgets] == [
+        (str(ids["month"]), 30_000_000_000)
+    ]
 
 
 @pytest.mark.parametrize("change", [("DELETE", None), ("PUT", {})])
@@ -138,7 +140,7 @@ def test_a_change_is_announced_and_logged(
     subject = key_of(admin)
     with django_capture_on_commit_callbacks(execute=True):
         as_admin.call("PUT", path_of(subject), {"requests": 60, "budgets": [MONTHLY]})
-    assert [facts.requests for found in announced for facts in found.values()] == [60]
+    assert [facts.requests for change in announced for facts in change.values()] == [60]
     entry = LogEntry.objects.get()
     assert entry.content_type is not None
     assert (entry.object_id, entry.object_repr, entry.content_type.model) == (subject[1], "script", "apikey")
@@ -184,7 +186,9 @@ def test_viewers_read_their_own_limits_and_change_none(as_viewer: Api, viewer: U
     for subject in (*mine, of_others, ("user", str(admin.pk))):
         limit(subject, requests=60)
     assert [as_viewer.call("GET", path_of(subject)).status_code for subject in mine] == [200, 200, 200]
-    assert [as_viewer.call("GET", path_of(it)).status_code for it in (of_others, ("user", str(admin.pk)))] == [404, 404]
+    assert [
+        as_viewer.call("GET", path_of(subject)).status_code for subject in (of_others, ("user", str(admin.pk)))
+    ] == [404, 404]
     rows = as_viewer.call("GET", LIST).json()["limits"]
     assert {(row["level"], row["subject"]) for row in rows} == set(mine)
     assert [row["level"] for row in as_viewer.call("GET", f"{LIST}?level=key").json()["limits"]] == ["key"]
@@ -198,8 +202,10 @@ def test_an_api_key_needs_the_permission_of_the_level(admin: User) -> None:
     of_key, of_user = key_of(admin, "limited"), ("user", str(admin.pk))
     for permission, allowed in (("api_keys.manage", of_key), ("users.manage", of_user)):
         api = with_key(key_for(admin, permission, name=permission))
-        codes = {it: api.call("PUT", path_of(it), {"requests": 60}).status_code for it in (of_key, of_user)}
-        assert codes == {it: 200 if it == allowed else 403 for it in (of_key, of_user)}
+        codes = {
+            subject: api.call("PUT", path_of(subject), {"requests": 60}).status_code for subject in (of_key, of_user)
+        }
+        assert codes == {subject: 200 if subject == allowed else 403 for subject in (of_key, of_user)}
 
 
 def test_the_key_of_a_viewer_changes_nothing(viewer: User) -> None:

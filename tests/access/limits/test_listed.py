@@ -6,7 +6,7 @@ from django.core.paginator import Paginator
 from access.limits.listed import LimitedSubjects
 from tests.access.limits.made import EVERYONE, budget, limit
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 LIMITED = [EVERYONE, ("key", "1"), ("key", "2"), ("key", "3"), ("user", "1")]
 WITH_BUDGETS_ALONE = [("key", "0"), ("user", "2")]
 LISTED = [*LIMITED, *WITH_BUDGETS_ALONE]

@@ -28,9 +28,9 @@ def key_of(owner: User, name: str = "script") -> tuple[str, str]:
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], LimitUse]:
     """The use of limits by subject, as the counters have it."""
-    found: dict[tuple[str, str], LimitUse] = {}
-    monkeypatch.setattr(runtime.installation, "limit_use", lambda *subject: found.get(subject, LimitUse()))
-    return found
+    uses: dict[tuple[str, str], LimitUse] = {}
+    monkeypatch.setattr(runtime.installation, "limit_use", lambda *subject: uses.get(subject, LimitUse()))
+    return uses
 
 
 def sent(*budgets: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def sent(*budgets: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def test_a_gauge_is_full_at_its_limit() -> None:
     gauges = [LimitGauge("x", used, 4, waits=True, for_bulk=3) for used in (0, 1, 4, 9)]
-    assert [(it.percent, it.is_full) for it in gauges] == [(0, False), (25, False), (100, True), (100, True)]
+    assert [(gauge.percent, gauge.is_full) for gauge in gauges] == [(0, False), (25, False), (100, True), (100, True)]
 
 
 def test_the_page_of_a_key_has_all_limits_of_its_requests(
@@ -59,7 +59,7 @@ def test_the_page_of_a_key_has_all_limits_of_its_requests(
     limit(user, tokens=1000)
     limit(requests=6000)
     budget(key, 25_500_000_000, "money", "month")
-    monkeypatch.setattr("metrics.spending.figures._open_file", lambda path: None)  # no gateway has run yet
+    monkeypatch.setattr("gateway.limits.spent_now._open_file", lambda path: None)  # no gateway has run yet
     used |= {key: LimitUse(3, 59, 0), user: LimitUse(0, 0, 998), EVERYONE: LimitUse(0, 5999, 0)}
     page = as_viewer.get(f"/keys/{key[1]}").content.decode()
     outputs = [int(text.replace(",", "")) for text in re.findall(r"<output>([\d,]+)</output>", page)]
@@ -131,13 +131,13 @@ def test_without_keys_there_is_no_form(as_admin: Api, query: str) -> None:
 
 def test_a_budget_line_shows_the_spent_amount() -> None:
     facts = LimitFacts(budgets=(Budget("", "money", "month", 4_000_000_000), Budget("", "tokens", "day", 1000)))
-    amounts = {(*EVERYONE, "money", "month"): 1_500_000_000, (*EVERYONE, "tokens", "day"): 2000}
-    lines = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), amounts).budgets
-    assert [(it.spent, it.amount, it.percent, it.is_full) for it in lines] == [
+    amounts = {(EVERYONE, "money", "month"): 1_500_000_000, (EVERYONE, "tokens", "day"): 2000}
+    lines = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), lambda *budget: amounts[budget]).budgets
+    assert [(line.spent, line.amount, line.percent, line.is_full) for line in lines] == [
         ("1.5 USD", "4 USD", 37, False),
         ("2,000 tokens", "1,000 tokens", 100, True),
     ]
-    (unknown, _tokens) = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), {}).budgets
+    (unknown, _tokens) = panel_of(EVERYONE, facts, lambda level, subject_id: LimitUse(), lambda *budget: None).budgets
     assert (unknown.spent, unknown.is_full) == ("—", False)
 
 
@@ -151,7 +151,11 @@ def test_limits_are_entered_and_shown_again(as_admin: Api, admin: User, level: s
     form = sent({"unit": "money", "period": "month", "amount": "25.5"}, requests="60", waiting=["requests"])
     assert as_admin.post(path, form).status_code == 302
     facts = read_limits([subject])[subject]
-    assert (facts.requests, facts.waiting, [it.amount for it in facts.budgets]) == (60, ("requests",), [25_500_000_000])
+    assert (facts.requests, facts.waiting, [stored_budget.amount for stored_budget in facts.budgets]) == (
+        60,
+        ("requests",),
+        [25_500_000_000],
+    )
     page = as_admin.get(path).content.decode()
     assert 'value="60"' in page
     assert 'value="25.5"' in page

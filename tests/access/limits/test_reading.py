@@ -14,7 +14,7 @@ from tests.access.limits.made import EVERYONE, budget, limit
 from tests.access.people import key_for, make_user, without_database
 from tests.endpoints.conftest import rolled_back, sql
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 ONE, TWO = ("key", "1"), ("user", "1")
 
@@ -24,9 +24,9 @@ Announced = list[dict[tuple[str, str], LimitFacts | None]]
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Announced]:
     """The limits that listeners receive."""
-    found: Announced = []
-    monkeypatch.setattr(limit_changes, "_listeners", [found.append])
-    yield found
+    changes: Announced = []
+    monkeypatch.setattr(limit_changes, "_listeners", [changes.append])
+    yield changes
     limit_changes.outdated, limit_changes.failed_reads = False, 0
 
 
@@ -35,15 +35,20 @@ def test_limits_and_budgets_of_a_subject_are_read_together() -> None:
     limit(TWO, concurrency=9)
     month = budget(ONE, 5, "money", "month", hard=True, refuses_unpriced=True, instead="small")
     day = budget(ONE, 7)
-    found = read_limits([ONE, ("key", "other")])
-    assert found.keys() == {ONE}
-    facts = found[ONE]
+    limits = read_limits([ONE, ("key", "other")])
+    assert limits.keys() == {ONE}
+    facts = limits[ONE]
     assert (facts.concurrency, facts.requests, facts.tokens, facts.waiting) == (4, 60, 1000, ("tokens",))
-    assert [(it.id, it.unit, it.period, it.amount) for it in facts.budgets] == [
+    assert [
+        (stored_budget.id, stored_budget.unit, stored_budget.period, stored_budget.amount)
+        for stored_budget in facts.budgets
+    ] == [
         (str(month.pk), "money", "month", 5),
         (str(day.pk), "tokens", "day", 7),
     ]
-    assert [(it.hard, it.refuses_unpriced, it.instead) for it in facts.budgets] == [
+    assert [
+        (stored_budget.hard, stored_budget.refuses_unpriced, stored_budget.instead) for stored_budget in facts.budgets
+    ] == [
         (True, True, "small"),
         (False, False, None),
     ]
@@ -121,7 +126,7 @@ def test_all_subjects_are_walked_through_in_parts(monkeypatch: pytest.MonkeyPatc
     walk = SubjectWalk(3)
     parts = list(iter(walk.next_part, []))
     assert [len(part) for part in parts] == [3, 3, 3, 2]
-    expected = {("key", str(it)) for it in range(7)} | {("user", str(it)) for it in range(5, 9)}
+    expected = {("key", str(number)) for number in range(7)} | {("user", str(number)) for number in range(5, 9)}
     assert {subject for part in parts for subject in part} == expected
     assert dict(all_limits()).keys() == expected
 
@@ -186,8 +191,8 @@ def test_a_deleted_subject_has_no_limits(announced: Announced, django_capture_on
     with django_capture_on_commit_callbacks(execute=True):
         User.objects.all().delete()
     assert [row.subject_id for model in (LimitRow, BudgetRow) for row in model.objects.all()] == ["1", "1"]
-    assert {it for found in announced for it in found} == set(subjects)
-    assert all(facts is None for found in announced for facts in found.values())
+    assert {subject for change in announced for subject in change} == set(subjects)
+    assert all(facts is None for change in announced for facts in change.values())
 
 
 def test_without_a_listener_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from django.contrib.sessions.backends.base import UpdateError
 
 from access.models import User
 from access.sessions.browsers import browser_of
-from access.sessions.engine import SessionStore, local_cookie
+from access.sessions.engine import SessionStore
 from access.sessions.store import sessions
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_views import NEW, change, logged_in, login
@@ -202,22 +202,6 @@ def test_a_session_that_ends_during_a_request_is_not_restored(as_viewer: Api, vi
     with pytest.raises(UpdateError):
         store.save()
     assert sessions.of(str(viewer.pk)) == []
-
-
-# Local access for reconcile
-
-
-def test_a_local_session_cookie_reads_control_as_a_user(admin: User) -> None:
-    name, _, value = local_cookie(admin).partition("=")
-    api = Api()
-    api.cookies[name] = value
-    assert api.get("/admin/").status_code == 200
-    assert sessions.of(str(admin.pk)) == []
-    through_a_gateway = Api(headers={"X-RouterDash-Client": "127.0.0.1"})
-    through_a_gateway.cookies[name] = value
-    assert through_a_gateway.get("/admin/").status_code == 302
-    api.cookies[name] = value[:-1]
-    assert api.get("/admin/").status_code == 302
 
 
 def test_the_password_page_offers_to_stay_logged_in_elsewhere(as_viewer: Api) -> None:

@@ -87,11 +87,11 @@ def full_disk() -> Iterator[None]:
 def test_a_session_is_found_only_by_its_token(start: Start) -> None:
     sessions = start()
     token = begin(sessions)
-    found = sessions.use(token)
-    assert found is not None
-    assert (found.user_id, found.address, found.agent) == ("u", "192.0.2.1", "Firefox/1")
+    session = sessions.use(token)
+    assert session is not None
+    assert (session.user_id, session.address, session.agent) == ("u", "192.0.2.1", "Firefox/1")
     assert sessions.use(token[:-1]) is None
-    assert sessions.use(found.id) is None  # the session ID in the file and on pages gives no access
+    assert sessions.use(session.id) is None  # the session ID in the file and on pages gives no access
 
 
 def test_a_session_survives_sigkill(start: Start) -> None:
@@ -196,10 +196,10 @@ def test_users_are_loaded_at_a_start_without_the_database(path: Path, clock: Clo
     vera, ada = user(), user("ada", "bcrypt$other", Role.ADMIN)
     sessions = Sessions(Limits(), clock)
     sessions.open(path, SECRET)
-    sessions.follow({str(it.pk): it for it in (vera, ada)})
+    sessions.follow({str(person.pk): person for person in (vera, ada)})
     again = Sessions(Limits(), clock)
     again.open(path, SECRET)
-    assert {key: (it.username, it.role, it.password) for key, it in again.stored_users().items()} == {
+    assert {key: (person.username, person.role, person.password) for key, person in again.stored_users().items()} == {
         str(vera.pk): ("vera", "viewer", "hash"),
         str(ada.pk): ("ada", "admin", "bcrypt$other"),
     }
@@ -245,9 +245,11 @@ def test_sessions_end_with_the_user_or_the_password(path: Path, clock: Clock) ->
     sessions = Sessions(Limits(), clock)
     sessions.open(path, SECRET)
     vera, ada, bob = user(), user("ada"), user("bob")
-    tokens = [sessions.begin(str(it.pk), it.get_session_auth_hash(), admin=False) for it in (vera, ada, bob)]
+    tokens = [
+        sessions.begin(str(person.pk), person.get_session_auth_hash(), admin=False) for person in (vera, ada, bob)
+    ]
     ada.password = "another"
-    sessions.follow({str(it.pk): it for it in (vera, ada)})
+    sessions.follow({str(person.pk): person for person in (vera, ada)})
     assert [sessions.use(token) is not None for token in tokens] == [True, False, False]
     again = Sessions(Limits(), clock)
     again.open(path, SECRET)

@@ -48,12 +48,12 @@ class CloudClient(Served):
 
 def usage_of(response: Response) -> dict[str, Any]:
     """Return the last usage of a stream or of a complete response; its null fields are those of an earlier one."""
-    found: dict[str, Any] = {}
+    last_usage: dict[str, Any] = {}
     for event in events(response) if response.body.startswith((b"data", b"event", b":")) else [response.json()]:
         usage = event.get("usage") or (event.get("x_groq") or {}).get("usage") or {}
         usage = (event.get("message") or event.get("response") or {}).get("usage") or usage
-        found |= {name: value for name, value in usage.items() if value is not None}
-    return found
+        last_usage |= {name: value for name, value in usage.items() if value is not None}
+    return last_usage
 
 
 def events(response: Response) -> list[Any]:

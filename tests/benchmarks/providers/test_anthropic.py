@@ -55,22 +55,22 @@ def test_max_tokens_is_required(client: CloudClient) -> None:
 
 def test_the_events_of_a_stream_with_thinking(client: CloudClient) -> None:
     client.cloud.set(reasoning=1, tokens=1)
-    found = events(client.send(stream=True, thinking=THINKING))
-    assert [event["type"] for event in found] == [
+    streamed = events(client.send(stream=True, thinking=THINKING))
+    assert [event["type"] for event in streamed] == [
         "message_start", "content_block_start", "ping", "content_block_delta", "content_block_delta",
         "content_block_stop", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
         "message_stop",
     ]  # fmt: skip
-    kinds = [event["delta"]["type"] for event in found if event["type"] == "content_block_delta"]
+    kinds = [event["delta"]["type"] for event in streamed if event["type"] == "content_block_delta"]
     assert kinds == ["thinking_delta", "signature_delta", "text_delta"]
 
 
 def test_the_last_usage_has_no_input(client: CloudClient) -> None:
-    found = events(client.send(stream=True, thinking=THINKING))
-    assert found[0]["message"]["usage"]["input_tokens"] == client.cloud.tally[0].tokens.input
-    assert found[-2]["usage"]["input_tokens"] is None
-    assert found[-2]["usage"]["output_tokens"] == client.cloud.tally[0].tokens.output
-    assert found[-2]["usage"]["output_tokens_details"] == {"thinking_tokens": 6}
+    streamed = events(client.send(stream=True, thinking=THINKING))
+    assert streamed[0]["message"]["usage"]["input_tokens"] == client.cloud.tally[0].tokens.input
+    assert streamed[-2]["usage"]["input_tokens"] is None
+    assert streamed[-2]["usage"]["output_tokens"] == client.cloud.tally[0].tokens.output
+    assert streamed[-2]["usage"]["output_tokens_details"] == {"thinking_tokens": 6}
 
 
 def test_cached_tokens_are_apart_from_the_input(client: CloudClient) -> None:
@@ -118,8 +118,8 @@ def test_structured_output_follows_the_schema(client: CloudClient) -> None:
 
 
 def test_a_refusal_has_an_explanation(client: CloudClient) -> None:
-    found = client.send("sim-finish-refusal").json()
-    assert (found["stop_reason"], found["stop_details"]["type"]) == ("refusal", "refusal")
+    message = client.send("sim-finish-refusal").json()
+    assert (message["stop_reason"], message["stop_details"]["type"]) == ("refusal", "refusal")
 
 
 @pytest.mark.parametrize(

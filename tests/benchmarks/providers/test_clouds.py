@@ -23,23 +23,25 @@ def client(request: pytest.FixtureRequest, sim: Simulator) -> CloudClient:
 def test_models_are_listed(client: CloudClient) -> None:
     client.cloud.set(models=["one", "two", "three"], page=2)
     path = "/v1/models" if client.is_anthropic else f"{client.cloud.dialect.base}/models"
-    found = client.get(path, headers=client.headers).json()
-    listed = [it["id"].removeprefix("models/") for it in (found if isinstance(found, list) else found["data"])]
+    listing = client.get(path, headers=client.headers).json()
+    listed = [
+        model["id"].removeprefix("models/") for model in (listing if isinstance(listing, list) else listing["data"])
+    ]
     if client.cloud.dialect.name == "azure":  # lists base models, not deployments
         assert "one" not in listed
         return
-    while next_path := _next_page(found):
-        found = client.get(next_path, headers=client.headers).json()
-        listed += [it["id"] for it in found["data"]]
+    while next_path := _next_page(listing):
+        listing = client.get(next_path, headers=client.headers).json()
+        listed += [model["id"] for model in listing["data"]]
     assert listed == ["one", "two", "three"]
 
 
-def _next_page(found: Any) -> str:
-    if not isinstance(found, dict):
+def _next_page(listing: Any) -> str:
+    if not isinstance(listing, dict):
         return ""
-    if found.get("has_more"):
-        return f"/v1/models?after_id={found['last_id']}"
-    return (found.get("links") or {}).get("next") or ""
+    if listing.get("has_more"):
+        return f"/v1/models?after_id={listing['last_id']}"
+    return (listing.get("links") or {}).get("next") or ""
 
 
 def test_text_is_the_same_in_a_stream(client: CloudClient) -> None:
@@ -83,7 +85,7 @@ def test_tools_are_called_in_parallel(client: CloudClient) -> None:
     for stream in (False, True):
         response = client.send(tools=client.tools(), stream=stream, max_tokens=100)
         assert (response.status, response.body.count(b'"weather"')) == (200, 2)
-    assert [len(it.calls) for it in client.cloud.tally] == [2, 2]
+    assert [len(generation.calls) for generation in client.cloud.tally] == [2, 2]
     assert client.cloud.tally[0].finish == "tool_calls"
 
 

@@ -33,31 +33,31 @@ def test_openai_refuses_max_tokens_for_reasoning_models(sim: Simulator) -> None:
 def test_openai_reports_usage_of_a_stream_only_if_it_is_requested(sim: Simulator) -> None:
     client = cloud(sim, "openai")
     assert usage_of(client.send(stream=True)) == {}
-    found = events(client.send(stream=True, stream_options={"include_usage": True}))
-    assert found[-1]["choices"] == []
-    assert {chunk["usage"] for chunk in found[:-1]} == {None}
+    chunks = events(client.send(stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1]["choices"] == []
+    assert {chunk["usage"] for chunk in chunks[:-1]} == {None}
 
 
 def test_openai_streams_the_whole_sequence_of_a_response(sim: Simulator) -> None:
     client = cloud(sim, "openai", reasoning=1, tokens=1)
-    found = events(client.send("gpt-6.2", path="/v1/responses", input="Hi", stream=True))
-    assert [event["type"].removeprefix("response.") for event in found] == [
+    streamed = events(client.send("gpt-6.2", path="/v1/responses", input="Hi", stream=True))
+    assert [event["type"].removeprefix("response.") for event in streamed] == [
         "created", "in_progress",
         "output_item.added", "reasoning_summary_part.added", "reasoning_summary_text.delta",
         "reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done",
         "output_item.added", "content_part.added", "output_text.delta", "output_text.done", "content_part.done",
         "output_item.done", "completed",
     ]  # fmt: skip
-    assert [event["sequence_number"] for event in found] == list(range(len(found)))
-    usage = found[-1]["response"]["usage"]
+    assert [event["sequence_number"] for event in streamed] == list(range(len(streamed)))
+    usage = streamed[-1]["response"]["usage"]
     assert usage["input_tokens_details"].keys() == {"cached_tokens", "cache_write_tokens"}
 
 
 def test_openai_calls_tools_in_a_response(sim: Simulator) -> None:
     client = cloud(sim, "openai")
     tool = {"type": "function", "name": "weather", "parameters": SCHEMA}
-    found = client.send(path="/v1/responses", input="Hi", tools=[tool]).json()
-    assert [item["type"] for item in found["output"]] == ["function_call", "function_call"]
+    response = client.send(path="/v1/responses", input="Hi", tools=[tool]).json()
+    assert [item["type"] for item in response["output"]] == ["function_call", "function_call"]
     one = client.send(path="/v1/responses", input="Hi", tools=[tool], parallel_tool_calls=False).json()
     assert len(one["output"]) == 1
 
@@ -84,14 +84,14 @@ def test_openai_refuses_websockets(sim: Simulator) -> None:
 def test_embeddings(sim: Simulator, provider: str) -> None:
     client = cloud(sim, provider)
     path = f"{client.cloud.dialect.base}/embeddings"
-    found = client.send(client.cloud.behaviour.models[-1], path=path, input=["a b", "c"], messages=[]).json()
-    assert (len(found["data"]), found["usage"]["prompt_tokens"]) == (2, 3 + 3)
+    response = client.send(client.cloud.behaviour.models[-1], path=path, input=["a b", "c"], messages=[]).json()
+    assert (len(response["data"]), response["usage"]["prompt_tokens"]) == (2, 3 + 3)
 
 
 @pytest.mark.parametrize("provider", ["openai", "azure", "gemini", "groq", "xai"])
 def test_structured_output_follows_the_schema(sim: Simulator, provider: str) -> None:
-    found = cloud(sim, provider).send(response_format=STRUCTURED).json()
-    assert json.loads(found["choices"][0]["message"]["content"]) == {"city": "quick", "days": 7}
+    completion = cloud(sim, provider).send(response_format=STRUCTURED).json()
+    assert json.loads(completion["choices"][0]["message"]["content"]) == {"city": "quick", "days": 7}
 
 
 def test_images_are_accepted(sim: Simulator) -> None:
@@ -190,9 +190,9 @@ def test_openrouter_ends_a_stream_with_the_reason_error(sim: Simulator) -> None:
 
 
 def test_groq_reports_usage_unasked(sim: Simulator) -> None:
-    found = events(cloud(sim, "groq").send(stream=True))
-    assert found[0]["x_groq"].keys() == {"id"}
-    assert found[-1]["x_groq"]["usage"]["total_time"] > 0
+    chunks = events(cloud(sim, "groq").send(stream=True))
+    assert chunks[0]["x_groq"].keys() == {"id"}
+    assert chunks[-1]["x_groq"]["usage"]["total_time"] > 0
 
 
 def test_groq_refuses_a_log_of_probabilities(sim: Simulator) -> None:
@@ -264,5 +264,5 @@ def test_together_ends_with_eos(sim: Simulator) -> None:
     [("openai", "content_filter"), ("mistral", "model_length"), ("deepseek", "insufficient_system_resource")],
 )
 def test_finish_reasons_on_demand(sim: Simulator, provider: str, finish: str) -> None:
-    found = cloud(sim, provider).send(f"sim-finish-{finish}").json()
-    assert found["choices"][0]["finish_reason"] == finish
+    completion = cloud(sim, provider).send(f"sim-finish-{finish}").json()
+    assert completion["choices"][0]["finish_reason"] == finish

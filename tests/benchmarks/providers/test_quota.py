@@ -100,8 +100,8 @@ def test_gemini_names_the_time_in_its_error(sim: Simulator) -> None:
 )
 def test_headers_of_a_limit(sim: Simulator, provider: str, headers: dict[str, str]) -> None:
     client, _ = limited(sim, provider, requests_limit=4)
-    found = client.send().headers
-    assert {name: found.get(name) for name in headers} == headers
+    received = client.send().headers
+    assert {name: received.get(name) for name in headers} == headers
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_headers_of_a_limit(sim: Simulator, provider: str, headers: dict[str, st
 )
 def test_tokens_are_counted_down(sim: Simulator, provider: str, name: str) -> None:
     client, _ = limited(sim, provider, tokens_limit=1000)
-    found = client.send().headers
-    assert int(found[name]) == 1000 - client.cloud.tally[0].tokens.total
+    headers = client.send().headers
+    assert int(headers[name]) == 1000 - client.cloud.tally[0].tokens.total
 
 
 def test_anthropic_limits_input_and_output_apart(sim: Simulator) -> None:
     client, _ = limited(sim, "anthropic", tokens_limit=1000)
-    found = client.send().headers
+    headers = client.send().headers
     tokens = client.cloud.tally[0].tokens
-    assert found["anthropic-ratelimit-input-tokens-remaining"] == str(1000 - tokens.input)
-    assert found["anthropic-ratelimit-output-tokens-remaining"] == str(1000 - tokens.output)
+    assert headers["anthropic-ratelimit-input-tokens-remaining"] == str(1000 - tokens.input)
+    assert headers["anthropic-ratelimit-output-tokens-remaining"] == str(1000 - tokens.output)
 
 
 def test_retry_after_is_the_time_until_there_is_room(sim: Simulator) -> None:

@@ -47,7 +47,9 @@ def run(command: list[str]) -> Any:
 
 def check(cloud: Cloud, usages: list[dict[str, Any]]) -> None:
     """Compare each usage with the tokens that the cloud generated."""
-    assert [_pair(usage) for usage in usages] == [(it.tokens.input, it.tokens.total) for it in cloud.tally]
+    assert [_pair(usage) for usage in usages] == [
+        (generation.tokens.input, generation.tokens.total) for generation in cloud.tally
+    ]
     for usage, made in zip(usages, cloud.tally, strict=True):
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         assert details.get("cached_tokens", made.tokens.cached) == made.tokens.cached
@@ -64,7 +66,7 @@ def test_openai_python(sim: Simulator, python: Path, provider: str, model: int) 
     command = [str(python), str(HERE / "cloud_openai.py"), cloud.base_url, cloud.key, cloud.behaviour.models[model]]
     usages = run([*command, *WITHOUT[provider]])["usages"]
     check(cloud, usages)
-    assert any(it.tokens.reasoning for it in cloud.tally) or (provider, model) == ("openai", 0)
+    assert any(generation.tokens.reasoning for generation in cloud.tally) or (provider, model) == ("openai", 0)
     for usage, made in zip(usages, cloud.tally, strict=True):
         outside = made.tokens.reasoning if provider in OUTSIDE and "completion_tokens" in usage else 0
         assert usage.get("completion_tokens", usage.get("output_tokens")) == made.tokens.output - outside
@@ -72,10 +74,10 @@ def test_openai_python(sim: Simulator, python: Path, provider: str, model: int) 
 
 def test_anthropic_python(sim: Simulator, python: Path) -> None:
     cloud = add(sim, "anthropic")
-    found = run([str(python), str(HERE / "cloud_anthropic.py"), cloud.url, cloud.key, "claude-sonnet-5"])
-    check_messages(cloud, found["usages"])
-    assert found["counted"] == cloud.tally[0].tokens.input
-    assert found["models"] == cloud.behaviour.models
+    printed = run([str(python), str(HERE / "cloud_anthropic.py"), cloud.url, cloud.key, "claude-sonnet-5"])
+    check_messages(cloud, printed["usages"])
+    assert printed["counted"] == cloud.tally[0].tokens.input
+    assert printed["models"] == cloud.behaviour.models
 
 
 def check_messages(cloud: Cloud, usages: list[dict[str, Any]]) -> None:
@@ -84,7 +86,7 @@ def check_messages(cloud: Cloud, usages: list[dict[str, Any]]) -> None:
         assert (cached, written) == (made.tokens.cached, made.tokens.written)
         assert usage["input_tokens"] + cached + written == made.tokens.input
         assert usage["output_tokens"] == made.tokens.output
-    assert any(it.tokens.written for it in cloud.tally) or len(usages) == 3
+    assert any(generation.tokens.written for generation in cloud.tally) or len(usages) == 3
 
 
 @pytest.mark.parametrize("provider", ["groq", "mistral", "together"])
@@ -92,7 +94,9 @@ def test_sdks_of_other_providers(sim: Simulator, cloud_python: Path, provider: s
     cloud = add(sim, provider)
     command = [str(cloud_python), str(HERE / "cloud_sdks.py"), provider, cloud.url, cloud.key]
     usages = run([*command, cloud.behaviour.models[0]])["usages"]
-    assert sorted(_pair(usage) for usage in usages) == sorted((it.tokens.input, it.tokens.total) for it in cloud.tally)
+    assert sorted(_pair(usage) for usage in usages) == sorted(
+        (generation.tokens.input, generation.tokens.total) for generation in cloud.tally
+    )
 
 
 def test_litellm(sim: Simulator, cloud_python: Path) -> None:
@@ -109,8 +113,12 @@ def test_litellm(sim: Simulator, cloud_python: Path) -> None:
         )
     ]
     usages = run([str(cloud_python), str(HERE / "cloud_sdks.py"), "litellm", *arguments])["usages"]
-    prompts = {name: sorted(it["prompt_tokens"] for it in usages[3 * n : 3 * n + 3]) for n, name in enumerate(names)}
-    assert prompts == {name: sorted(it.tokens.input for it in cloud.tally) for name, cloud in clouds.items()}
+    prompts = {
+        name: sorted(usage["prompt_tokens"] for usage in usages[3 * n : 3 * n + 3]) for n, name in enumerate(names)
+    }
+    assert prompts == {
+        name: sorted(generation.tokens.input for generation in cloud.tally) for name, cloud in clouds.items()
+    }
 
 
 def test_openai_node(sim: Simulator) -> None:
@@ -121,5 +129,5 @@ def test_openai_node(sim: Simulator) -> None:
 
 def test_anthropic_node(sim: Simulator) -> None:
     cloud = add(sim, "anthropic")
-    found = run(clients.node("cloud_anthropic.mjs", cloud.url, cloud.key, "claude-sonnet-5"))
-    check_messages(cloud, found["usages"])
+    printed = run(clients.node("cloud_anthropic.mjs", cloud.url, cloud.key, "claude-sonnet-5"))
+    check_messages(cloud, printed["usages"])

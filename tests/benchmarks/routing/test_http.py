@@ -61,7 +61,7 @@ def test_an_embedding_is_answered(server) -> None:
 
 def test_every_kind_of_client_is_answered(server) -> None:
     for kind in KINDS:
-        one = next(it for it in sessions(BY_NAME["F10"], 1.0, 400, 1) if it.kind == kind)
+        one = next(candidate for candidate in sessions(BY_NAME["F10"], 1.0, 400, 1) if candidate.kind == kind)
         (body, *_) = http_clients.bodies(one)
         path = "/v1/embeddings" if kind == "embeddings" else "/v1/chat/completions"
         job = http_servers.job_of(path, body)
@@ -95,10 +95,10 @@ def test_the_probe_of_model_sync_finds_chats_and_embeddings(server, path, status
 
 def test_it_tells_its_slots_and_models(server) -> None:
     assert Client(server.port).get("/props").json() == {"total_slots": 4}
-    assert [it["id"] for it in Client(server.port).get("/v1/models").json()["data"]] == ["m0"]
+    assert [model["id"] for model in Client(server.port).get("/v1/models").json()["data"]] == ["m0"]
 
 
 def test_only_the_middle_of_a_run_is_measured() -> None:
-    answers = [Answer("chat", at, at + 1.0, at + 4.0, 10, 100, 50) for at in (10.0, 50.0, 101.0)]
-    found = over_http._outcome(answers, 100.0, 0.1, [])
-    assert found == over_http.Outcome(0.4, 1.0, 0.5, 1, 0.1, [])
+    answers = [Answer("chat", arrived, arrived + 1.0, arrived + 4.0, 10, 100, 50) for arrived in (10.0, 50.0, 101.0)]
+    outcome = over_http._outcome(answers, 100.0, 0.1, [])
+    assert outcome == over_http.Outcome(0.4, 1.0, 0.5, 1, 0.1, [])

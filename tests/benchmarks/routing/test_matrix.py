@@ -25,9 +25,9 @@ def test_every_fleet_has_a_speed() -> None:
 
 
 def test_each_fleet_has_its_turn_before_a_second_one() -> None:
-    found = list(cells(["F1", "K1"], [0.3, 0.6], [1, 2]))
-    assert found[:4] == [Cell("F1", 0.3, 1), Cell("K1", 0.3, 1), Cell("F1", 0.3, 2), Cell("K1", 0.3, 2)]
-    assert len(set(found)) == 8
+    ordered = list(cells(["F1", "K1"], [0.3, 0.6], [1, 2]))
+    assert ordered[:4] == [Cell("F1", 0.3, 1), Cell("K1", 0.3, 1), Cell("F1", 0.3, 2), Cell("K1", 0.3, 2)]
+    assert len(set(ordered)) == 8
 
 
 def test_stored_results_are_read_up_to_a_line_that_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +79,8 @@ def test_a_run_that_takes_too_much_of_the_machine_is_slowed_down(
 
     options = argparse.Namespace(requests=400, seed=1)
     measured(lambda scale: 0.18 / scale)
-    found = matrix.run(Cell("F1", 0.6, 2), "adaptive", 0.02, "abc", options)
-    assert (found.ratio, found.scale, scales) == (1.0, 0.4, [0.2, 0.4])
+    outcome = matrix.run(Cell("F1", 0.6, 2), "adaptive", 0.02, "abc", options)
+    assert (outcome.ratio, outcome.scale, scales) == (1.0, 0.4, [0.2, 0.4])
     scales.clear()
     measured(lambda scale: 0.9)
     assert matrix.run(Cell("F1", 0.6, 2), "adaptive", 0.02, "abc", options).scale == pytest.approx(0.8)

@@ -18,10 +18,10 @@ HELD = Outcome(Case("F1", 0.3, ADAPTIVE, SWITCH), 2.0, 1.5, 2.0, 2.5)
     ],
 )
 def test_the_interval_holds_the_real_gain(case: Case) -> None:
-    found = predictions.evaluate(case, 1500)
-    assert not found.refusal
-    assert found.holds
-    assert not found.is_wrong_sign
+    outcome = predictions.evaluate(case, 1500)
+    assert not outcome.refusal
+    assert outcome.holds
+    assert not outcome.is_wrong_sign
 
 
 def test_past_saturation_there_is_no_prediction() -> None:

@@ -13,8 +13,8 @@ from benchmarks.routing.policies import POLICIES, Adaptive
 from benchmarks.routing.simulate import saturation
 from benchmarks.routing.virtual import Change, Request, Result, Run, View
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import EXCLUDED, FULL
+from gateway.routing.expected_time import Demand
 
 EQUAL = Fleet("equal", (SHAPES["a100"],) * 4, Mix(agents=100, hot=1.0, prompts=1), 30.0)
 
@@ -24,18 +24,18 @@ def run(fleet: Fleet, policy: str = "adaptive", load: float = 0.85, requests: in
 
 
 def counts(result: Result) -> list[int]:
-    found = [0] * len(result.views)
-    for it in result.requests:
-        assert it.view is not None
-        found[it.view.number] += 1
-    return found
+    numbers = [0] * len(result.views)
+    for request in result.requests:
+        assert request.view is not None
+        numbers[request.view.number] += 1
+    return numbers
 
 
 def test_a_hot_prefix_is_spread_over_equal_endpoints() -> None:
     fleet = replace(EQUAL, saturation=saturation(EQUAL, 800))
     results = {policy: run(fleet, policy) for policy in ("adaptive", "gie", "oracle", "oracle_social")}
     assert results["adaptive"].busiest() <= 0.32
-    assert results["adaptive"].hits() >= 0.95 * max(it.hits() for it in results.values())
+    assert results["adaptive"].hits() >= 0.95 * max(result.hits() for result in results.values())
 
 
 def test_a_new_endpoint_is_not_flooded() -> None:
@@ -51,7 +51,11 @@ def test_an_endpoint_that_returns_ten_times_slower_is_not_flooded(fleet: str, re
     """An endpoint leaves, and returns with the speeds that were learned of it. In F1, all others are full at times."""
     changes = [Change(0.4, 0, rank=EXCLUDED), Change(0.5, 0, slowdown=10.0)]
     result = run(BY_NAME[fleet], load=0.6, requests=requests, changes=changes)
-    back = [it for it in result.requests if it.view is result.views[0] and it.sent > 0.5 * result.seconds]
+    back = [
+        request
+        for request in result.requests
+        if request.view is result.views[0] and request.sent > 0.5 * result.seconds
+    ]
     assert len(back) > 10
     assert result.views[0].most <= 1
 
@@ -77,28 +81,28 @@ def test_models_are_not_swapped_to_and_fro() -> None:
         [Run(fleet, POLICIES[policy](seed), policy, 0.3, 1500, seed).run() for seed in range(1, 5)]
         for policy in ("adaptive", "loaded_first")
     )
-    assert geometric_mean([it.p95() for it in ours]) <= geometric_mean([it.p95() for it in first])
-    assert sum(it.loads for it in ours) <= 1.5 * sum(it.loads for it in first)
-    assert run(fleet, "least_inflight", 0.3).loads > 50 * max(it.loads for it in ours)
+    assert geometric_mean([result.p95() for result in ours]) <= geometric_mean([result.p95() for result in first])
+    assert sum(result.loads for result in ours) <= 1.5 * sum(result.loads for result in first)
+    assert run(fleet, "least_inflight", 0.3).loads > 50 * max(result.loads for result in ours)
 
 
 def test_two_gateways_do_not_swap_models_in_turn() -> None:
     """Each has its own clients, so that a model which one of them no longer needs may be the other one's."""
-    found = {
+    by_policy = {
         policy: [Run(BY_NAME["K3"], POLICIES[policy](seed), policy, 0.6, 2000, seed).run() for seed in (1, 2, 3)]
         for policy in ("loaded_first", "adaptive_2")
     }
-    loads = {policy: sum(it.loads for it in results) for policy, results in found.items()}
+    loads = {policy: sum(result.loads for result in results) for policy, results in by_policy.items()}
     assert loads["adaptive_2"] <= 1.5 * loads["loaded_first"]
-    p95 = {policy: geometric_mean(it.p95() for it in results) for policy, results in found.items()}
+    p95 = {policy: geometric_mean(result.p95() for result in results) for policy, results in by_policy.items()}
     assert p95["adaptive_2"] < p95["loaded_first"] / 3
 
 
 def test_a_hung_endpoint_receives_no_more() -> None:
     """Its prompts stay pending, which is all that the policy needs to know."""
     result = run(BY_NAME["F3"], load=0.6, requests=1200, changes=[Change(0.5, 0, slowdown=200.0)])
-    late = [it for it in result.requests if it.arrived > 0.7 * result.seconds]
-    assert sum(it.view is result.views[0] for it in late) < 0.05 * len(late)
+    late = [request for request in result.requests if request.arrived > 0.7 * result.seconds]
+    assert sum(request.view is result.views[0] for request in late) < 0.05 * len(late)
 
 
 # Traps of other routers
@@ -112,16 +116,16 @@ def test_requests_that_arrive_together_do_not_all_go_to_one_endpoint() -> None:
 
 def test_equal_endpoints_get_equal_work() -> None:
     """No node starves (dynamo#7836), and the first in the list is not preferred (litellm#37622)."""
-    found = counts(run(BY_NAME["F3"], load=0.6))
-    assert min(found) > 0.18 * sum(found)
-    assert max(found) < 0.32 * sum(found)
+    requests = counts(run(BY_NAME["F3"], load=0.6))
+    assert min(requests) > 0.18 * sum(requests)
+    assert max(requests) < 0.32 * sum(requests)
 
 
 def test_an_endpoint_with_many_requests_a_second_attracts_no_more() -> None:
     """A rate of requests is no load: the fastest endpoint has the highest (production-stack#1073)."""
     result = run(BY_NAME["F2"], load=0.85)
-    found = counts(result)
-    assert found[0] > found[1] > found[3]
+    requests = counts(result)
+    assert requests[0] > requests[1] > requests[3]
     assert result.p95() < 0.5 * run(BY_NAME["F2"], "least_inflight").p95()
 
 
@@ -137,9 +141,9 @@ def test_what_is_learned_is_near_the_truth() -> None:
     policy = Adaptive(1)
     result = Run(BY_NAME["F2"], policy, "adaptive", 0.85, 2000).run()
     for view in result.views[:3]:
-        found, server = policy.learner.speeds[view.id, "m0", "chat_completions"], view.server
-        assert found.write + 2 * found.share == pytest.approx(server.a + 2 * server.b, rel=0.3)
-        assert found.read == pytest.approx(server.p, rel=0.6)
+        speeds, server = policy.learner.speeds[view.id, "m0", "chat_completions"], view.server
+        assert speeds.write + 2 * speeds.share == pytest.approx(server.a + 2 * server.b, rel=0.3)
+        assert speeds.read == pytest.approx(server.p, rel=0.6)
 
 
 # Waiting for a better endpoint
@@ -162,7 +166,7 @@ def test_no_request_waits_longer_than_its_work_takes_at_a_free_endpoint(monkeypa
     def watched(rows: Any, demand: Demand, counts: Any, tried: Any, waiting: int, draw: Any) -> Any:
         decision = pick(rows, demand, counts, tried, waiting, draw)
         if decision is FULL:
-            _, free, _ = adaptive._costs(rows, demand, counts, tried, waiting)
+            _, free, _ = adaptive._times(rows, demand, counts, tried, waiting)
             if free:
                 declined.append((demand.waited, min(free)[0]))
         return decision

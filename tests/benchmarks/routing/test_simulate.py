@@ -21,30 +21,32 @@ def run(policy: str, fleet: str = "F1", load: float = 0.6, requests: int = 300, 
 
 
 def test_a_conversation_grows_by_what_was_said() -> None:
-    chat = next(it for it in sessions(BY_NAME["F2"], 1.0, 200, 1) if len(it.turns) > 2)
+    chat = next(session for session in sessions(BY_NAME["F2"], 1.0, 200, 1) if len(session.turns) > 2)
     turns = list(contexts(chat))
     assert turns[2][1] == sum(turn.new + turn.output for turn in chat.turns[:2])
     assert turns[2][2] == chat.system_tokens + turns[2][1] + chat.turns[2].new
 
 
 def test_requests_come_at_the_given_rate_and_in_the_given_mix() -> None:
-    found = sessions(BY_NAME["F10"], 20.0, 5000, 1)
-    count = {kind: sum(len(it.turns) for it in found if it.kind == kind) for kind in KINDS}
+    drawn = sessions(BY_NAME["F10"], 20.0, 5000, 1)
+    count = {kind: sum(len(session.turns) for session in drawn if session.kind == kind) for kind in KINDS}
     total = sum(count.values())
-    assert total / found[-1].start == pytest.approx(20.0, rel=0.1)
+    assert total / drawn[-1].start == pytest.approx(20.0, rel=0.1)
     assert count["chat"] / total == pytest.approx(0.35, abs=0.05)
     assert count["embeddings"] / total == pytest.approx(0.2, abs=0.05)
 
 
 def test_a_document_is_shared_by_sessions() -> None:
-    found = [it for it in sessions(BY_NAME["F8"], 5.0, 500, 1) if it.kind == "rag"]
-    most = max(found, key=lambda it: sum(other.conversation == it.conversation for other in found))
-    assert sum(other.conversation == most.conversation for other in found) > len(found) / 10
+    rag_sessions = [session for session in sessions(BY_NAME["F8"], 5.0, 500, 1) if session.kind == "rag"]
+    most = max(
+        rag_sessions, key=lambda session: sum(other.conversation == session.conversation for other in rag_sessions)
+    )
+    assert sum(other.conversation == most.conversation for other in rag_sessions) > len(rag_sessions) / 10
 
 
 def test_fleets_have_names_and_a_saturation_of_their_own() -> None:
     assert len(BY_NAME) == len(OPEN) + len(HELD_BACK)
-    assert all(it.saturation > 1.0 for it in BY_NAME.values())
+    assert all(fleet.saturation > 1.0 for fleet in BY_NAME.values())
 
 
 # Runs
@@ -56,7 +58,7 @@ def test_every_request_ends_and_is_counted_once(policy: str) -> None:
     assert result.unfinished == 0
     assert [(view.in_flight, view.pending) for view in result.views] == [(0, 0)] * 4
     assert sum(view.completed for view in result.views) == len(result.ends)
-    assert all(it.arrived <= it.sent < it.first <= it.ended for it in result.requests)
+    assert all(request.arrived <= request.sent < request.first <= request.ended for request in result.requests)
 
 
 @pytest.mark.parametrize("policy", ["least_inflight", "adaptive"])
@@ -78,16 +80,18 @@ def test_adaptive_is_faster_than_least_in_flight_on_a_mixed_fleet() -> None:
 def test_an_excluded_endpoint_receives_nothing_until_it_is_back() -> None:
     changes = [Change(0.2, 0, rank=EXCLUDED), Change(0.6, 0)]
     result = run("adaptive", changes=changes)
-    away = [it for it in result.requests if 0.2 < it.sent / result.seconds < 0.6]
+    away = [request for request in result.requests if 0.2 < request.sent / result.seconds < 0.6]
     assert away
-    assert all(it.view is not result.views[0] for it in away)
-    assert any(it.view is result.views[0] for it in result.requests if it.sent > 0.6 * result.seconds)
+    assert all(request.view is not result.views[0] for request in away)
+    assert any(request.view is result.views[0] for request in result.requests if request.sent > 0.6 * result.seconds)
 
 
 def test_strangers_make_a_server_slower() -> None:
     def seconds(strangers: float) -> float:
         result = run("least_inflight", requests=600, strangers=strangers)
-        return percentile(sorted(it.ended - it.sent for it in result.requests if it.view is result.views[0]), 0.5)
+        return percentile(
+            sorted(request.ended - request.sent for request in result.requests if request.view is result.views[0]), 0.5
+        )
 
     assert seconds(0.6) > 1.3 * seconds(0.0)
 
@@ -129,6 +133,6 @@ def test_within_the_bounds_nothing_is_missed() -> None:
 
 def test_a_comparison_has_every_cell_and_policy() -> None:
     cells = simulate.compare(["F1"], [0.3], ["least_inflight", "weighted_least"], 100, [1], 1)
-    assert {cell: set(found) for cell, found in cells.items()} == {
+    assert {cell: set(by_policy) for cell, by_policy in cells.items()} == {
         Cell("F1", 0.3): {"least_inflight", "weighted_least"}
     }

@@ -55,6 +55,14 @@ def act(api: Api, action: str, *endpoints: Endpoint, **sent: Any) -> list[str]:
     return saved(api.post(LIST, {"action": action, "_selected_action": chosen, "confirmed": "yes", **sent}))
 
 
+def test_an_address_without_a_scheme_is_stored_with_one(as_admin: Api) -> None:
+    add(as_admin, base_url="gpu-box.invalid:8000")
+    add(as_admin, name="cloud", base_url="api.x.ai", external="false")
+    cloud, own = Endpoint.objects.select_related("options").order_by("name")
+    assert (cloud.base_url, cloud.kind) == ("https://api.x.ai", "xai")
+    assert own.base_url == "http://gpu-box.invalid:8000"
+
+
 def page(api: Api, path: str) -> str:
     response = api.get(path)
     assert response.status_code == 200
@@ -96,9 +104,9 @@ def test_a_key_is_used_for_detection_and_stored_sealed(as_admin: Api, sim: Simul
     assert endpoint.options.sealed_api_key != "sk-upstream"
 
 
-def test_without_a_key_no_options_are_stored(as_admin: Api, sim: Simulator) -> None:
+def test_without_a_key_none_is_stored(as_admin: Api, sim: Simulator) -> None:
     add(as_admin, base_url=sim.add().url)
-    assert not hasattr(Endpoint.objects.get(), "options")
+    assert Endpoint.objects.get().options.sealed_api_key is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +114,7 @@ def test_without_a_key_no_options_are_stored(as_admin: Api, sim: Simulator) -> N
     [
         ("name", " "),
         ("base_url", ""),
-        ("base_url", "nonsense"),
+        ("base_url", "ftp://nonsense"),
         ("health_check_interval_secs", 0),
         ("health_check_interval_secs", 3601),
         ("inference_timeout_secs", 0),
@@ -157,7 +165,7 @@ def test_the_add_form_shows_no_state(as_admin: Api) -> None:
 def test_the_change_form_shows_panels(as_admin: Api) -> None:
     endpoint = make_endpoint("gpu-box", status="online", latency_ms=120, last_error="HTTP 500")
     make_model(endpoint, "llama3.3:70b", canonical_name="meta-llama/Llama", max_tokens=4096)
-    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="HTTP 503", at=timezone.now())
+    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="HTTP 503", checked_at=timezone.now())
     text = visible_text(page(as_admin, f"{LIST}{endpoint.pk}/change/"))
     for shown in ("120 ms", "llama3.3:70b meta-llama/Llama 4,096", "Online → Error", "HTTP 503", "Daily metrics"):
         assert shown in text
@@ -170,7 +178,7 @@ def test_empty_panels_show_a_dash(as_admin: Api) -> None:
 def test_panels_escape_texts_of_servers(as_admin: Api) -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "<script>alert(1)</script>")
-    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="<b>bad</b>", at=timezone.now())
+    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="<b>bad</b>", checked_at=timezone.now())
     text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
     assert "<script>alert(1)" not in text
     assert "<b>bad" not in text
@@ -179,7 +187,9 @@ def test_panels_escape_texts_of_servers(as_admin: Api) -> None:
 def test_only_the_last_checks_are_shown(as_admin: Api) -> None:
     endpoint = make_endpoint()
     for number in range(20):
-        Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error=f"no {number};", at=timezone.now())
+        Endpoint.record_check(
+            endpoint.pk, success=False, latency_ms=None, error=f"no {number};", checked_at=timezone.now()
+        )
     text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
     assert text.count("no 19;") >= 1
     assert "no 4;" not in text
@@ -200,8 +210,8 @@ def test_an_old_form_does_not_overwrite_figures(as_admin: Api) -> None:
 def test_a_form_that_sends_figures_changes_none(as_admin: Api) -> None:
     endpoint = make_endpoint(status="online", total_requests=11)
     change(as_admin, endpoint, status="offline", total_requests=0, latency_ms=1, endpoint_type="xllm")
-    found = Endpoint.objects.get()
-    assert (found.status, found.total_requests, found.latency_ms, found.endpoint_type) == (
+    stored = Endpoint.objects.get()
+    assert (stored.status, stored.total_requests, stored.latency_ms, stored.endpoint_type) == (
         "online",
         11,
         None,
@@ -377,8 +387,8 @@ def test_another_path_keeps_the_key_and_sends_it(as_admin: Api, serve: Serve) ->
     endpoint = make_endpoint(base_url=server.url)
     endpoint.set_api_key("sk-old")
     messages = change(as_admin, endpoint, base_url=server.url + "/openai")
-    found = Endpoint.objects.get()
-    assert (found.api_key, found.endpoint_type) == ("sk-old", "vllm")
+    stored = Endpoint.objects.get()
+    assert (stored.api_key, stored.endpoint_type) == ("sk-old", "vllm")
     assert {authorization for _, _, authorization in server.requests} == {"Bearer sk-old"}
     assert not any("forgotten" in message for message in messages)
 
@@ -420,13 +430,13 @@ def test_the_list_shows_state_and_latency(as_admin: Api) -> None:
     assert "draining Draining Breaker closed OpenAI-compatible http://draining.invalid:8000 —" in text
 
 
-@pytest.mark.parametrize(("state", "found"), [("enabled", {"new", "enabled"}), ("draining", {"draining"})])
-def test_the_list_is_filtered_by_the_operators_state(as_admin: Api, state: str, found: set[str]) -> None:
+@pytest.mark.parametrize(("state", "names"), [("enabled", {"new", "enabled"}), ("draining", {"draining"})])
+def test_the_list_is_filtered_by_administrative_state(as_admin: Api, state: str, names: set[str]) -> None:
     make_endpoint("new")
     for name in ("enabled", "draining", "disabled"):
         make_endpoint(name).set_operator_state(name)
     response = as_admin.get(f"{LIST}?operator_state={state}")
-    assert {endpoint.name for endpoint in response.context["cl"].result_list} == found
+    assert {endpoint.name for endpoint in response.context["cl"].result_list} == names
 
 
 @pytest.mark.parametrize("query", ["?q=base", "?status__exact=online", "?endpoint_type__exact=vllm", "?o=1", "?o=5.2"])
@@ -671,7 +681,7 @@ def test_deleting_does_not_read_health_checks(as_admin: Api) -> None:
 
 
 @pytest.mark.parametrize("path", [LIST, ADD])
-def test_viewers_have_no_staff_pages(as_viewer: Api, path: str) -> None:
+def test_viewers_have_no_pages_of_administrators(as_viewer: Api, path: str) -> None:
     assert as_viewer.get(path).status_code == 302
     assert as_viewer.get(path, follow=True).redirect_chain[-1][0] == "/"
 

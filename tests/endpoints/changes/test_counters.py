@@ -6,7 +6,7 @@ from django.db import connection
 from endpoints.changes import counters as change_counters
 from tests.endpoints.conftest import rolled_back
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 def test_counters_start_empty() -> None:

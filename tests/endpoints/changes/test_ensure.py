@@ -13,7 +13,7 @@ from endpoints.models import Endpoint
 from tests.endpoints.changes.conftest import changes, of
 from tests.endpoints.conftest import make_endpoint, meanwhile, sql
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 TRIGGER = "routerdash_endpoints_update"
 
@@ -145,11 +145,11 @@ def test_no_trigger_is_created_without_a_log() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_two_processes_may_start_at_once() -> None:
-    together, found = threading.Barrier(3), []
+    together, outcomes = threading.Barrier(3), []
 
     def ensure() -> None:
         together.wait()
-        found.append(triggers.ensure())
+        outcomes.append(triggers.ensure())
 
     threads = [threading.Thread(target=meanwhile, args=(ensure,)) for _ in range(3)]
     for thread in threads:
@@ -157,7 +157,7 @@ def test_two_processes_may_start_at_once() -> None:
     for thread in threads:
         thread.join()
     try:
-        assert sorted(found) == [False, True, True]
+        assert sorted(outcomes) == [False, True, True]
         assert triggers.present()
     finally:
         triggers.remove()

@@ -6,12 +6,13 @@ from django.db import connection
 from access.limits.tables import BudgetRow, DeletedKey, LimitRow
 from access.models import ApiKey
 from endpoints.changes import log as change_log
+from endpoints.changes.watched import LIMIT
 from tests.access.limits.made import EVERYONE, budget, limit
 from tests.access.people import key_for, make_admin
 from tests.endpoints.changes.conftest import changes
 from tests.endpoints.conftest import sql
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("logged")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("logged")]
 
 ONE, TWO = ("key", "1"), ("user", "2")
 
@@ -66,7 +67,7 @@ def test_the_log_has_subjects() -> None:
     limit(ONE, requests=60)
     limit(requests=60)
     sql("INSERT INTO registry_changes (kind, object_id) VALUES ('limit', 'team:1'), ('limit', '')")  # a later release
-    assert change_log.read().limited == {ONE, EVERYONE}
+    assert change_log.read().of(LIMIT) == {ONE, EVERYONE}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from django.db import connection
 from endpoints.changes import log, postgresql_listening
 from endpoints.changes.listening import ChangeSignal, change_signal
 from endpoints.changes.sqlite_listening import DataVersionSignal
-from tests.endpoints.conftest import make_endpoint, meanwhile, rolled_back, sql
+from endpoints.changes.watched import ENDPOINT
+from tests.endpoints.conftest import make_endpoint, rolled_back, sql
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("logged")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("logged")]
 
 sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL notifies")
 postgresql_only = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no notifications")
@@ -90,10 +91,10 @@ def settled(signal: ChangeSignal, monkeypatch: pytest.MonkeyPatch) -> ChangeSign
 
 
 def wait_in_thread(signal: ChangeSignal, timeout: float) -> tuple[threading.Thread, list[bool]]:
-    found: list[bool] = []
-    thread = threading.Thread(target=lambda: found.append(signal.wait(timeout)))
+    woken: list[bool] = []
+    thread = threading.Thread(target=lambda: woken.append(signal.wait(timeout)))
     thread.start()
-    return thread, found
+    return thread, woken
 
 
 def test_the_first_wait_reports_that_the_log_must_be_read(signal: ChangeSignal) -> None:
@@ -117,7 +118,7 @@ def test_commits_of_another_process_are_noticed(settled: ChangeSignal) -> None:
             program.commit()
             assert settled.wait(4) is True, number
             batch = log.read()
-            assert batch.endpoint_ids == {str(endpoint.pk)}
+            assert batch.of(ENDPOINT) == {str(endpoint.pk)}
             assert log.forget(batch.ranges, token_before=log.token(), token=str(number))
             while settled.wait(0):
                 pass
@@ -155,10 +156,10 @@ def test_only_changes_of_the_log_are_reported(settled: ChangeSignal) -> None:
 
 
 def test_a_waiting_thread_is_woken(settled: ChangeSignal) -> None:
-    thread, found = wait_in_thread(settled, 60)
+    thread, woken = wait_in_thread(settled, 60)
     settled.wake()
     thread.join(10)
-    assert found == [True]
+    assert woken == [True]
     assert settled.wait(0) is False
 
 
@@ -169,10 +170,10 @@ def test_a_wake_is_kept_for_the_next_wait(settled: ChangeSignal) -> None:
 
 
 def test_a_close_ends_a_waiting_thread(settled: ChangeSignal) -> None:
-    thread, found = wait_in_thread(settled, 60)
+    thread, woken = wait_in_thread(settled, 60)
     settled.close()
     thread.join(10)
-    assert found == [False]
+    assert woken == [False]
     assert settled.wait(60) is False
     settled.wake()
     settled.close()
@@ -224,13 +225,14 @@ def test_an_unreachable_database_is_tried_again(monkeypatch: pytest.MonkeyPatch,
 
 
 @sqlite_only
-def test_a_replaced_file_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    meanwhile(lambda: sql("PRAGMA wal_checkpoint(TRUNCATE)"))
+def test_a_replaced_file_is_noticed(tmp_path: Path) -> None:
+    sql("PRAGMA wal_checkpoint(TRUNCATE)")
     live, restored = tmp_path / "live", tmp_path / "restored"
     for path in (live, restored):
         shutil.copy(connection.settings_dict["NAME"], path)
-    monkeypatch.setitem(connection.settings_dict, "NAME", str(live))
-    signal = DataVersionSignal()
+    with pytest.MonkeyPatch.context() as patch:  # undone before fixtures use the database again
+        patch.setitem(connection.settings_dict, "NAME", str(live))
+        signal = DataVersionSignal()
     try:
         assert signal.changed()
         assert not signal.changed()

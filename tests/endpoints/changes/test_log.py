@@ -12,12 +12,13 @@ from access.models import ApiKey
 from endpoints.changes import log, triggers
 from endpoints.changes.log import ChangeBatch
 from endpoints.changes.models import RegistryChange
+from endpoints.changes.watched import ENDPOINT, KEY, USER
 from tests.access.people import make_admin
 from tests.endpoints.conftest import make_endpoint, meanwhile, sql
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("logged")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("logged")]
 
-EMPTY = ChangeBatch((), frozenset(), frozenset(), frozenset(), more=False)
+EMPTY = ChangeBatch((), {}, more=False)
 NIL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -41,9 +42,9 @@ def test_objects_are_named_once_and_rows_each() -> None:
     for number in range(3):
         endpoint.set_options(max_concurrency=number + 1)
     batch = log.read()
-    assert batch.user_ids == {str(admin.pk)}
-    assert batch.key_hashes == {key.key_hash}
-    assert batch.endpoint_ids == {str(endpoint.pk)}
+    assert batch.of(USER) == {str(admin.pk)}
+    assert batch.of(KEY) == {key.key_hash}
+    assert batch.of(ENDPOINT) == {str(endpoint.pk)}
     assert len(batch.ids) == 6
     assert not batch.more
 
@@ -51,11 +52,11 @@ def test_objects_are_named_once_and_rows_each() -> None:
 def test_a_batch_has_a_limit() -> None:
     endpoints = [make_endpoint(f"e{number}") for number in range(5)]
     batch = log.read(limit=3)
-    assert batch.endpoint_ids == {str(endpoint.pk) for endpoint in endpoints[:3]}
+    assert batch.of(ENDPOINT) == {str(endpoint.pk) for endpoint in endpoints[:3]}
     assert batch.more
     assert log.forget(batch.ranges, token_before=None, token="one")
     batch = log.read(limit=2)
-    assert batch.endpoint_ids == {str(endpoint.pk) for endpoint in endpoints[3:]}
+    assert batch.of(ENDPOINT) == {str(endpoint.pk) for endpoint in endpoints[3:]}
     assert not batch.more
 
 
@@ -72,7 +73,7 @@ def test_forgetting_deletes_the_batch_and_sets_the_token() -> None:
     assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.token() == "first"
     batch = log.read()
-    assert batch.endpoint_ids == {str(late.pk)}
+    assert batch.of(ENDPOINT) == {str(late.pk)}
     assert log.forget(batch.ranges, token_before="first", token="second")
     assert log.token() == "second"
     assert log.read() == EMPTY
@@ -111,7 +112,7 @@ def test_a_large_batch_is_forgotten() -> None:
     number = 1501
     made_rows(number)
     batch = log.read()
-    assert len(batch.key_hashes) == number
+    assert len(batch.of(KEY)) == number
     assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.read() == EMPTY
 
@@ -149,26 +150,26 @@ def test_an_id_is_never_used_again() -> None:
     assert log.forget(batch.ranges, token_before=None, token="first")
     late = make_endpoint("two")
     assert log.forget(batch.ranges, token_before="first", token="second")
-    assert log.read().endpoint_ids == {str(late.pk)}
+    assert log.read().of(ENDPOINT) == {str(late.pk)}
 
 
 @pytest.mark.parametrize("value", ["", "no id", "é" * 40])
 def test_an_unreadable_id_is_nil(value: str) -> None:
     RegistryChange.objects.create(kind="user", object_id=value)
-    assert log.read().user_ids == {NIL}
+    assert log.read().of(USER) == {NIL}
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL stores only valid text")
 def test_an_id_that_is_no_text_is_nil() -> None:
     sql("INSERT INTO registry_changes (kind, object_id) VALUES ('user', CAST(x'ff00' AS TEXT)), ('user', x'fe')")
-    assert log.read().user_ids == {NIL}
+    assert log.read().of(USER) == {NIL}
 
 
 def test_an_unknown_kind_is_forgotten() -> None:
     """A later release may have logged it before a downgrade."""
     RegistryChange.objects.create(kind="weather", object_id=str(uuid.uuid4()))
     batch = log.read()
-    assert (batch.endpoint_ids, batch.key_hashes, batch.user_ids) == (frozenset(),) * 3
+    assert (batch.of(ENDPOINT), batch.of(KEY), batch.of(USER)) == (frozenset(),) * 3
     assert log.forget(batch.ranges, token_before=None, token="first")
     assert log.read() == EMPTY
 
@@ -176,7 +177,7 @@ def test_an_unknown_kind_is_forgotten() -> None:
 def test_ids_have_the_form_of_the_registry() -> None:
     unique = uuid.uuid4()
     RegistryChange.objects.create(kind="endpoint", object_id=unique.hex.upper())
-    assert log.read().endpoint_ids == {str(unique)}
+    assert log.read().of(ENDPOINT) == {str(unique)}
 
 
 def test_an_unavailable_log_raises() -> None:
@@ -201,12 +202,12 @@ def test_a_change_that_commits_late_is_not_lost() -> None:
             cursor.execute("UPDATE endpoints SET notes = 'n' WHERE name = 'slow'")
             sql("UPDATE endpoints SET notes = 'n' WHERE name = 'quick'")
             batch = log.read()
-            assert batch.endpoint_ids == {str(quick.pk)}
+            assert batch.of(ENDPOINT) == {str(quick.pk)}
             cursor.execute("SELECT min(id) FROM registry_changes")
             assert cursor.fetchone()[0] < batch.ids[0]
         assert log.forget(batch.ranges, token_before=None, token="first")
         other.commit()
-    assert log.read().endpoint_ids == {str(slow.pk)}
+    assert log.read().of(ENDPOINT) == {str(slow.pk)}
 
 
 @pytest.mark.parametrize("before", [None, "zero"])
@@ -230,4 +231,4 @@ def test_only_one_of_several_readers_forgets(before: str | None) -> None:
     for thread in threads:
         thread.join()
     assert [log.token()] == won
-    assert log.read().endpoint_ids == {str(late.pk)}
+    assert log.read().of(ENDPOINT) == {str(late.pk)}

@@ -18,7 +18,7 @@ from tests.access.people import make_admin, make_user
 from tests.endpoints.changes.conftest import changes, of
 from tests.endpoints.conftest import make_endpoint, make_model, rolled_back, sql
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("logged")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("logged")]
 
 sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="a form of SQLite's SQL")
 
@@ -81,7 +81,7 @@ def test_health_checks_and_counters_write_nothing() -> None:
     endpoint = make_endpoint()
     changes()
     for success in (True, False, False, True):
-        Endpoint.record_check(endpoint.pk, success=success, latency_ms=3, error="down", at=timezone.now())
+        Endpoint.record_check(endpoint.pk, success=success, latency_ms=3, error="down", checked_at=timezone.now())
     columns = (*HEALTH_FIELDS, "total_requests", "successful_requests", "failed_requests", "inference_latency_ms")
     for column in columns:
         value: Any = {"status": "offline", "last_error": "e", "last_seen": "2026-01-01T00:00:00+00:00"}.get(column, 9)
@@ -98,9 +98,9 @@ def test_a_deleted_endpoint_with_its_parts() -> None:
     changes()
     expected = of(endpoint)[0]
     endpoint.delete()
-    found = changes()
-    assert set(found) == {expected}
-    assert len(found) == 3  # of the endpoint, of its options, of its model
+    entries = changes()
+    assert set(entries) == {expected}
+    assert len(entries) == 3  # of the endpoint, of its options, of its model
 
 
 def test_options() -> None:
@@ -155,9 +155,9 @@ def test_many_models_at_once() -> None:
     changes()
     rows = [EndpointModel(endpoint=endpoint, model_id=f"m{number}") for endpoint in (one, two) for number in range(5)]
     EndpointModel.objects.bulk_create(rows)
-    found = changes()
-    assert set(found) == set(of(one, two))
-    assert len(found) == (2 if connection.vendor == "postgresql" else 10)
+    entries = changes()
+    assert set(entries) == set(of(one, two))
+    assert len(entries) == (2 if connection.vendor == "postgresql" else 10)
     EndpointModel.objects.filter(model_id="m1").delete()
     assert sorted(changes()) == sorted(of(one, two))
 
@@ -258,7 +258,10 @@ def test_a_deleted_user_with_keys() -> None:
 
 def test_the_columns_of_keys_and_users_are_watched() -> None:
     columns = {table.name: set(table.columns) for table in WATCHED}
-    assert columns["api_keys"] == {field.column for field in ApiKey._meta.concrete_fields} - {"scopes"}
+    assert columns["api_keys"] == {field.column for field in ApiKey._meta.concrete_fields} - {
+        "scopes",
+        "disabled_by_admin",
+    }
     assert columns["users"] == {field.column for field in User._meta.concrete_fields} - {"last_login"}
 
 

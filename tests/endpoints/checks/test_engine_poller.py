@@ -273,8 +273,8 @@ def test_what_an_earlier_process_published_is_withdrawn(world: World) -> None:
     world.reports[A] = None
 
     async def test() -> None:
-        found = [await world.step(IDLE_SECONDS) for _ in range(MAX_FAILURES + 1)]
-        assert found == [{}, {}, {A: None}, {}]
+        published = [await world.step(IDLE_SECONDS) for _ in range(MAX_FAILURES + 1)]
+        assert published == [{}, {}, {A: None}, {}]
 
     run(test)
 
@@ -306,10 +306,10 @@ def test_the_polls_of_many_endpoints_are_spread(world: World, monkeypatch: pytes
         await world.step()
         await world.step(1000)
         assert world.polls == ["a"] * 2
-        assert {it.get_name() for it in asyncio.all_tasks()} > {"engine b", "engine c"}
+        assert {task.get_name() for task in asyncio.all_tasks()} > {"engine b", "engine c"}
         world.have()
         await world.step()
-        assert {it.get_name() for it in asyncio.all_tasks()}.isdisjoint({"engine b", "engine c"})
+        assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"engine b", "engine c"})
 
     run(test)
 
@@ -338,7 +338,8 @@ def test_after_some_failures_a_state_is_unknown(world: World, failure: Exception
             assert await world.step(IDLE_SECONDS) == {}
         assert await world.step(IDLE_SECONDS) == {A: None}
         entries = world.registry.all()
-        assert [(it.status, it.error_count) for it in entries] == [(Status.ONLINE, 0)]  # its health is another matter
+        # Its health is another matter.
+        assert [(endpoint.status, endpoint.error_count) for endpoint in entries] == [(Status.ONLINE, 0)]
         world.reports[A] = loaded("m")
         assert await world.step(IDLE_SECONDS) == {A: EngineState(world.now, ("m",))}
 
@@ -363,9 +364,9 @@ def test_requests_of_others_are_those_that_are_not_ours(world: World) -> None:
     world.reports[A] = EngineReport(requests=5)
 
     async def test() -> None:
-        found = [await world.step(), await world.step(BUSY_SECONDS)]
+        published = [await world.step(), await world.step(BUSY_SECONDS)]
         # One poll alone may see requests of ours that have just ended.
-        assert found == [{A: EngineState(1000.0)}, {A: EngineState(1001.0, others=2)}]
+        assert published == [{A: EngineState(1000.0)}, {A: EngineState(1001.0, others=2)}]
         assert await world.step(BUSY_SECONDS) == {}
         assert await world.step(REPEAT_SECONDS) == {A: EngineState(1022.0, others=2)}
         world.reports[A] = EngineReport(requests=2)

@@ -50,12 +50,12 @@ def queued() -> list[tuple[str, bool]]:
 def passed(queue: SyncQueue, later: Later, clock: Clock, checks: dict[int, bool]) -> list[tuple[int, bool]]:
     """Pass checks of one endpoint at these times; return when a sync was queued, and whether with a detection."""
     times: list[tuple[int, bool]] = []
-    for at, recovered in checks.items():
-        clock.now = at
+    for moment, recovered in checks.items():
+        clock.now = moment
         before = len(queued())
         queue.passed_check("a", recovered)
         later.run()
-        times += [(at, detect) for _, detect in queued()[before:]]
+        times += [(moment, detect) for _, detect in queued()[before:]]
     return times
 
 
@@ -94,7 +94,7 @@ def test_the_first_recovery_is_queued_at_once(later: Later, clock: Clock) -> Non
 def test_pauses_grow_while_an_endpoint_comes_and_goes(later: Later, clock: Clock) -> None:
     queue = SyncQueue(later)
     times = passed(queue, later, clock, dict.fromkeys(range(0, 4000, 10), True))
-    assert times == [(at, True) for at in (0, 60, 180, 420, 900, 1800, 2700, 3600)]
+    assert times == [(moment, True) for moment in (0, 60, 180, 420, 900, 1800, 2700, 3600)]
 
 
 def test_a_recovery_soon_after_another_waits_for_a_later_check(later: Later, clock: Clock) -> None:

@@ -12,11 +12,11 @@ from endpoints.base_url import normalise
 from endpoints.checks import model_lists
 from endpoints.checks.model_lists import ListedModel
 from endpoints.clouds.kinds import CLOUD_CHOICES, CLOUDS
-from endpoints.models import Endpoint, EndpointModel, Kind, Status
+from endpoints.models import Endpoint, EndpointModel, Status
 from endpoints.probe import ProbeResponse
 from endpoints.registry import registry
 from endpoints.sync import store
-from gateway.providers.table import PROVIDERS
+from gateway.providers.table import ANTHROPIC, AZURE, GEMINI, GROQ, MISTRAL, OPENAI, OPENROUTER, PROVIDERS, TOGETHER
 from routerdash.publication.facts import endpoint_models
 from tests.access.people import Api
 from tests.endpoints.conftest import Server, entry_of, make_endpoint
@@ -53,30 +53,32 @@ def names(endpoint: Endpoint) -> list[str]:
 
 
 def test_each_provider_is_a_type_with_its_own_name() -> None:
-    assert {str(kind): str(label) for kind, label in CLOUD_CHOICES} == {it.kind: it.label for it in PROVIDERS.values()}
+    assert {str(kind): str(label) for kind, label in CLOUD_CHOICES} == {
+        provider.kind: provider.label for provider in PROVIDERS.values()
+    }
     assert set(CLOUDS) == set(PROVIDERS)
 
 
 @pytest.mark.parametrize(
     ("entered", "kind", "stored"),
     [
-        ("https://api.openai.com/v1", Kind.OPENAI, "https://api.openai.com"),
-        ("https://eu.api.openai.com", Kind.OPENAI, "https://eu.api.openai.com"),
-        ("https://api.anthropic.com/v1/", Kind.ANTHROPIC, "https://api.anthropic.com"),
+        ("https://api.openai.com/v1", OPENAI, "https://api.openai.com"),
+        ("https://eu.api.openai.com", OPENAI, "https://eu.api.openai.com"),
+        ("https://api.anthropic.com/v1/", ANTHROPIC, "https://api.anthropic.com"),
         (
             "https://generativelanguage.googleapis.com",
-            Kind.GEMINI,
+            GEMINI,
             "https://generativelanguage.googleapis.com/v1beta/openai",
         ),
         (
             "https://generativelanguage.googleapis.com/v1beta",
-            Kind.GEMINI,
+            GEMINI,
             "https://generativelanguage.googleapis.com/v1beta/openai",
         ),
-        ("https://my.openai.azure.com/", Kind.AZURE, "https://my.openai.azure.com/openai"),
-        ("https://my.openai.azure.com/openai/v1", Kind.AZURE, "https://my.openai.azure.com/openai"),
-        ("https://openrouter.ai", Kind.OPENROUTER, "https://openrouter.ai/api"),
-        ("https://api.groq.com/openai/v1", Kind.GROQ, "https://api.groq.com/openai"),
+        ("https://my.openai.azure.com/", AZURE, "https://my.openai.azure.com/openai"),
+        ("https://my.openai.azure.com/openai/v1", AZURE, "https://my.openai.azure.com/openai"),
+        ("https://openrouter.ai", OPENROUTER, "https://openrouter.ai/api"),
+        ("https://api.groq.com/openai/v1", GROQ, "https://api.groq.com/openai"),
         ("http://192.168.1.5:8000", None, "http://192.168.1.5:8000"),
         ("https://openai.example.com", None, "https://openai.example.com"),
         ("https://api.openai.com.example.com", None, "https://api.openai.com.example.com"),
@@ -139,7 +141,7 @@ def test_a_cloud_that_becomes_a_server_is_detected(manager: Api, sim: Simulator)
     assert (body["endpoint_type"], body["is_external"]) == ("vllm", False)
 
 
-def test_staff_marks_a_server_of_its_own_as_external(manager: Api, sim: Simulator) -> None:
+def test_an_administrator_marks_a_server_as_external(manager: Api, sim: Simulator) -> None:
     sent = {"name": "rented", "base_url": sim.add().url, "external": True}
     body = manager.call("POST", "/api/endpoints", sent).json()
     assert (body["external"], body["is_external"]) == (True, True)
@@ -149,10 +151,10 @@ def test_staff_marks_a_server_of_its_own_as_external(manager: Api, sim: Simulato
 
 
 def offered(dialect: str) -> list[str]:
-    return sorted(it.removeprefix("models/") for it in DIALECTS[dialect]().models)
+    return sorted(name.removeprefix("models/") for name in DIALECTS[dialect]().models)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CLOUDS if kind != Kind.AZURE])
+@pytest.mark.parametrize("kind", [kind for kind in CLOUDS if kind != AZURE])
 def test_the_list_of_each_provider_is_read(cloud: Callable[..., Cloud], kind: str) -> None:
     endpoint = add_endpoint(cloud(kind), kind)
     assert "added" in tasks.sync_models(str(endpoint.pk), detect=True)
@@ -160,7 +162,7 @@ def test_the_list_of_each_provider_is_read(cloud: Callable[..., Cloud], kind: st
     assert Endpoint.objects.get().endpoint_type == "openai_compatible"
 
 
-@pytest.mark.parametrize("kind", [Kind.ANTHROPIC, Kind.OPENROUTER])
+@pytest.mark.parametrize("kind", [ANTHROPIC, OPENROUTER])
 def test_all_pages_are_read(cloud: Callable[..., Cloud], kind: str) -> None:
     models = [f"model-{number:02}" for number in range(25)]
     there = cloud(kind, models=models, page=3)
@@ -170,7 +172,7 @@ def test_all_pages_are_read(cloud: Callable[..., Cloud], kind: str) -> None:
 
 
 def test_context_lengths_and_capabilities_are_read(cloud: Callable[..., Cloud]) -> None:
-    for kind in (Kind.ANTHROPIC, Kind.OPENROUTER, Kind.MISTRAL, Kind.GROQ, Kind.TOGETHER):
+    for kind in (ANTHROPIC, OPENROUTER, MISTRAL, GROQ, TOGETHER):
         endpoint = add_endpoint(cloud(kind), kind)
         operations.sync_models(endpoint)
         rows = EndpointModel.objects.filter(endpoint=endpoint)
@@ -206,11 +208,11 @@ def test_the_most_output_and_what_a_model_lacks_are_read(
     page = ProbeResponse(200, {"data": [{"id": "m", **listed}]})
     for is_cloud in (True, False):
         ((model,), _) = model_lists.read([page], is_cloud=is_cloud)
-        assert (model.max_output_tokens, model.lacks) == ((most, lacks) if is_cloud else (None, ()))
+        assert (model.max_output_tokens, model.lacks) == (most, lacks if is_cloud else ())
 
 
 def test_what_a_list_tells_is_stored_and_follows_the_list(manager: Api, cloud: Callable[..., Cloud]) -> None:
-    endpoint = add_endpoint(cloud(Kind.OPENROUTER), Kind.OPENROUTER)
+    endpoint = add_endpoint(cloud(OPENROUTER), OPENROUTER)
     for listed in (
         ListedModel("m", max_output_tokens=9, lacks=("tools",), features=("vision", "thinking")),
         ListedModel("m"),
@@ -303,7 +305,7 @@ def test_an_empty_balance_is_no_outage(cloud: Callable[..., Cloud], kind: str) -
     entry = entry_of(endpoint)
     assert entry.status == Status.ONLINE
     # Azure has one status for a quota that is used up and for rules of the network.
-    assert entry.last_error == (clouds.NOT_PERMITTED if kind == Kind.AZURE else clouds.NO_CREDIT)
+    assert entry.last_error == (clouds.NOT_PERMITTED if kind == AZURE else clouds.NO_CREDIT)
 
 
 def test_a_remark_goes_with_its_cause(cloud: Callable[..., Cloud]) -> None:
@@ -345,7 +347,7 @@ def test_detect_reads_the_list_of_a_cloud(manager: Api, cloud: Callable[..., Clo
     sent = {"base_url": there.base_url, "cloud_type": "anthropic", "api_key": there.key}
     body = manager.call("POST", "/api/endpoints/detect", sent).json()
     assert (body["endpoint_type"], body["problem"]) == ("anthropic", None)
-    assert [it["model_id"] for it in body["models"]] == list(DIALECTS["anthropic"]().models)
+    assert [model["model_id"] for model in body["models"]] == list(DIALECTS["anthropic"]().models)
 
 
 def test_detect_says_that_a_cloud_refuses_the_key(manager: Api, cloud: Callable[..., Cloud]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS
-from endpoints.model_names import registry as name_registry
-from endpoints.model_names.registry import model_names
+from endpoints.model_names import name_cache
+from endpoints.model_names.name_cache import model_names
 from tests.access.people import Api, key_for, make_admin, with_key
 from tests.endpoints.conftest import make_endpoint
 from tests.endpoints.model_names.made import make_name
@@ -59,7 +59,7 @@ def test_a_name_with_its_steps(as_admin: Api) -> None:
 def test_the_cache_has_what_was_stored(as_admin: Api) -> None:
     model_names.reload()
     body = add(as_admin).json()
-    assert model_names.get(body["id"]) == name_registry.read_names()[body["id"]]
+    assert model_names.get(body["id"]) == name_cache.read_names()[body["id"]]
 
 
 def test_a_change_of_one_field_keeps_the_rest(as_admin: Api) -> None:
@@ -121,7 +121,9 @@ def test_a_document_that_is_no_object(as_admin: Api, body: Any) -> None:
 def test_permissions_are_those_of_endpoints() -> None:
     name = make_name("fast", "tiny")
     admin = make_admin()
-    reader, writer = (with_key(key_for(admin, it, name=it)) for it in (READ_ENDPOINTS, MANAGE_ENDPOINTS))
+    reader, writer = (
+        with_key(key_for(admin, permission, name=permission)) for permission in (READ_ENDPOINTS, MANAGE_ENDPOINTS)
+    )
     path = f"{LIST}/{name.pk}"
     assert [reader.call(method, path).status_code for method in ("GET", "PATCH", "DELETE")] == [200, 403, 403]
     assert [writer.call(method, path).status_code for method in ("GET", "PATCH", "DELETE")] == [403, 200, 204]
@@ -142,8 +144,8 @@ def test_edits_are_logged(as_admin: Api) -> None:
 def test_a_search_finds_names_by_their_targets(as_admin: Api) -> None:
     make_name("fast", "tiny")
     make_name("slow", "big", note="for nights")
-    found = [as_admin.call("GET", f"{LIST}?q={words}").json()["total"] for words in ("tiny", "big nights", "none", "")]
-    assert found == [1, 1, 0, 2]
+    totals = [as_admin.call("GET", f"{LIST}?q={words}").json()["total"] for words in ("tiny", "big nights", "none", "")]
+    assert totals == [1, 1, 0, 2]
 
 
 def test_a_name_may_be_deleted_while_another_leads_to_it(as_admin: Api) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from endpoints.model_names.registry import NameEntry
+from endpoints.model_names.name_cache import NameEntry
 from endpoints.model_names.rules import MAX_NAMES, problems
 from gateway.registry.schema import Step, Target
 
@@ -18,9 +18,9 @@ def entry(name: str, *steps: str, **fields: Any) -> NameEntry:
 
 
 def refused(draft: NameEntry, *others: NameEntry, before: NameEntry | None = None) -> list[str]:
-    found = problems(draft, others, lambda endpoint_id: endpoint_id == ENDPOINT, before)
-    assert all(problem.text for problem in found)
-    return [problem.place for problem in found]
+    refusals = problems(draft, others, lambda endpoint_id: endpoint_id == ENDPOINT, before)
+    assert all(problem.text for problem in refusals)
+    return [problem.place for problem in refusals]
 
 
 @pytest.mark.parametrize("name", ["fast", "claude-*", "*", "a b", "モデル", "x" * 256, "openai:gpt"])
@@ -136,8 +136,8 @@ def test_a_target_at_an_endpoint_leads_to_the_model() -> None:
 @pytest.mark.parametrize("disabled", [False, True])
 def test_five_names_may_lead_to_each_other(disabled: bool) -> None:
     chain = [entry(f"n{number}", f"n{number + 1}", enabled=not disabled) for number in range(6)]
-    for at in range(5):  # whichever is saved last
-        assert refused(chain[at], *chain[:at], *chain[at + 1 : 5]) == []
-    for at in range(5):
-        others = [*chain[:at], *chain[at + 1 :]]
-        assert refused(chain[at], *others) == ["steps[0].targets[0].model"]
+    for index in range(5):  # whichever is saved last
+        assert refused(chain[index], *chain[:index], *chain[index + 1 : 5]) == []
+    for index in range(5):
+        others = [*chain[:index], *chain[index + 1 :]]
+        assert refused(chain[index], *others) == ["steps[0].targets[0].model"]

@@ -37,5 +37,5 @@ def test_the_shortest_form_is_unchanged(text):
 
 @given(st.text())
 def test_any_text_is_an_address_or_none(text):
-    found = normalise_ip(text)
-    assert found is None or ipaddress.ip_address(found)
+    address = normalise_ip(text)
+    assert address is None or ipaddress.ip_address(address)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from gateway.base.config import SOCKET_PATH_BYTES, ConfigError, for_a_child, load, secret_names, table
+from gateway.base.connecting.forward_proxy import ForwardProxy, NoProxy
 from gateway.base.setting_parsers import default_data_dir
+from gateway.base.settings.retention import HISTORY_DAYS
 
 # variable, value in the environment, field, parsed value
 GOOD = [
@@ -65,13 +67,31 @@ GOOD = [
         "endpoint_networks",
         (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
     ),
+    (
+        "ROUTERDASH_UPSTREAM_PROXY",
+        "http://me:p%40ss@proxy.example:3128",
+        "upstream_proxy",
+        ForwardProxy("proxy.example", 3128, ("me", "p@ss")),
+    ),
+    (
+        "ROUTERDASH_UPSTREAM_NO_PROXY",
+        "*.Internal, .example.com,gpu,10.0.0.0/8,[::1],192.0.2.1",
+        "upstream_no_proxy",
+        NoProxy(
+            networks=tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "::1", "192.0.2.1"))),
+            names=("internal", "example.com", "gpu"),
+        ),
+    ),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "*", "upstream_no_proxy", NoProxy(everything=True)),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
+    ("ROUTERDASH_BODY_RETENTION_DAYS", "12", "body_retention_days", 12),
     ("ROUTERDASH_CLIENT_RETENTION_DAYS", "30", "client_retention_days", 30),
     ("ROUTERDASH_QUEUE_MAX", "0", "queue_max", 0),
     ("ROUTERDASH_QUEUE_KEY_SHARE", "12", "queue_key_share", 12),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "1", "queue_timeout_secs", 1),
+    ("ROUTERDASH_PLAIN_TIMEOUT_SECS", "900", "plain_timeout_secs", 900),
     ("ROUTERDASH_LOAD_TIMEOUT_SECS", "900", "load_timeout_secs", 900.0),
     ("ROUTERDASH_KEEPALIVE_SECS", "0", "keepalive_secs", 0.0),
     ("ROUTERDASH_ROUTE_HEADERS", "false", "route_headers", False),
@@ -86,7 +106,7 @@ GOOD = [
     ("ROUTERDASH_LOG_LEVEL", "DEBUG", "log_level", "debug"),
     ("ROUTERDASH_LOG_FORMAT", "json", "log_format", "json"),
     ("ROUTERDASH_IN_CONTAINER", "true", "in_container", True),
-    ("ROUTERDASH_ENV_ENDPOINTS", "false", "env_endpoints", False),
+    ("ROUTERDASH_ENV_ENDPOINTS", "true", "env_endpoints", True),
     ("ROUTERDASH_OLLAMA_PORT", "11434", "ollama_port", 11434),
     ("ROUTERDASH_OLLAMA_KEEP_ALIVE", "pass", "ollama_keep_alive", "pass"),
     ("OPENAI_API_KEY", "key", "openai_api_key", "key"),
@@ -151,12 +171,24 @@ BAD = [
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "-1"),
     ("ROUTERDASH_MAX_BUFFERED_MB", "64"),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "perhaps"),
+    ("ROUTERDASH_UPSTREAM_PROXY", "proxy.example:3128"),
+    ("ROUTERDASH_UPSTREAM_PROXY", "http://hunter2@proxy.example"),
+    ("ROUTERDASH_UPSTREAM_PROXY", "https://me:hunter2@proxy.example:3128"),
+    ("ROUTERDASH_UPSTREAM_PROXY", "socks5://me:hunter2@proxy.example:1080"),
+    ("ROUTERDASH_UPSTREAM_PROXY", "http://me:hunter2@[proxy:3128"),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "10.0.0.0/33"),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "10.0.0.256"),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "gpu:8000"),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "http://gpu"),
+    ("ROUTERDASH_UPSTREAM_NO_PROXY", "gpu box"),
     ("ROUTERDASH_STORE_BODIES", "some"),
     ("ROUTERDASH_HISTORY", "none"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "0"),
     ("ROUTERDASH_QUEUE_MAX", "100001"),
     ("ROUTERDASH_QUEUE_KEY_SHARE", "101"),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "0"),
+    ("ROUTERDASH_PLAIN_TIMEOUT_SECS", "0"),
+    ("ROUTERDASH_BODY_RETENTION_DAYS", "3651"),
     ("ROUTERDASH_KEEPALIVE_SECS", "-1"),
     ("ROUTERDASH_ROUTE_HEADERS", "maybe"),
     ("ROUTERDASH_BALANCER", "random"),
@@ -224,7 +256,19 @@ def test_the_table_describes_each_setting_once():
 
 
 def test_every_default_is_a_valid_value():
-    assert load({name: default for name, default, _ in table() if default}) == load({})
+    given = {name: default for name, default, _ in table() if default}
+    del given[HISTORY_DAYS]  # whether it is set decides for how long bodies are kept
+    assert load(given) == load({})
+
+
+@pytest.mark.parametrize(
+    ("history", "bodies", "days"),
+    [("", "", 7), ("30", "", 30), ("90", "", 90), ("3", "", 3), ("", "12", 12), ("90", "12", 12), ("3", "12", 3)],
+)
+def test_bodies_are_kept_for_a_week_unless_settings_say_otherwise(history, bodies, days):
+    """An installation that has set the days of its history keeps the bodies of that time at an upgrade."""
+    config = load({HISTORY_DAYS: history, "ROUTERDASH_BODY_RETENTION_DAYS": bodies})
+    assert config.body_days == days
 
 
 # /v1 without keys is allowed only on loopback addresses
@@ -435,12 +479,12 @@ def test_the_data_directory_of_a_checkout_is_in_the_checkout():
 
 
 @pytest.mark.parametrize(
-    ("xdg", "found"),
+    ("xdg", "directory"),
     [
         ("/srv/xdg", Path("/srv/xdg/routerdash")),
         ("", Path.home() / ".local/share/routerdash"),
         ("relative", Path.home() / ".local/share/routerdash"),  # the specification requires absolute paths
     ],
 )
-def test_the_data_directory_of_an_installation_follows_xdg(xdg, found):
-    assert default_data_dir({"XDG_DATA_HOME": xdg}, installed=True) == found
+def test_the_data_directory_of_an_installation_follows_xdg(xdg, directory):
+    assert default_data_dir({"XDG_DATA_HOME": xdg}, installed=True) == directory

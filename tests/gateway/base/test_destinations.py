@@ -91,5 +91,5 @@ def test_a_setting_allows_them(address):
     ],
 )
 def test_with_allowed_networks_other_addresses_are_refused(address, refusal):
-    networks = [ipaddress.ip_network(it) for it in ("10.0.0.0/8", "fd00::/8", "169.254.0.0/16")]
+    networks = [ipaddress.ip_network(network) for network in ("10.0.0.0/8", "fd00::/8", "169.254.0.0/16")]
     assert Destinations(networks).refusal(address) == refusal

@@ -27,8 +27,8 @@ def test_create_once_keeps_an_existing_file(tmp_path):
 
 def test_concurrent_creators_get_the_same_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda n: files.create_once(tmp_path / "file", b"%d" % n), range(50)))
-    assert found == {(tmp_path / "file").read_bytes()}
+        contents = set(pool.map(lambda n: files.create_once(tmp_path / "file", b"%d" % n), range(50)))
+    assert contents == {(tmp_path / "file").read_bytes()}
     assert os.listdir(tmp_path) == ["file"]
 
 

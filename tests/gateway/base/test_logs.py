@@ -28,9 +28,9 @@ def test_a_line_of_text(capsys):
 
 
 def test_a_line_of_json(capsys):
-    found = json.loads(line(capsys, ROUTERDASH_LOG_FORMAT="json"))
-    assert found.pop("time").endswith("+00:00")
-    assert found == {"level": "warning", "process": "gateway-3", "logger": "gateway.test", "message": "it is “so”"}
+    logged = json.loads(line(capsys, ROUTERDASH_LOG_FORMAT="json"))
+    assert logged.pop("time").endswith("+00:00")
+    assert logged == {"level": "warning", "process": "gateway-3", "logger": "gateway.test", "message": "it is “so”"}
 
 
 def test_a_line_of_json_for_an_exception():

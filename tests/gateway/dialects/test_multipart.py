@@ -111,10 +111,10 @@ def test_the_model_is_known_at_the_end_of_its_part():
 @given(st.lists(st.integers(1, 40)))
 def test_a_form_is_parsed_alike_however_it_is_cut(sizes):
     data = form_of(FILE, MODEL, FILE, preamble=b"\r\n--X\r\n", end=b"--XX-- \r\n.")
-    form, at = Form(TYPE), 0
+    form, position = Form(TYPE), 0
     for size in [*sizes, len(data)]:
-        form.feed(data[at : at + size])
-        at += size
+        form.feed(data[position : position + size])
+        position += size
     form.finish()
     assert (form.model, form.size, b"".join(form.pieces())) == ("whisper-1", len(data), data)
 
@@ -142,8 +142,8 @@ def test_random_bytes_are_refused_without_an_exception(data, step):
 @given(st.data())
 def test_a_form_with_a_wrong_byte_is_read_alike_in_one_piece_and_in_many(data):
     good = form_of(FILE, MODEL)
-    at, byte = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(0, 255))
-    bad = good[:at] + bytes([byte]) + good[at + 1 :]
+    position, byte = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(0, 255))
+    bad = good[:position] + bytes([byte]) + good[position + 1 :]
 
     def outcome(step):
         try:
@@ -229,7 +229,7 @@ def test_without_a_model(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (form_of(MODEL, MODEL), "two fields `model`"),
+        (form_of(MODEL, MODEL), "`model` is there more than once"),
         (disposition(b'name="model"', b""), "must name a model"),
         (disposition(b'name="model"', b" \t"), "must name a model"),
         (disposition(b'name="model"', b"\xff"), "not valid UTF-8"),
@@ -294,15 +294,29 @@ def test_the_model_must_be_near_the_beginning():
 
 def test_a_second_model_is_refused_at_any_position(monkeypatch):
     monkeypatch.setattr(multipart, "MAX_HELD_BYTES", 100)
-    assert "two fields" in refusal(form_of(MODEL, FILE * 50, MODEL))
+    assert "more than once" in refusal(form_of(MODEL, FILE * 50, MODEL))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [(b"Model", "`model` is spelled 'Model'"), (b"N", "`n` is spelled 'N'"), (b"other", "")]
+)
+def test_names_that_servers_may_read_in_two_ways_are_refused_where_they_are_checked(name, message):
+    data = form_of(MODEL.replace(b"model", name), MODEL)
+    assert read(data).model == "whisper-1"
+    form = Form(TYPE, ("model", "n"))
+    if not message:
+        form.feed(data)
+        return
+    with pytest.raises(Refusal, match=re.escape(message)):
+        form.feed(data)
 
 
 def test_a_form_that_is_received_byte_by_byte_is_held_in_few_pieces():
     part = b'--XX\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
     body = part % (b"model", b"m") + part % (b"file", b"x" * 100_000) + b"--XX--\r\n"
     form = Form(b"multipart/form-data; boundary=XX")
-    for at in range(len(body)):
-        form.feed(body[at : at + 1])
+    for position in range(len(body)):
+        form.feed(body[position : position + 1])
     form.finish()
     assert len(form.held) <= 3
     assert b"".join(form.pieces()) == body

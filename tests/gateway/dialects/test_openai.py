@@ -7,17 +7,19 @@ from hypothesis import strategies as st
 
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import CHAT, COMPLETIONS, RESPONSES
+from gateway.dialects.json_outline import WHOLE_BYTES
 from gateway.dialects.json_text import RENAMED_BYTES, rename_model
 from gateway.dialects.openai_events import dialect, read_chunk, read_large_chunk, read_responses_event
 from gateway.dialects.openai_requests import (
-    BIG_BYTES,
     MAX_MODEL_NAME,
+    SMALL_BYTES,
     Request,
     adapt_request,
     parse_request,
     with_usage,
 )
 from gateway.dialects.openai_responses import read_large_response, read_response
+from gateway.dialects.requested_tokens import NO_BOUND
 from gateway.dialects.usage import Usage
 from gateway.loop.time_slices import run_unsliced
 from tests.cpu_time import call_ms
@@ -48,12 +50,14 @@ def sentence(error):
         (b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}', Request("m", True, True)),
         (b'{"model":"m","stream_options":{"include_usage":"true"}}', Request("m", False, False)),
         (b'{"model":"m","n":3}', Request("m", False, False, False, choices=3)),
+        *[(b'{"model":"m","n":%b}' % n, Request("m", False, False, False)) for n in (b"1", b"0", b"null")],
+        (b'{"model":"m","n":1001}', Request("m", False, False, False, choices=1001)),
         *[
-            (b'{"model":"m","n":%b}' % n, Request("m", False, False, False))
-            for n in (b"1", b"0", b"-2", b"1001", b"2.0", b"true", b'"2"', b"null", b"[]")
+            (b'{"model":"m","n":%b}' % n, Request("m", False, False, False, choices=NO_BOUND))
+            for n in (b"-2", b"2.0", b"true", b'"2"', b"[]")
         ],
         (
-            b'{"n":2,"model":"m","max_tokens":7,"models":["o"],"input":"%b"}' % (b"x" * BIG_BYTES),
+            b'{"n":2,"model":"m","max_tokens":7,"models":["o"],"input":"%b"}' % (b"x" * SMALL_BYTES),
             Request("m", False, False, False, (15, 18), None, 7, models=("o",), choices=2),
         ),
         (b'{"model":"first","model":"last"}', Request("last", False, False, False)),
@@ -192,10 +196,10 @@ def test_renaming_changes_only_the_values_of_model(before, after):
 
 
 @given(JSON, st.text(), st.text(), st.booleans())
-def test_renaming_equals_changing_the_decoded_values(value, found, requested, ascii_only):
-    before = {"model": found, "x": [value, {"model": found, "y": {"model": "other"}}]}
-    renamed = rename_model(json.dumps(before, ensure_ascii=ascii_only).encode(), found, requested)
-    assert json.loads(renamed) == _changed(before, found, requested)
+def test_renaming_equals_changing_the_decoded_values(value, served, requested, ascii_only):
+    before = {"model": served, "x": [value, {"model": served, "y": {"model": "other"}}]}
+    renamed = rename_model(json.dumps(before, ensure_ascii=ascii_only).encode(), served, requested)
+    assert json.loads(renamed) == _changed(before, served, requested)
 
 
 @given(JSON, st.text())
@@ -217,19 +221,19 @@ def test_a_long_body_is_renamed_at_both_ends(size):
 
 def test_a_large_response_is_read_without_a_copy():
     body = b'{"choices":[{"message":{"content":"%b"},"finish_reason":"stop"}],"model":"m"}' % (b"a" * (8 << 20))
-    (found, usage), peak = with_peak(lambda: run_unsliced(read_large_response(body, "m")))
-    assert found is body
+    (response, usage), peak = with_peak(lambda: run_unsliced(read_large_response(body, "m")))
+    assert response is body
     assert usage is not None
     assert usage.finish_reason == "stop"
     assert peak < len(body) // 4
 
 
-def _changed(value, found, requested):
+def _changed(value, served, requested):
     if isinstance(value, list):
-        return [_changed(item, found, requested) for item in value]
+        return [_changed(item, served, requested) for item in value]
     if isinstance(value, dict):
         return {
-            key: requested if key == "model" and item == found else _changed(item, found, requested)
+            key: requested if key == "model" and item == served else _changed(item, served, requested)
             for key, item in value.items()
         }
     return value
@@ -258,7 +262,7 @@ def test_a_captured_response_has_the_requested_name_and_no_other_change(capture)
 
 
 @pytest.mark.parametrize(
-    ("usage", "found"),
+    ("usage", "expected"),
     [
         (b'{"prompt_tokens":1,"completion_tokens":2}', Usage(1, 2)),
         (b'{"prompt_tokens":1,"total_tokens":1}', Usage(1, None)),
@@ -273,8 +277,8 @@ def test_a_captured_response_has_the_requested_name_and_no_other_change(capture)
         (b"null", None),
     ],
 )
-def test_all_forms_of_usage(usage, found):
-    assert read_response(b'{"usage":%b}' % usage, "m")[1] == found
+def test_all_forms_of_usage(usage, expected):
+    assert read_response(b'{"usage":%b}' % usage, "m")[1] == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'"model"', b'{"model":5}', b"\xff", DEEP])
@@ -426,9 +430,9 @@ def test_the_request_for_usage_is_inserted_in_front(fields, key, ascii_only, ind
     body = json.dumps({**fields, key: 1}, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "replace")
     assert not parse_request(body).has_options
     splice = b"".join(with_usage(body))
-    found = json.loads(splice)
-    assert found.pop("stream_options") == {"include_usage": True}
-    assert (found, splice.count(body[body.index(b"{") + 1 :])) == (json.loads(body), 1)
+    spliced = json.loads(splice)
+    assert spliced.pop("stream_options") == {"include_usage": True}
+    assert (spliced, splice.count(body[body.index(b"{") + 1 :])) == (json.loads(body), 1)
 
 
 @pytest.mark.parametrize("key", [b'"stream_options"', b'"stream\\u005foptions"', b'"\\u0073tream_options"'])
@@ -469,16 +473,16 @@ def test_the_model_is_replaced_at_both_ends_of_a_long_body():
     assert rename_model(data, "up", "asked") == data.replace(b'"up"', b'"asked"')
 
 
-@pytest.mark.parametrize("size", [100, BIG_BYTES, 5_000_000])
+@pytest.mark.parametrize("size", [100, SMALL_BYTES, 5_000_000])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_big_response_is_read_like_a_small_one(size, first):
     facts = {"model": "up", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
     rest = {"data": [{"embedding": [0.5, -1.25] * (size // 12)}], "model_info": [{"model": "up"}]}
     body = json.dumps({**facts, **rest} if first else {**rest, **facts}).encode()
-    found, usage = run_unsliced(read_large_response(body, "asked"))
+    response, usage = run_unsliced(read_large_response(body, "asked"))
     assert usage == Usage(3, None)
-    assert json.loads(found)["model"] == "asked"
-    assert (found, usage) == read_response(body, "asked")
+    assert json.loads(response)["model"] == "asked"
+    assert (response, usage) == read_response(body, "asked")
 
 
 @pytest.mark.parametrize(
@@ -540,6 +544,13 @@ def test_timings_without_usage_are_no_usage():
         ({"max_completion_tokens": 7, "max_tokens": None}, 7),
         ({"max_output_tokens": 7}, 7),
         ({"max_tokens": 7, "stream_options": {"include_usage": True}}, 7),
+        ({"max_tokens": 7, "max_completion_tokens": 50}, 50),
+        ({"max_tokens": 70, "max_completion_tokens": 5, "n_predict": 9}, 70),
+        ({"max_tokens": 7, "n_predict": -1}, None),
+        ({"max_tokens": 7, "max_completion_tokens": "50"}, None),
+        ({"max_tokens": 7, "max_length": 0}, None),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 7.0}, None),
         ({"max_tokens": "7"}, None),
         ({"max_tokens": True}, None),
         ({"max_tokens": -1}, None),
@@ -547,13 +558,49 @@ def test_timings_without_usage_are_no_usage():
         ({}, None),
     ],
 )
-@pytest.mark.parametrize("padding", [0, BIG_BYTES])
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES])
 @pytest.mark.parametrize("values", [str, lambda text: [0] * (len(text) // 3)])
 def test_the_most_output_tokens_are_read_if_they_are_a_number(fields, most, padding, values):
     body = json.dumps({"model": "m", "messages": values("x" * padding), **fields}).encode()
     parsed = parse_request(body)
     assert (parsed.model, parsed.max_tokens) == ("m", most)
     assert parsed.wants_usage is ("stream_options" in fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ({}, 1),
+        ({"n": 2, "best_of": 5}, 5),
+        ({"n": 3, "best_of": 2, "n_cmpl": None}, 3),
+        ({"n_cmpl": 4}, 4),
+        ({"best_of": "5"}, NO_BOUND),
+        ({"n": 10**30}, NO_BOUND),
+        ({"prompt": "one"}, 1),
+        ({"prompt": ["one", 'two, "three"', "[{"]}, 3),
+        ({"prompt": [1, -2, 3]}, 1),
+        ({"prompt": [[1, 2], [3], []]}, 3),
+        ({"prompt": [{"prompt_string": "a,b"}, "b"]}, 2),
+        ({"prompt": [1, "mixed"]}, 1),
+        ({"prompt": [], "n": 2}, 2),
+        ({"prompt": ["a", "b"], "n": 2, "best_of": 3}, 6),
+        ({"prompt": ["a", "b"], "prompt_embeds": ["AA==", "BB=="]}, 4),
+        ({"prompt": {"id": "p"}}, 1),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES, WHOLE_BYTES])
+@pytest.mark.parametrize("values", [str, lambda text: [0] * (len(text) // 3)])
+def test_the_responses_are_counted_that_a_body_asks_for(fields, choices, padding, values):
+    body = json.dumps({"model": "m", "user": values("x" * padding), **fields}).encode()
+    assert parse_request(body).choices == choices
+
+
+def test_prompts_of_a_big_body_are_counted():
+    prompts = ["x" * 1000, "\\" * 9, 'a "b" [c', "", [1] * 5] * 200
+    body = json.dumps({"model": "m", "prompt": prompts}).encode()
+    assert SMALL_BYTES < len(body) < 1 << 20
+    assert parse_request(body).choices == 1000
+    assert parse_request(body.replace(b"xxx", b"x" * 100)).choices == 1000
 
 
 @pytest.mark.parametrize(

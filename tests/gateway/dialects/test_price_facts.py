@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import openai_events
+from gateway.base.request_kinds import RESPONSES
 from gateway.dialects.anthropic import messages_api
-from gateway.dialects.openai_responses import USUAL_BYTES, read_response, read_response_object
+from gateway.dialects.openai_events import CHUNKS, DIALECTS, Dialect
+from gateway.dialects.openai_responses import USUAL_BYTES, read_large_response, read_response
+from gateway.dialects.sse_relay import BIG_EVENT_BYTES, StreamRelay
 from gateway.dialects.usage import ReportedByMessages, Usage, read_usage
+from gateway.loop.time_slices import run_unsliced
 
 PLAIN = {"prompt_tokens": 26, "completion_tokens": 298}
 WRITTEN = {
@@ -33,24 +36,52 @@ def facts(usage: Usage | ReportedByMessages | None) -> tuple[int | None, str | N
     return usage.long_write_tokens, usage.service_tier
 
 
+def usage_of_stream(dialect: Dialect, *events: dict[str, Any]) -> Usage | ReportedByMessages | None:
+    relay = StreamRelay(dialect, "m", hide_usage=False)
+    for event in events:
+        relay.feed(b"data: %b\n\n" % json.dumps(event).encode())
+    return relay.usage
+
+
 @pytest.mark.parametrize("padding", [0, USUAL_BYTES])
 @pytest.mark.parametrize(("reported", "tier"), TIERS)
 def test_the_service_tier_of_a_chat_completion(reported: object, tier: str | None, padding: int) -> None:
     body = {"model": "m", "choices": [{"finish_reason": "stop"}], "usage": PLAIN, "service_tier": reported}
-    found = read_response(json.dumps({**body, "padding": "x" * padding}).encode(), "m")[1]
-    assert found == Usage(26, 298, finish_reason="stop", service_tier=tier)
+    data = json.dumps({**body, "padding": "x" * padding}).encode()
+    expected = Usage(26, 298, finish_reason="stop", service_tier=tier)
+    assert read_response(data, "m")[1] == run_unsliced(read_large_response(data, "m"))[1] == expected
 
 
 @pytest.mark.parametrize(("reported", "tier"), TIERS)
-def test_the_service_tier_of_a_stream(reported: object, tier: str | None) -> None:
-    chunk = json.dumps({"model": "m", "choices": [], "usage": PLAIN, "service_tier": reported}).encode()
-    for read in (openai_events.read_chunk, openai_events.read_large_chunk):
-        assert facts(read(chunk).usage) == (None, tier)
+@pytest.mark.parametrize("padding", ["", "x" * BIG_EVENT_BYTES])
+def test_the_service_tier_of_a_stream(reported: object, tier: str | None, padding: str) -> None:
+    chunk = {"model": "m", "choices": [], "usage": PLAIN, "service_tier": reported, "padding": padding}
+    assert facts(usage_of_stream(CHUNKS, chunk)) == (None, tier)
+
+
+def test_the_service_tier_of_a_stream_without_usage() -> None:
+    word = {"index": 0, "delta": {"content": "Hi"}}
+    chunk = {"model": "m", "choices": [word], "service_tier": "flex"}
+    assert facts(usage_of_stream(CHUNKS, chunk)) == (None, "flex")
+    assert facts(usage_of_stream(CHUNKS, chunk, chunk, {"model": "m", "choices": [word]})) == (None, "flex")
+
+
+def test_the_last_service_tier_of_a_stream_counts() -> None:
+    events = [
+        {"type": "response.created", "response": {"model": "m", "usage": None, "service_tier": "flex"}},
+        {"type": "response.completed", "response": {"model": "m", "usage": WRITTEN, "service_tier": "default"}},
+    ]
+    assert facts(usage_of_stream(DIALECTS[RESPONSES], *events)) == (200, None)
+
+
+def test_the_service_tier_of_a_response_without_usage() -> None:
+    body = {"model": "m", "choices": [{"finish_reason": "stop"}], "service_tier": "flex"}
+    assert facts(read_response(json.dumps(body).encode(), "m")[1]) == (None, "flex")
 
 
 def test_the_service_tier_beside_the_usage_of_groq() -> None:
     chunk = {"choices": [], "x_groq": {"usage": PLAIN}, "service_tier": "flex"}
-    assert facts(openai_events.read_chunk(json.dumps(chunk).encode()).usage) == (None, "flex")
+    assert facts(usage_of_stream(CHUNKS, chunk)) == (None, "flex")
 
 
 def test_the_service_tier_inside_the_usage_of_mistral() -> None:
@@ -60,9 +91,9 @@ def test_the_service_tier_inside_the_usage_of_mistral() -> None:
 
 def test_lifetimes_and_service_tier_of_responses() -> None:
     whole = {"model": "m", "status": "completed", "output": [], "usage": WRITTEN, "service_tier": "flex"}
-    assert facts(read_response_object(json.dumps(whole).encode(), "m")[1]) == (200, "flex")
+    assert facts(read_response(json.dumps(whole).encode(), "m")[1]) == (200, "flex")
     event = {"type": "response.completed", "response": whole}
-    assert facts(openai_events.read_responses_event(json.dumps(event).encode()).usage) == (200, "flex")
+    assert facts(usage_of_stream(DIALECTS[RESPONSES], event)) == (200, "flex")
 
 
 def message(**usage: Any) -> bytes:
@@ -92,8 +123,8 @@ def test_lifetimes_and_service_tier_of_messages(reported: dict[str, Any], tier: 
 
 
 def test_no_more_tokens_have_a_long_lifetime_than_were_written() -> None:
-    found = messages_api.read_message(message(cache_creation={"ephemeral_1h_input_tokens": 900}), "m")[1]
-    assert facts(found) == (248, None)
+    usage = messages_api.read_message(message(cache_creation={"ephemeral_1h_input_tokens": 900}), "m")[1]
+    assert facts(usage) == (248, None)
 
 
 def test_without_written_tokens_none_have_a_long_lifetime() -> None:

@@ -24,8 +24,8 @@ def test_text_is_unchanged():
 
 def test_an_image_is_replaced_by_its_length():
     url = f"data:image/png;base64,{MEDIA}"
-    found = stored({"image_url": {"url": url, "detail": "low"}})
-    assert found == {"image_url": {"url": f"[redacted data-url len={len(url)}]", "detail": "low"}}
+    redacted = stored({"image_url": {"url": url, "detail": "low"}})
+    assert redacted == {"image_url": {"url": f"[redacted data-url len={len(url)}]", "detail": "low"}}
 
 
 def test_each_of_several_images_is_replaced():
@@ -35,9 +35,9 @@ def test_each_of_several_images_is_replaced():
 
 
 def test_audio_is_replaced_by_its_length():
-    found = stored({"input_audio": {"format": "wav", "data": MEDIA}, "data": "stays"})
+    redacted = stored({"input_audio": {"format": "wav", "data": MEDIA}, "data": "stays"})
     audio = {"format": "wav", "data": f"[redacted base64 len={len(MEDIA)}]"}
-    assert found == {"input_audio": audio, "data": "stays"}
+    assert redacted == {"input_audio": audio, "data": "stays"}
 
 
 def test_a_long_body_is_cut_between_characters():

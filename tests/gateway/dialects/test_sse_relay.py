@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from gateway.base.request_kinds import CHAT, COMPLETIONS, RESPONSES
 from gateway.dialects import sse_relay as relays
 from gateway.dialects.openai_events import dialect
-from gateway.dialects.repeated_event import EventTemplate
 from gateway.dialects.sse_relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
 from gateway.dialects.usage import Usage
+from gateway.fast.repeated_event import EventTemplate
 from tests.cpu_time import growth
 from tests.gateway import captures
 from tests.gateway.captures import STREAMS, Capture
@@ -39,14 +39,14 @@ def replay(capture: Capture, *cuts: int, **options):
 
 def reported_usage(capture: Capture) -> Usage | None:
     """Return the usage, read from the complete body."""
-    found = None
+    reported = None
     for event in capture.events:
         data = event.split(b"data: ", 1)[1].strip()
         content = {} if data == b"[DONE]" else json.loads(data)
         usage = content.get("usage") or (content.get("response") or {}).get("usage")
         if usage:
-            found = captures.reported(usage)
-    return found
+            reported = captures.reported(usage)
+    return reported
 
 
 def is_usage_only(event: bytes) -> bool:
@@ -56,7 +56,7 @@ def is_usage_only(event: bytes) -> bool:
 def finishing(capture: Capture) -> int:
     """Index of the event that completes the response: the first with a finish reason or `response.completed`."""
     marks = (b'"finish_reason":"', b'"type":"response.completed"')
-    return next(at for at, event in enumerate(capture.events) if any(mark in event for mark in marks))
+    return next(index for index, event in enumerate(capture.events) if any(mark in event for mark in marks))
 
 
 # Captured streams
@@ -113,9 +113,9 @@ def test_another_name_changes_only_the_value_of_model(capture):
 
 @every_stream
 def test_a_captured_stream_that_breaks_off_is_incomplete(capture):
-    at = finishing(capture)
-    beginning = sum(map(len, capture.events[:at]))
-    for end in range(beginning + len(capture.events[at]) - 3):
+    index = finishing(capture)
+    beginning = sum(map(len, capture.events[:index]))
+    for end in range(beginning + len(capture.events[index]) - 3):
         relay, sent = play(capture.kind, capture.body[:end], requested=capture.model)
         assert not relay.whole
         assert capture.body.startswith(sent)
@@ -135,7 +135,7 @@ def test_the_end_of_a_captured_stream_is_held_back(capture):
     assert relay.held == ends
 
 
-@pytest.mark.parametrize("capture", [it for it in STREAMS if it.server == "transformers"], ids=str)
+@pytest.mark.parametrize("capture", [capture for capture in STREAMS if capture.server == "transformers"], ids=str)
 def test_a_captured_stream_without_done_is_complete(capture):
     assert b"[DONE]" not in capture.body
     relay, sent = replay(capture)
@@ -243,7 +243,7 @@ def test_an_endless_event_aborts_the_stream(monkeypatch):
 
 def test_a_long_event_with_an_end_is_passed_on():
     event = chunk("x" * 5_000_000)
-    pieces = [event[at : at + 65536] for at in range(0, len(event), 65536)]
+    pieces = [event[start : start + 65536] for start in range(0, len(event), 65536)]
     assert play(CHAT, *pieces)[1] == event
 
 
@@ -257,7 +257,7 @@ def test_any_bytes_pass_unchanged(pieces):
 
 
 def relay_in_pieces(body):
-    assert play(CHAT, *(body[at : at + 1024] for at in range(0, len(body), 1024)))[1] == body
+    assert play(CHAT, *(body[start : start + 1024] for start in range(0, len(body), 1024)))[1] == body
 
 
 def linear(make, size):
@@ -294,7 +294,7 @@ def test_a_big_event_is_not_compared_with_the_one_before(monkeypatch):
 
     monkeypatch.setattr(EventTemplate, "match", noted)
     event = chunk("\\n" * 100_000)
-    pieces = [event[at : at + 16384] for at in range(0, len(event), 16384)]
+    pieces = [event[start : start + 16384] for start in range(0, len(event), 16384)]
     relay, sent = play(CHAT, chunk("a"), chunk("b"), *pieces)
     assert (sent, relay.deltas) == (chunk("a") + chunk("b") + event, 3)
     assert len(chunk("b")) in compared
@@ -304,7 +304,7 @@ def test_a_big_event_is_not_compared_with_the_one_before(monkeypatch):
 @pytest.mark.parametrize("rest", [b"", chunk("b")[:20]])
 def test_a_big_event_is_in_memory_once(rest):
     body = big_event(4 << 20) + rest
-    pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
     relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
     relay.feed(chunk("a"))
     sent, peak = with_peak(lambda: b"".join(map(relay.feed, pieces)) or relay.feed(b""))
@@ -315,7 +315,7 @@ def test_a_big_event_is_in_memory_once(rest):
 @pytest.mark.parametrize("size", [20_000, 200_000])
 def test_an_event_that_the_end_of_the_stream_ends_is_passed_on(size):
     event = big_event(size).removesuffix(b"\n\n")
-    relay, sent = play(CHAT, *(event[at : at + 10_000] for at in range(0, len(event), 10_000)))
+    relay, sent = play(CHAT, *(event[start : start + 10_000] for start in range(0, len(event), 10_000)))
     assert (sent, relay.events) == (event, 1)
 
 
@@ -324,7 +324,7 @@ def test_events_after_a_big_one_are_passed_on_in_order():
         chunk("a") + big_event(200_000) + chunk("b") + b'data: {"model":"tiny"' + b" " * 30_000 + b"}\n\n" + LAST + DONE
     )
     for step in (1000, 70_000, 250_000):
-        relay, sent = play(CHAT, *(body[at : at + step] for at in range(0, len(body), step)))
+        relay, sent = play(CHAT, *(body[start : start + step] for start in range(0, len(body), step)))
         assert sent == body
         assert relay.whole
 
@@ -361,7 +361,7 @@ def test_no_event_follows_many_bytes_in_a_slice(size, whole):
 def test_an_event_with_too_many_values_aborts_the_stream(event):
     for step in (1000, len(event)):
         with pytest.raises(EventTooLong):
-            play(CHAT, *(event[at : at + step] for at in range(0, len(event), step)))
+            play(CHAT, *(event[start : start + step] for start in range(0, len(event), step)))
 
 
 def test_a_big_event_of_much_text_is_read():
@@ -400,3 +400,15 @@ def test_a_choice_that_begins_after_another_has_finished_keeps_the_response_open
     relay.feed(chunk("b").replace(b'"index":0', b'"index":1'))
     relay.end()
     assert (relay.finished, relay.whole) == (False, False)
+
+
+@pytest.mark.parametrize("event", [b": %b\n\n", b"data: %b\n\n", b'data: {"error":"%b"}\n\n'])
+def test_secrets_are_searched_in_a_mebibyte_of_an_event(event: bytes) -> None:
+    for size in (relays.MAX_CLEANED_BYTES - 100, relays.MAX_CLEANED_BYTES + 100):
+        relay = StreamRelay(dialect(CHAT), "m", hide_usage=False)
+        relay.feed(chunk("a"))
+        if size < relays.MAX_CLEANED_BYTES:
+            relay.feed(event % (b"x" * size))
+            continue
+        with pytest.raises(EventTooLong):
+            relay.feed(event % (b"x" * size))

@@ -21,8 +21,8 @@ def expected(pieces):
 
 @given(st.lists(st.sampled_from(PIECES)))
 def test_only_unpaired_surrogates_are_replaced(pieces):
-    found = json.loads(replaced(b'"%b"' % b"".join(pieces)))
-    assert found == expected(pieces)
+    text = json.loads(replaced(b'"%b"' % b"".join(pieces)))
+    assert text == expected(pieces)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=60), st.integers(16, 40))
@@ -30,11 +30,11 @@ def test_in_slices_the_result_is_the_same(pieces, size):
     body = b'"%b"' % b"".join(pieces)
     before, surrogates.SLICE_BYTES = surrogates.SLICE_BYTES, size
     try:
-        found = run_unsliced(replaced_slowly(body))
+        sliced = run_unsliced(replaced_slowly(body))
     finally:
         surrogates.SLICE_BYTES = before
-    if found is not None:
-        assert found == replaced(body)
+    if sliced is not None:
+        assert sliced == replaced(body)
 
 
 @pytest.mark.parametrize("text", [b"\\ud83d\\ude00" * 500_000, b"x" * 3_000_000, b"\\u3042" * 500_000])

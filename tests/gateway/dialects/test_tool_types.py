@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.dialects.tool_types import MAX_BYTES, refused_types, types_beside_functions, without_tools
+from gateway.dialects.tool_types import MAX_BYTES, MAX_TYPES, refused_types, types_beside_functions, without_tools
 
 FUNCTION = {"type": "function", "name": "run"}
 SEARCH = {"type": "web_search", "external_web_access": False}
@@ -16,7 +16,7 @@ def body(*tools, **fields):
 
 
 @pytest.mark.parametrize(
-    ("tools", "kind", "found"),
+    ("tools", "kind", "expected"),
     [
         ([FUNCTION, SEARCH, PATCH, SEARCH], "responses", ["web_search", "custom"]),
         ([FUNCTION], "responses", []),
@@ -27,8 +27,8 @@ def body(*tools, **fields):
         ([3, SEARCH], "responses", []),
     ],
 )
-def test_types_beside_functions(tools, kind, found):
-    assert types_beside_functions(body(*tools), kind) == found
+def test_types_beside_functions(tools, kind, expected):
+    assert types_beside_functions(body(*tools), kind) == expected
 
 
 @pytest.mark.parametrize("given", [b'{"tools":7}', b"{}", b'{"tools":null}', b"{", b"\xff", b"[" * 5000])
@@ -38,6 +38,12 @@ def test_an_unusual_body_has_none(given):
 
 def test_a_body_that_is_too_large_is_not_parsed():
     assert types_beside_functions(body(SEARCH, more="x" * MAX_BYTES), "responses") == []
+
+
+def test_of_many_types_none_is_left_out():
+    types = [{"type": f"t{number}"} for number in range(MAX_TYPES + 1)]
+    assert len(types_beside_functions(body(*types[:-1]), "responses")) == MAX_TYPES
+    assert types_beside_functions(body(*types), "responses") == []
 
 
 @pytest.mark.parametrize(
@@ -67,8 +73,8 @@ def test_errors_that_refuse_types(message, refused):
 
 
 def test_tools_are_left_out():
-    found = json.loads(without_tools(body(FUNCTION, SEARCH, PATCH, tool_choice="auto"), ["web_search"]))
-    assert found == {"model": "m", "input": "Hi", "tools": [FUNCTION, PATCH], "tool_choice": "auto"}
+    request = json.loads(without_tools(body(FUNCTION, SEARCH, PATCH, tool_choice="auto"), ["web_search"]))
+    assert request == {"model": "m", "input": "Hi", "tools": [FUNCTION, PATCH], "tool_choice": "auto"}
 
 
 def test_without_any_tool_nothing_about_tools_is_left():
@@ -88,9 +94,9 @@ def test_without_any_tool_nothing_about_tools_is_left():
     ],
 )
 def test_a_choice_of_a_tool_that_is_left_out(choice, stays):
-    found = json.loads(without_tools(body(FUNCTION, SEARCH, tool_choice=choice), ["web_search"]))
-    assert ("tool_choice" in found) == stays
-    assert found["tools"] == [FUNCTION]
+    request = json.loads(without_tools(body(FUNCTION, SEARCH, tool_choice=choice), ["web_search"]))
+    assert ("tool_choice" in request) == stays
+    assert request["tools"] == [FUNCTION]
 
 
 def test_a_choice_by_name_of_anthropics_form():

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS, MESSAGES, RESPONSES, TRANSCRIPTIONS
 from gateway.dialects.anthropic import messages_api
-from gateway.dialects.anthropic.responses import NoChatCompletion, from_chat
-from gateway.dialects.anthropic.stream import MessagesRelay
+from gateway.dialects.anthropic.responses import from_chat
+from gateway.dialects.anthropic.stream import MessageEvents
+from gateway.dialects.chat.completions import NoChatCompletion
+from gateway.dialects.chat.relay import TranslatingRelay
 from gateway.dialects.openai_events import dialect, read_chunk, read_large_chunk
 from gateway.dialects.openai_responses import (
     MAX_OBJECTS,
     USUAL_BYTES,
     read_large_response,
     read_response,
-    read_response_object,
 )
 from gateway.dialects.sse_relay import StreamRelay
 from gateway.dialects.usage import (
@@ -55,7 +56,7 @@ def chat(usage, reason="stop", **fields):
 def response(usage, *items, status="completed", details=None):
     return {
         "id": "resp_1", "object": "response", "status": status, "incomplete_details": details, "model": "m",
-        "output": [{"type": it, "id": f"{it}_1"} for it in items], "usage": usage,
+        "output": [{"type": item_type, "id": f"{item_type}_1"} for item_type in items], "usage": usage,
     }  # fmt: skip
 
 
@@ -187,15 +188,15 @@ WHOLE = {
 }  # fmt: skip
 
 
-READERS = {CHAT: read_response, RESPONSES: read_response_object, MESSAGES: messages_api.read_message}
+READERS = {CHAT: read_response, RESPONSES: read_response, MESSAGES: messages_api.read_message}
 
 
 @pytest.mark.parametrize(("kind", "body", "usage"), WHOLE.values(), ids=WHOLE)
 def test_a_whole_response(kind, body, usage):
     data = json.dumps(body).encode()
-    found = READERS.get(kind, read_response)(data, "m")
+    whole = READERS.get(kind, read_response)(data, "m")
     sliced = messages_api.reading_message(data, "m") if kind == MESSAGES else read_large_response(data, "m")
-    assert found == run_unsliced(sliced) == (data, usage)
+    assert whole == run_unsliced(sliced) == (data, usage)
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -371,10 +372,10 @@ def encoded(events, kind):
 @pytest.mark.parametrize("pieces", [1, 7])
 @pytest.mark.parametrize(("kind", "events", "usage", "reason"), STREAMS.values(), ids=STREAMS)
 def test_a_stream(kind, events, usage, reason, pieces):
-    found = messages_api.DIALECT if kind == MESSAGES else dialect(kind)
-    relay, data = StreamRelay(found, "m", hide_usage=False), encoded(events, kind)
+    stream_dialect = messages_api.DIALECT if kind == MESSAGES else dialect(kind)
+    relay, data = StreamRelay(stream_dialect, "m", hide_usage=False), encoded(events, kind)
     step = -(-len(data) // pieces)
-    sent = b"".join(relay.feed(data[at : at + step]) for at in range(0, len(data), step))
+    sent = b"".join(relay.feed(data[position : position + step]) for position in range(0, len(data), step))
     relay.end()
     assert sent + relay.held == data
     assert (relay.usage, relay.finish_reason) == (usage, reason)
@@ -390,7 +391,7 @@ def test_a_large_chunk_reports_the_same(name):
 @pytest.mark.parametrize("name", [name for name, stream in STREAMS.items() if stream[0] == CHAT])
 def test_a_translated_stream_reports_the_same(name):
     _, events, usage, reason = STREAMS[name]
-    relay = MessagesRelay("m")
+    relay = TranslatingRelay("m", MessageEvents("m"))
     relay.feed(encoded(events, CHAT))
     relay.end()
     assert (relay.usage, relay.finish_reason) == (usage, reason)
@@ -406,8 +407,8 @@ def test_a_translated_response_reports_the_same(name):
         with pytest.raises(NoChatCompletion, match=r"an error in its response \(finish_reason, "):
             from_chat(json.dumps(body).encode(), "m")
         return
-    translated, found = from_chat(json.dumps(body).encode(), "m")
-    assert found == usage
+    translated, reported = from_chat(json.dumps(body).encode(), "m")
+    assert reported == usage
     assert json.loads(translated)["usage"] == message_usage(usage or NOT_REPORTED)
 
 
@@ -460,12 +461,12 @@ def test_a_count_that_is_not_reported_is_not_zero():
 )
 def test_the_total_decides_whether_the_output_has_the_reasoning(total, output):
     usage = {"prompt_tokens": 16, "completion_tokens": 30, "total_tokens": total}
-    found = read_usage(usage | {"completion_tokens_details": {"reasoning_tokens": 100}})
-    assert found == Usage(16, output, None, None, min(output, 100), None, output < 100)
+    reported = read_usage(usage | {"completion_tokens_details": {"reasoning_tokens": 100}})
+    assert reported == Usage(16, output, None, None, min(output, 100), None, output < 100)
 
 
 @pytest.mark.parametrize(
-    ("cached", "written", "found"),
+    ("cached", "written", "expected"),
     [
         (100, None, Usage(16, 5, 16, is_damaged=True)),
         (None, 100, Usage(16, 5, None, 16, is_damaged=True)),
@@ -475,11 +476,11 @@ def test_the_total_decides_whether_the_output_has_the_reasoning(total, output):
         (16, 0, Usage(16, 5, 16, 0)),
     ],
 )
-def test_cached_and_written_tokens_are_within_the_input(cached, written, found):
+def test_cached_and_written_tokens_are_within_the_input(cached, written, expected):
     usage: dict[str, Any] = {"prompt_tokens": 16, "completion_tokens": 5, "total_tokens": 21}
     usage["prompt_tokens_details"] = {"cached_tokens": cached, "cache_write_tokens": written}
     body = json.dumps({"model": "m", "choices": [], "usage": usage}).encode()
-    assert read_usage(usage) == read_response(body, "m")[1] == read_chunk(body).usage == found
+    assert read_usage(usage) == read_response(body, "m")[1] == read_chunk(body).usage == expected
 
 
 def test_parts_without_their_whole_are_not_reported():
@@ -499,12 +500,12 @@ counts = st.none() | st.integers(0, 40)
 
 @given(counts, counts, counts, counts, counts, counts)
 def test_parts_are_never_more_than_their_whole(made, out, cached, written, reasoning, total):
-    found = normal(made, out, cached, written, reasoning, total)
-    assert found.input_tokens == made
-    assert (found.cached_tokens or 0) + (found.cache_write_tokens or 0) <= (made or 0)
-    assert (found.reasoning_tokens or 0) <= (found.output_tokens or 0)
-    assert (found.output_tokens or 0) in ((out or 0), (out or 0) + (reasoning or 0))
-    assert normal(made, found.output_tokens, *parts_of(found)) == msgspec.structs.replace(found, is_damaged=False)
+    usage = normal(made, out, cached, written, reasoning, total)
+    assert usage.input_tokens == made
+    assert (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0) <= (made or 0)
+    assert (usage.reasoning_tokens or 0) <= (usage.output_tokens or 0)
+    assert (usage.output_tokens or 0) in ((out or 0), (out or 0) + (reasoning or 0))
+    assert normal(made, usage.output_tokens, *parts_of(usage)) == msgspec.structs.replace(usage, is_damaged=False)
 
 
 def parts_of(usage):
@@ -522,7 +523,7 @@ def test_whole_response_and_stream_report_the_same(made, out, cached, written, r
     renamed = body.replace(b"prompt_", b"input_").replace(b"completion_", b"output_")
     whole = read_response(body, "m")[1]
     assert whole == read_chunk(body).usage == read_usage(usage)
-    assert read_response_object(renamed.replace(b'"choices"', b'"output"'), "m")[1] == whole
+    assert read_response(renamed.replace(b'"choices"', b'"output"'), "m")[1] == whole
 
 
 # Finish reasons

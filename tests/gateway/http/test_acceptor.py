@@ -10,8 +10,8 @@ import pytest
 
 from gateway.http import acceptor
 from gateway.http.acceptor import HANDSHAKES_AT_ONCE, Acceptor
-from gateway.http.clients import ConnectionLimit, TrustedProxies
-from gateway.ipc.limit_hits import Hits
+from gateway.http.clients import ConnectionBound, TrustedProxies
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.live_page import LivePage
 from tests.gateway import certificates
 from tests.gateway.client import in_loop, wait_until
@@ -36,10 +36,10 @@ class AcceptorServer:
 
     def __init__(self, page, limit=0, tls=None):
         self.listen = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.connection_limit = ConnectionLimit(limit, TrustedProxies(()))
+        self.connection_bound = ConnectionBound(limit, TrustedProxies(()))
         self.hits = Hits(page)
         self.made = []
-        self.acceptor = Acceptor(self.listen, self.make, self.connection_limit, self.hits, tls)
+        self.acceptor = Acceptor(self.listen, self.make, self.connection_bound, self.hits, tls)
         self.acceptor.start()
 
     def make(self):
@@ -48,7 +48,7 @@ class AcceptorServer:
 
     @property
     def connected(self):
-        return [it for it in self.made if it.transport is not None]
+        return [protocol for protocol in self.made if protocol.transport is not None]
 
     async def close(self):
         await self.acceptor.stop(0.1)
@@ -76,10 +76,10 @@ async def test_a_handshake_that_has_not_begun_counts_as_a_connection(page, tls):
     with ExitStack() as stack:
         clients = [stack.enter_context(door.connect()) for _ in range(5)]
         await wait_until(lambda: door.hits.totals() == {"connections": 2})
-        assert [await asyncio.to_thread(it.recv, 1) for it in clients[3:]] == [b"", b""]
-        assert not door.connection_limit.enter("127.0.0.1")
+        assert [await asyncio.to_thread(client.recv, 1) for client in clients[3:]] == [b"", b""]
+        assert not door.connection_bound.enter("127.0.0.1")
         await door.close()
-    assert not door.connection_limit._connections
+    assert not door.connection_bound._connections
 
 
 @in_loop
@@ -88,9 +88,9 @@ async def test_a_handshake_that_takes_too_long_is_ended(page, tls, monkeypatch):
     door = AcceptorServer(page, 100, tls)
     with ExitStack() as stack:
         clients = [stack.enter_context(door.connect()) for _ in range(HANDSHAKES_AT_ONCE + 3)]
-        for it in clients:
-            assert await asyncio.to_thread(it.recv, 1) == b""
-    await wait_until(lambda: not door.connection_limit._connections)
+        for client in clients:
+            assert await asyncio.to_thread(client.recv, 1) == b""
+    await wait_until(lambda: not door.connection_bound._connections)
     assert not door.acceptor._handshakes
     assert door.hits.totals()["handshakes"] >= 3
     await door.close()
@@ -155,8 +155,8 @@ def test_a_gateway_without_descriptors_logs_it_and_continues(make_gateway):
     with ExitStack() as stack:
         clients = [stack.enter_context(gateway.connect()) for _ in range(80)]
         until(lambda: Hits(gateway.page).totals().get("descriptors"))
-        for it in clients[:40]:
-            it.close()
+        for client in clients[:40]:
+            client.close()
         clients[-1].sendall(request.encode())
         assert read_to_end(clients[-1]).startswith(b"HTTP/1.1 200 ")
     assert gateway.log().count("no connection can be accepted") == 1

@@ -153,7 +153,7 @@ def test_a_host_that_is_not_allowed(gateway, path):
     ],
 )
 def test_a_record_has_the_client_address(gateway, headers, ip):
-    gateway.get("/v1/nothing", headers=headers)
+    gateway.post("/v1/embeddings", {}, headers=headers)
     gateway.post(CHAT, {}, headers=headers)
     assert [record.client_ip for record in gateway.records()] == [ip, ip]
     assert KEY not in gateway.log()

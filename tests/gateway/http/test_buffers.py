@@ -18,9 +18,9 @@ from gateway.http.client_shares import MAX_STEPS, Buffers
 from gateway.http.exchange import Exchange
 from gateway.http.http_connection import FINISHING
 from gateway.http.protocol import GatewayProtocol
-from gateway.http.request_limits import MAX_PIPELINED, SMALL_BODY_BYTES
+from gateway.http.request_bounds import MAX_PIPELINED, SMALL_BODY_BYTES
 from gateway.http.reservations import CHUNK_RESERVE_BYTES
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.live_page import LivePage
 from tests.gateway.inside import PATH, Inside, inside
 from tests.gateway.process import KEY, read_to_end, read_until
@@ -47,9 +47,9 @@ def gateway(tmp_path: Path) -> Iterator[Inside]:
 
 def buffers(gateway: Inside) -> Buffers:
     with gateway.connect():
-        (found, *_) = until(lambda: gateway.connections)
+        (protocol, *_) = until(lambda: gateway.connections)
     until(lambda: not gateway.connections)  # so that the next one found is the test's
-    return found.shared.buffers  # type: ignore[no-any-return]
+    return protocol.shared.buffers  # type: ignore[no-any-return]
 
 
 def held(gateway: Inside, of: Buffers) -> int:
@@ -81,7 +81,10 @@ PARTS = [
     pytest.param(chat(2) + b"{}" + chat(MIB) + b"x", MIB, id="a large body behind a request"),
     pytest.param(page("/v1/streamed", MIB, f"Authorization: Bearer {KEY}") + b"x", MIB, id="a form"),
     pytest.param(
-        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 30_000) + chat(9), 9, id="two heads"
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX: %b\r\nY: %b\r\n\r\n" % (b"x" * 15_000, b"y" * 15_000)
+        + chat(9),
+        9,
+        id="two heads",
     ),
 ]
 
@@ -290,8 +293,8 @@ def test_a_header_block_of_very_many_lines_is_not_read_to_its_end(gateway: Insid
         received = read_until(connection, b"}}")
         assert received.startswith(b"HTTP/1.1 431 ")
         assert b'"code":"request_too_large"' in received
-        (found,) = until(lambda: gateway.connections)
-        assert gateway.in_loop(lambda: len(found.requests._headers)) == 0
+        (protocol,) = until(lambda: gateway.connections)
+        assert gateway.in_loop(lambda: len(protocol.requests._headers)) == 0
     assert hits(gateway) == {"header_lines": 1}
 
 
@@ -300,18 +303,21 @@ def test_a_lost_connection_of_a_slowed_client_is_not_read_again(gateway: Inside)
     counted = buffers(gateway)
     with gateway.connect() as connection:
         connection.sendall(chat(MIB))
-        (found,) = until(lambda: gateway.connections)
+        (protocol,) = until(lambda: gateway.connections)
         gateway.in_loop(
-            lambda: (found.shared.pacer.slow_down(found.reservations.share, found.reading), found.transport.abort())
+            lambda: (
+                protocol.shared.pacer.slow_down(protocol.reservations.share, protocol.reading),
+                protocol.transport.abort(),
+            )
         )
     until(lambda: not gateway.connections)
-    assert isinstance(found, GatewayProtocol)
+    assert isinstance(protocol, GatewayProtocol)
     assert gateway.in_loop(lambda: (counted.held, counted.shares)) == (0, {})
     assert gateway.get("/v1/models").status == 200
 
 
 def received_bytes(connections: list[GatewayProtocol]) -> int:
-    return sum(it.latest.body_bytes for it in connections if it.latest is not None)
+    return sum(connection.latest.body_bytes for connection in connections if connection.latest is not None)
 
 
 @pytest.mark.parametrize("size", [MIB, 3 * MIB])
@@ -321,25 +327,25 @@ def test_a_client_sends_few_mib_of_bodies_in_an_iteration_of_the_event_loop(gate
         for number in range(5):
             connection = stack.enter_context(gateway.connect())
             connection.sendall(chat(2) + b"{")
-            until(lambda number=number: sum(it.repeated is not None for it in gateway.connections) > number)
+            until(lambda number=number: sum(protocol.repeated is not None for protocol in gateway.connections) > number)
             connection.sendall(b"}")
             assert read_until(connection, b"}}").startswith(b"HTTP/1.1 400 ")
             connection.sendall(chat(size) + b"x")
-        found = gateway.connections
-        until(lambda: gateway.in_loop(lambda: received_bytes(found)) == 5)
-        assert [it.partial is not None for it in found] == [size == MIB] * 5
+        protocols = gateway.connections
+        until(lambda: gateway.in_loop(lambda: received_bytes(protocols)) == 5)
+        assert [protocol.partial is not None for protocol in protocols] == [size == MIB] * 5
 
         def receive() -> tuple[int, int]:
-            for it in found * (size // MIB):
+            for protocol in protocols * (size // MIB):
                 for _ in range(3):
-                    it.data_received(b"x" * (256 * KIB))
-            return found[0].reservations.share.slowed, received_bytes(found)
+                    protocol.data_received(b"x" * (256 * KIB))
+            return protocols[0].reservations.share.slowed, received_bytes(protocols)
 
         slowed, received = gateway.in_loop(receive)
         assert slowed == 1
         assert received <= 4 * MIB
-        until(lambda: not gateway.in_loop(lambda: any(bool(it.reading.postponed) for it in found)))
-        assert gateway.in_loop(lambda: received_bytes(found)) == 5 + 15 * size // 4
+        until(lambda: not gateway.in_loop(lambda: any(bool(protocol.reading.postponed) for protocol in protocols)))
+        assert gateway.in_loop(lambda: received_bytes(protocols)) == 5 + 15 * size // 4
 
 
 def test_requests_whose_responses_all_wait_do_not_slow_their_client(config: Config) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.fast.write_batch import WriteBatch
 from gateway.http.client_shares import (
     MAX_STEPS,
     RESUMED_AT_ONCE,
@@ -16,7 +17,6 @@ from gateway.http.client_shares import (
     Reservation,
     WaitingReservation,
 )
-from gateway.loop.write_batch import WriteBatch
 
 LIMIT = 1024
 HALF = LIMIT // 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.base.addresses import normalise_ip
 from gateway.base.config import load
-from gateway.http.clients import AllowedHosts, ConnectionLimit, Peer, TrustedProxies, host_name
+from gateway.http.clients import AllowedHosts, ConnectionBound, Peer, TrustedProxies, host_name
 
 PROXIES = load({"ROUTERDASH_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}).trusted_proxies
 ADDRESSES = st.ip_addresses().map(str)
@@ -56,9 +56,9 @@ def test_if_all_are_proxies_the_leftmost_is_the_client(socket_ip, hops):
 
 @given(TRUSTED | STRANGERS, st.lists(st.text()))
 def test_any_header_leaves_an_address(socket_ip, values):
-    found = peer(socket_ip, forwarded(*values), PROXIES)
-    assert found.ip is not None
-    assert ipaddress.ip_address(found.ip)
+    client = peer(socket_ip, forwarded(*values), PROXIES)
+    assert client.ip is not None
+    assert ipaddress.ip_address(client.ip)
 
 
 def test_addresses_left_of_an_invalid_one_are_ignored():
@@ -162,7 +162,7 @@ def test_a_host_without_its_port(host, name):
 
 
 def test_connections_of_one_ipv6_network_are_those_of_one_client():
-    limit = ConnectionLimit(2, TrustedProxies(PROXIES))
+    limit = ConnectionBound(2, TrustedProxies(PROXIES))
     assert [limit.enter(f"2001:db8::{number}") for number in (1, 2, 3)] == [True, True, False]
     assert limit.enter("2001:db8:0:1::1")
     limit.leave("2001:db8::9")
@@ -170,7 +170,7 @@ def test_connections_of_one_ipv6_network_are_those_of_one_client():
 
 
 def test_a_client_has_a_limit():
-    limit = ConnectionLimit(2, TrustedProxies(PROXIES))
+    limit = ConnectionBound(2, TrustedProxies(PROXIES))
     assert [limit.enter("192.0.2.1") for _ in range(3)] == [True, True, False]
     assert limit.enter("192.0.2.2")
     limit.leave("192.0.2.1")
@@ -178,7 +178,7 @@ def test_a_client_has_a_limit():
 
 
 def test_a_client_without_connections_takes_no_memory():
-    limit = ConnectionLimit(2, TrustedProxies(PROXIES))
+    limit = ConnectionBound(2, TrustedProxies(PROXIES))
     limit.enter("192.0.2.1")
     limit.leave("192.0.2.1")
     assert not limit._connections
@@ -186,6 +186,6 @@ def test_a_client_without_connections_takes_no_memory():
 
 @pytest.mark.parametrize(("maximum", "ip"), [(1, "10.0.0.1"), (0, "192.0.2.1"), (1, None)])
 def test_no_limit(maximum, ip):
-    limit = ConnectionLimit(maximum, TrustedProxies(PROXIES))
+    limit = ConnectionBound(maximum, TrustedProxies(PROXIES))
     assert all(limit.enter(ip) for _ in range(5))
     limit.leave(ip)

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from gateway.http.control_proxy import FORWARDED_AT_ONCE, end_to_end
-from gateway.ipc.limit_hits import Hits
+from gateway.http.control_proxy import FORWARDED_AT_ONCE, MAX_REFERER_BYTES, end_to_end
+from gateway.ipc.bound_hits import Hits
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import Talk, always, each_time, http_response, nothing, opening, stream, upstream
 from tests.router import until
@@ -62,8 +62,8 @@ def test_control_receives_the_client_address_and_scheme(gateway, control_script)
     with control_script(always(PAGE)) as control:
         gateway.get("/", headers={"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"})
         gateway.get("/")
-    found = [headers_of(request) for request in control.requests]
-    forwarded = [(headers[b"x-routerdash-client"], headers[b"x-routerdash-scheme"]) for headers in found]
+    received = [headers_of(request) for request in control.requests]
+    forwarded = [(headers[b"x-routerdash-client"], headers[b"x-routerdash-scheme"]) for headers in received]
     assert forwarded == [(b"192.0.2.9", b"https"), (b"127.0.0.1", b"http")]
 
 
@@ -137,6 +137,13 @@ def test_a_referer_has_no_api_key(gateway, control_script):
     with control_script(always(PAGE)) as control:
         gateway.get("/favicon.ico", headers={"Referer": f"http://router/ollama/{gateway.key}/"})
     assert headers_of(control.requests[0])[b"referer"] == b"http://router/ollama/key/"
+
+
+def test_a_long_referer_is_left_out(gateway, control_script):
+    with control_script(always(PAGE)) as control:
+        for size in (MAX_REFERER_BYTES, MAX_REFERER_BYTES + 1):
+            gateway.get("/favicon.ico", headers={"Referer": "http://router/".ljust(size, "/")})
+    assert [b"referer" in headers_of(request) for request in control.requests] == [True, False]
 
 
 def test_a_chunked_body_gets_a_length(gateway, control_script):
@@ -248,19 +255,21 @@ def test_events_that_break_off_do_not_seem_to_end(gateway, control_script):
 # Without control
 
 
-def test_without_control_health_is_degraded_with_the_reason(gateway):
-    given = gateway.get("/health", key=None)
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/livez"])
+def test_without_control_health_is_degraded_with_the_reason(gateway, path):
+    given = gateway.get(path, key=None)
     assert given.status == 200
     assert given.json()["status"] == "degraded"
     assert "control process does not respond" in given.json()["reasons"][0]
 
 
-def test_without_control_the_gateway_is_ready_all_the_same(gateway):
-    given = gateway.get("/ready", key=None)
+@pytest.mark.parametrize("path", ["/ready", "/readyz"])
+def test_without_control_the_gateway_is_ready_all_the_same(gateway, path):
+    given = gateway.get(path, key=None)
     assert (given.status, given.json()["ready"]) == (200, True)
 
 
-@pytest.mark.parametrize("path", ["/", "/dashboard/", "/api/dashboard/stats", "/v1", "/healthy"])
+@pytest.mark.parametrize("path", ["/", "/dashboard/", "/api/dashboard/stats", "/v1", "/healthy", "/livezz"])
 def test_without_control_pages_get_503_with_retry_after(gateway, path):
     given = gateway.get(path)
     assert (given.status, given.headers["retry-after"]) == (503, "2")
@@ -278,9 +287,10 @@ def test_an_incomplete_response_of_control_counts_as_unavailable(gateway, contro
         assert gateway.get("/").status == 503
 
 
-def test_health_does_not_wait_for_a_hanging_control(gateway, control_script):
+@pytest.mark.parametrize("path", ["/health", "/livez"])
+def test_health_does_not_wait_for_a_hanging_control(gateway, control_script, path):
     with control_script(nothing):
-        assert gateway.get("/health").json()["status"] == "degraded"
+        assert gateway.get(path).json()["status"] == "degraded"
 
 
 def hang_up_on_the_second(talk):
@@ -338,7 +348,7 @@ def test_a_client_disconnect_releases_a_slot_at_control_or_its_wait(gateway, con
                 connections = [stack.enter_context(gateway.connect()) for _ in range(FORWARDED_AT_ONCE + 10)]
                 for connection in connections:
                     connection.sendall(gateway.head("GET /slow"))
-                until(lambda: sum(b"/slow" in it for it in control.requests) >= FORWARDED_AT_ONCE)
+                until(lambda: sum(b"/slow" in request for request in control.requests) >= FORWARDED_AT_ONCE)
             assert gateway.get("/login").status == 200
             control.requests.clear()
         released.set()

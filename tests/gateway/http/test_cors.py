@@ -7,7 +7,7 @@ from tests.gateway.process import GatewayProcess, read_until
 from tests.gateway.scripted import DONE, LAST, always, chunk, stream, upstream
 
 CHAT = "/v1/chat/completions"
-WAY = "x-request-id, x-routerdash-endpoint, x-routerdash-attempts, x-routerdash-queue-ms"
+WAY = "x-request-id, x-routerdash-endpoint, x-routerdash-reason, x-routerdash-attempts, x-routerdash-queue-ms"
 PAGE = "https://chat.example.com"
 OTHER = "https://evil.example"
 
@@ -50,8 +50,8 @@ def preflight(gateway, origin=PAGE, headers="authorization,content-type", path=C
 
 def cors_headers(response):
     """Return the CORS headers of a response without their common prefix."""
-    found = {name.lower(): value for name, value in response.headers.items()}
-    return {name.removeprefix("access-control-"): text for name, text in found.items() if "control-" in name}
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return {name.removeprefix("access-control-"): text for name, text in headers.items() if "control-" in name}
 
 
 # Preflights

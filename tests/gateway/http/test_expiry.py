@@ -18,7 +18,7 @@ from gateway.http.deadlines import (
 from gateway.http.exchange import BodyReader
 from gateway.http.expiry import expire
 from gateway.http.paced_reading import BUFFER_SPACE, PACE
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 
 
 class Connection:
@@ -35,7 +35,7 @@ class Connection:
         self.reservations = SimpleNamespace(
             share=None, waiting=None, has_unsent=False, charge_unsent=lambda unsent, running: None
         )
-        self.gateway = SimpleNamespace(limit_hits=Hits())
+        self.gateway = SimpleNamespace(bound_hits=Hits())
         self.unsent = unsent
         self.steps: list[bytes] = []
         self.transport = SimpleNamespace(

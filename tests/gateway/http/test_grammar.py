@@ -64,10 +64,10 @@ def test_ambiguous_headers(headers):
 )
 def test_a_first_line_has_single_blanks(raw):
     proper = b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-    at = check_first_line(proper, 0, b"GET", b"/a", "1.1")
-    assert at == proper.index(b"\nHost")
+    end = check_first_line(proper, 0, b"GET", b"/a", "1.1")
+    assert end == proper.index(b"\nHost")
     with pytest.raises(Malformed):
-        check_first_line(proper + raw, at, b"GET", b"/a", "1.1")
+        check_first_line(proper + raw, end, b"GET", b"/a", "1.1")
 
 
 HOST = (b"Host", b"header")

@@ -227,21 +227,21 @@ def mutated(random_, data):
     """Return the request with a few bytes changed, doubled, moved or dropped."""
     data = bytearray(data)
     for _ in range(random_.choice((1, 1, 1, 2, 3, 8))):
-        at, size = random_.randrange(len(data)), random_.choice((1, 1, 2, 4, 16, 64))
+        position, size = random_.randrange(len(data)), random_.choice((1, 1, 2, 4, 16, 64))
         kind = random_.randrange(5)
         if kind == 0:
-            data[at] = random_.choice(b"\r\n\t\0 :;,/?#%\"'\\0159afAFzZ\x7f\x80\xff")
+            data[position] = random_.choice(b"\r\n\t\0 :;,/?#%\"'\\0159afAFzZ\x7f\x80\xff")
         elif kind == 1:
-            data[at:at] = random_.choice(
+            data[position:position] = random_.choice(
                 (b"\r\n", b"\n", b"\r", b" ", b"\0", b"\r\n\r\n", b"0\r\n\r\n", b"chunked", b"\xc3\x28")
             )
         elif kind == 2:
-            del data[at : at + size]
+            del data[position : position + size]
         elif kind == 3:
-            data[at:at] = data[at : at + size]
+            data[position:position] = data[position : position + size]
         else:
             other = random_.randrange(len(data))
-            data[at : at + size] = data[other : other + size]
+            data[position : position + size] = data[other : other + size]
         data = data or bytearray(b"\n")
     return bytes(data)
 
@@ -276,8 +276,8 @@ def good_requests(model):
 def test_valid_requests_are_served(target):
     gateway, server, model = target
     before = len(server.requests)
-    found = [statuses(gateway.send(data))[-1] for data in good_requests(model)]
-    assert found == [200, 200, 200, 400, 400, 400, 200, 200, 200, 200, 200, 200, 200]
+    last_statuses = [statuses(gateway.send(data))[-1] for data in good_requests(model)]
+    assert last_statuses == [200, 200, 200, 400, 400, 400, 200, 200, 200, 200, 200, 200, 200]
     assert len(server.requests) - before == 9
 
 

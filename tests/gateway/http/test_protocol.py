@@ -9,7 +9,8 @@ from typing import BinaryIO
 import pytest
 
 from benchmarks.simulator import Simulator
-from gateway.ipc.limit_hits import Hits
+from gateway.http.request_bounds import MAX_HEADER_BYTES
+from gateway.ipc.bound_hits import Hits
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, chunk, http_response, stream, upstream
 from tests.router import until
@@ -28,8 +29,8 @@ def statuses(data: bytes) -> list[int]:
 
 
 def code(data: bytes) -> str:
-    found: str = json.loads(data.split(b"\r\n\r\n", 1)[1])["error"]["code"]
-    return found
+    error_code: str = json.loads(data.split(b"\r\n\r\n", 1)[1])["error"]["code"]
+    return error_code
 
 
 def read_response(connection: socket.socket) -> bytes:
@@ -250,6 +251,14 @@ def test_a_header_block_that_is_too_large(gateway):
     assert (statuses(received), code(received)) == ([431], "request_too_large")
 
 
+@pytest.mark.parametrize(("size", "status"), [(MAX_HEADER_BYTES, 200), (MAX_HEADER_BYTES + 1, 431)])
+def test_a_header_line_has_a_limit(gateway, size, status):
+    received = gateway.send(gateway.head("GET /v1/models", CLOSE, f"X-Filler: {'x' * size}"))
+    assert statuses(received) == [status]
+    if status == 431:
+        assert "'x-filler' has more than 16 KiB" in received.decode()
+
+
 def test_a_header_block_of_many_lines(gateway):
     lines = [f"X-Line-{number}: x" for number in range(97)]  # and three client address headers
     assert statuses(gateway.send(gateway.head("GET /v1/models", *lines, version="1.0"))) == [200]
@@ -382,12 +391,12 @@ def test_repeated_absolute_targets_are_served(gateway, model):
             assert status(read_response(connection)) == 200
 
 
-@pytest.mark.parametrize("at", [1, 5, 30, 31, 60])
-def test_blanks_in_the_first_line_are_refused_however_it_is_cut(gateway, at):
+@pytest.mark.parametrize("cut", [1, 5, 30, 31, 60])
+def test_blanks_in_the_first_line_are_refused_however_it_is_cut(gateway, cut):
     data = b"GET /v1/models/xxxxxxxxxxxxxxx  HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with gateway.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(data[:at])
+        connection.sendall(data[:cut])
         assert gateway.get("/v1/models").status == 200  # the piece was read in the meantime
-        connection.sendall(data[at:])
+        connection.sendall(data[cut:])
         assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http import repeated_request
+from gateway.fast import repeated_header_block
+from gateway.fast.repeated_request import PartialBody, RepeatedRequest
 from gateway.http.exchange import RequestHead, RequestLine
 from gateway.http.grammar import Malformed
-from gateway.http.repeated_request import PartialBody, RepeatedRequest, match, remember
-from gateway.http.request_limits import MAX_HEADER_LINES
+from gateway.http.protocol import RequestParts, _remembered
+from gateway.http.request_bounds import MAX_HEADER_LINES
 from gateway.http.request_parser import RequestParser, TooManyHeaderLines
 
 HEADER_BLOCK = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n"
@@ -61,6 +62,48 @@ def test_requests_are_parsed_alike_however_they_are_cut(cuts: list[int]) -> None
     assert parse([data[a:b] for a, b in pairwise(edges)]) == parse([data])
 
 
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n%b"
+CHUNKS = b"2;a=b\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n"
+BEFORE = {
+    "nothing": b"",
+    "an empty line": b"\r\n",
+    "a body": REQUEST,
+    "no body": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "no header": b"GET / HTTP/1.1\r\n\r\n",
+    "chunks": CHUNKED % CHUNKS,
+}
+
+
+@given(st.sampled_from(sorted(BEFORE)), st.lists(st.integers(0, 400), max_size=5))
+def test_pipelined_requests_are_parsed_alike_however_they_are_cut(before: str, cuts: list[int]) -> None:
+    data = BEFORE[before] + REQUEST
+    edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    requests, error = parse([data[a:b] for a, b in pairwise(edges)])
+    assert (requests[-1][5:], error) == ([b"body", True], "")
+
+
+@pytest.mark.parametrize("before", sorted(BEFORE))
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_proper_first_line_elsewhere_is_no_first_line(before: str, whole: bool) -> None:
+    """The parser accepts several blanks; a header or a body that has the line does not make them proper."""
+    line = b"GET /health HTTP/1.1\r\n"
+    evil = line.replace(b" ", b"  ", 1) + b"X: " + line + b"\r\n"
+    bodies = (
+        REQUEST.replace(b"body", line).replace(b": 4", b": %d" % len(line)),
+        CHUNKED % (b"16\r\n%b\r\n0\r\n\r\n" % line),
+    )
+    for first in (BEFORE[before], *(BEFORE[before] + body for body in bodies)):
+        reads = [first + evil] if whole else [first, evil]
+        requests, error = parse(reads)
+        assert error == "Malformed"
+        assert b"/health" not in [request[1] for request in requests]
+
+
+def test_a_request_behind_trailers() -> None:
+    requests, error = parse([CHUNKED % CHUNKS.replace(b"0\r\n", b"0\r\nA: b\r\nC: d\r\n") + REQUEST])
+    assert ([request[5] for request in requests], error) == ([b"body", b"body"], "")
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -91,12 +134,12 @@ def test_nothing_is_parsed_after_the_stop() -> None:
 # Fast path
 
 
-def remembered(data: bytes = REQUEST, **fields: Any) -> RepeatedRequest | None:
+def remembered(data: bytes = REQUEST, **fields: Any) -> RepeatedRequest[RequestParts] | None:
     exchange: dict[str, Any] = {
         "length": 4, "keep_alive": True, "reader": None, "expects_continue": False, "head": None,
         "line": RequestLine(b"POST", b"/v1/chat/completions", "1.1"),
     }  # fmt: skip
-    return remember(data, SimpleNamespace(**{**exchange, **fields}))  # type: ignore[arg-type]
+    return _remembered(data, SimpleNamespace(**{**exchange, **fields}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +158,7 @@ def test_requests_that_are_not_remembered(fields: dict[str, Any]) -> None:
 
 
 def test_the_fast_path_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeated_request, "ENABLED", False)
+    monkeypatch.setattr(repeated_header_block, "ENABLED", False)
     assert remembered() is None
 
 
@@ -125,8 +168,8 @@ def follow_ups(draw: st.DrawFn) -> bytes:
     body = draw(st.binary(max_size=20))
     length = draw(st.sampled_from([len(body), len(body) + 3, 0, 10**6, 2 * 10**6, 10**9]))
     data = bytearray(HEADER_BLOCK % length + body)
-    for at in draw(st.lists(st.integers(0, len(data) - 1), max_size=2)):
-        data[at] = draw(st.sampled_from(b"\r\n 0:aC\x00\xff"))
+    for position in draw(st.lists(st.integers(0, len(data) - 1), max_size=2)):
+        data[position] = draw(st.sampled_from(b"\r\n 0:aC\x00\xff"))
     return bytes(data[: draw(st.integers(0, len(data)))])
 
 
@@ -134,7 +177,7 @@ def follow_ups(draw: st.DrawFn) -> bytes:
 def test_the_fast_path_reads_a_request_as_the_parser_does(data: bytes) -> None:
     repeated = remembered()
     assert repeated is not None
-    matched = match(repeated, data)
+    matched = repeated.match(data)
     if matched is None:
         return
     body, length = matched

@@ -193,9 +193,9 @@ class Keys:
 
     def __init__(self, *keys):
         self.keys_version = 0
-        self.next_expiry = min((it.expires_at for it in keys if it.expires_at), default=float("inf"))
+        self.next_expiry = min((api_key.expires_at for api_key in keys if api_key.expires_at), default=float("inf"))
         self.is_readable = True
-        self.known = {it.digest: it for it in keys}
+        self.known = {api_key.digest: api_key for api_key in keys}
         self.changed: dict[str, ApiKey | None] | None = {}
 
     def change(self, **changed):
@@ -219,7 +219,7 @@ class Keys:
 
 
 @pytest.mark.parametrize(
-    ("current", "found"),
+    ("current", "expected"),
     [
         (key("a"), None),
         (None, REVOKED),
@@ -229,8 +229,8 @@ class Keys:
         (key("a", expires_at=100.5), None),
     ],
 )
-def test_when_a_request_must_end(current, found):
-    assert ending(Request("a").exchange, key("a"), current, 100.0) is found
+def test_when_a_request_must_end(current, expected):
+    assert ending(Request("a").exchange, key("a"), current, 100.0) is expected
 
 
 def test_a_chat_of_the_playground_ends_only_with_its_users_key():
@@ -285,9 +285,9 @@ def test_many_requests_are_ended_over_several_iterations():
     keys = Keys(key("a"))
     looked.due(keys, requests, 0.0)
     keys.change(a=None)
-    found = [looked.due(keys, requests, 0.0) for _ in range(4)]
-    assert [len(some) for some in found] == [MAX_ENDED, MAX_ENDED, 1, 0]
-    assert [it for some in found for it, _ in some] == requests
+    ended = [looked.due(keys, requests, 0.0) for _ in range(4)]
+    assert [len(some) for some in ended] == [MAX_ENDED, MAX_ENDED, 1, 0]
+    assert [request for some in ended for request, _ in some] == requests
 
 
 def test_a_key_is_checked_again_when_it_expires():

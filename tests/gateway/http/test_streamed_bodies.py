@@ -11,11 +11,11 @@ import pytest
 from gateway.base.config import load
 from gateway.base.errors import INVALID_REQUEST, Refusal
 from gateway.dialects.multipart import Form
-from gateway.http import request_limits
+from gateway.fast.coroutine_runner import PLAIN_TASKS
+from gateway.http import request_bounds
 from gateway.http.deadlines import RECEIVE_SECONDS, SEND_SECONDS
 from gateway.http.exchange import BUFFER_BYTES
 from gateway.http.expiry import expire
-from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.pool import Pool
 from tests.gateway.http.test_hostile_input import USUAL, attack, mutated
@@ -251,7 +251,7 @@ def test_a_body_that_times_out_gets_an_error(reader):
 
 
 def test_a_content_length_over_the_limit(reader, monkeypatch):
-    monkeypatch.setattr(request_limits, "MAX_STREAMED_BYTES", MIB)
+    monkeypatch.setattr(request_bounds, "MAX_STREAMED_BYTES", MIB)
     with reader.gateway.connect() as connection:
         connection.sendall(reader.gateway.head(f"Content-Length: {MIB + 1}"))
         received = read_until(connection, b"}}")
@@ -259,7 +259,7 @@ def test_a_content_length_over_the_limit(reader, monkeypatch):
 
 
 def test_a_chunked_body_over_the_limit(reader, monkeypatch):
-    monkeypatch.setattr(request_limits, "MAX_STREAMED_BYTES", MIB)
+    monkeypatch.setattr(request_bounds, "MAX_STREAMED_BYTES", MIB)
     with reader.gateway.connect() as connection:
         connection.sendall(reader.gateway.head(CHUNKED))
         for _ in range(40):
@@ -271,7 +271,7 @@ def test_a_chunked_body_over_the_limit(reader, monkeypatch):
 
 
 def test_a_body_at_the_limit(reader, monkeypatch):
-    monkeypatch.setattr(request_limits, "MAX_STREAMED_BYTES", MIB)
+    monkeypatch.setattr(request_bounds, "MAX_STREAMED_BYTES", MIB)
     received = send(reader.gateway, reader.gateway.head(CHUNKED, CLOSE) + chunk(bytes(MIB)) + b"0\r\n\r\n")
     assert body_of(received) == b"%d" % MIB
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.base.config import ConfigError, load
 from gateway.certificate import Certificate, tls_context
-from gateway.upstream import pool as pools
+from gateway.upstream.connection_settings import ConnectionSettings
 from tests.gateway import certificates
 from tests.gateway.client import fetch, in_loop, pool_to
 from tests.gateway.process import KEY
@@ -120,12 +120,12 @@ def test_a_missing_certificate(tmp_path):
 
 
 @in_loop
-async def test_an_inference_server_over_tls(files, monkeypatch):
-    monkeypatch.setattr(pools, "_tls_context", lambda: certificates.trusting(files[0]))
+async def test_an_inference_server_over_tls(files):
+    settings = ConnectionSettings(ca_bundle=files[0].read_text())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*files)
     with upstream(always(http_response(b"x" * 3_000_000)), tls=context) as server:
-        async with pool_to(server) as pool:
+        async with pool_to(server, settings=settings) as pool:
             for _ in range(2):
                 assert len(await fetch(pool, body=b"y" * 1_000_000)) == 3_000_000
         assert server.connections == 1

@@ -23,8 +23,8 @@ def events(given: Response) -> list[bytes]:
 
 def event_data(given: Response) -> list[Any]:
     """Return the JSON of a stream's events without comments and [DONE]."""
-    found = [event.rpartition(b"data: ")[2] for event in events(given) if not event.startswith(b":")]
-    return [json.loads(data) for data in found if data != b"[DONE]"]
+    contents = [event.rpartition(b"data: ")[2] for event in events(given) if not event.startswith(b":")]
+    return [json.loads(data) for data in contents if data != b"[DONE]"]
 
 
 def send_request(gateway: GatewayProcess, kind: str, model: str, **fields) -> Response:

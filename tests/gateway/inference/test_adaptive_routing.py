@@ -43,7 +43,9 @@ def gateway(adaptive_gateway: GatewayProcess) -> GatewayProcess:
 def learn(gateway: GatewayProcess, model: str, *speeds: Speeds, kind: str = CHAT) -> list[str]:
     """Publish speeds of the endpoints of a model, in their order, and return the ids of the endpoints."""
     ids = [endpoint.id for endpoint in gateway.endpoints_of(model)]
-    gateway.apply(Changes(speeds={(it, model, kind): found for it, found in zip(ids, speeds, strict=True)}))
+    gateway.apply(
+        Changes(speeds={(endpoint_id, model, kind): learned for endpoint_id, learned in zip(ids, speeds, strict=True)})
+    )
     return ids
 
 
@@ -65,7 +67,7 @@ def test_the_faster_endpoint_gets_the_requests(gateway, sim):
     for _ in range(5):
         assert gateway.chat(model).status == 200
     records = gateway.records()
-    assert [chosen(it) for it in records] == [(fast, FASTEST)] * 5
+    assert [chosen(record) for record in records] == [(fast, FASTEST)] * 5
     attempt = records[0].attempts[0]
     assert attempt.scores == ()
     assert [name for name, _ in attempt.costs] == [fast, slow]
@@ -77,7 +79,7 @@ def test_responses_explain_a_choice_between_two(gateway, sim, streamed):
     """Of two alike either is chosen, the one with the least cost or the other."""
     model = add_equals(gateway, sim.add(), sim.add())
     learn(gateway, model, FAST, msgspec.structs.replace(FAST, setup=0.012))
-    names = {it.id: it.name for it in gateway.endpoints_of(model)}
+    names = {endpoint.id: endpoint.name for endpoint in gateway.endpoints_of(model)}
     seen = set()
     for _ in range(100):
         headers = gateway.chat(model, stream=streamed).headers
@@ -101,7 +103,7 @@ def test_new_speeds_change_the_choice(gateway, sim):
     assert gateway.chat(model).status == 200
     learn(gateway, model, SLOW, FAST)
     assert gateway.chat(model).status == 200
-    assert [chosen(it)[0] for it in gateway.records()] == [first, second]
+    assert [chosen(record)[0] for record in gateway.records()] == [first, second]
 
 
 def test_each_kind_of_request_has_its_own_speeds(gateway, sim):
@@ -110,7 +112,7 @@ def test_each_kind_of_request_has_its_own_speeds(gateway, sim):
     learn(gateway, model, SLOW, FAST, kind="completions")
     assert gateway.chat(model).status == 200
     assert gateway.post("/v1/completions", {"model": model, "prompt": ""}).status == 200
-    assert [chosen(it)[0] for it in gateway.records()] == [first, second]
+    assert [chosen(record)[0] for record in gateway.records()] == [first, second]
 
 
 def test_an_endpoint_without_slots_is_published_with_slots(gateway, sim):
@@ -125,7 +127,7 @@ def test_an_endpoint_without_slots_is_published_with_slots(gateway, sim):
         gateway.publish()
         learn(gateway, model, FAST, FAST)
         assert gateway.chat(model).status == 200
-    assert chosen(next(it for it in gateway.records() if it.outcome == "ok")) == (slow, ONLY)
+    assert chosen(next(record for record in gateway.records() if record.outcome == "ok")) == (slow, ONLY)
     assert fast != slow
 
 
@@ -143,11 +145,11 @@ def test_prompt_tokens_come_from_the_size_of_the_body(gateway, sim):
         gateway.apply(Changes(lengths={(model, None): Lengths(30.0, 2.0)}))
     before, after = gateway.records()
     assert before.body_bytes == after.body_bytes > 1000
-    assert [it.attempts[0].work.prompt_tokens for it in (before, after)] == [
+    assert [record.attempts[0].work.prompt_tokens for record in (before, after)] == [
         before.body_bytes // 4,
         before.body_bytes // 2,
     ]
-    assert [it.attempts[0].work.output_tokens for it in (before, after)] == [200, 30]
+    assert [record.attempts[0].work.output_tokens for record in (before, after)] == [200, 30]
 
 
 def test_the_output_is_the_mean_of_the_key_or_the_limit_of_the_request(gateway, sim):
@@ -157,7 +159,7 @@ def test_the_output_is_the_mean_of_the_key_or_the_limit_of_the_request(gateway, 
     gateway.chat(model, max_tokens=7)
     gateway.chat(model, max_completion_tokens=70)
     gateway.post("/v1/embeddings", {"model": model, "input": "x"})
-    assert [it.attempts[0].work.output_tokens for it in gateway.records()] == [50, 7, 50, 0]
+    assert [record.attempts[0].work.output_tokens for record in gateway.records()] == [50, 7, 50, 0]
 
 
 # Waiting for a better endpoint
@@ -193,8 +195,8 @@ def test_a_request_waits_for_a_better_endpoint(gateway):
     with fast_one_busy(gateway) as (model, released), waiting(gateway, model) as connection:
         released.set()
         read_until(connection, b"}")
-    fast, _ = (it.id for it in gateway.endpoints_of(model))
-    first, second = until(lambda: (found := gateway.records()) and len(found) == 2 and found)
+    fast, _ = (endpoint.id for endpoint in gateway.endpoints_of(model))
+    first, second = until(lambda: (records := gateway.records()) and len(records) == 2 and records)
     assert (first.queue_us, chosen(second)) == (None, (fast, WAITED))
     assert second.queue_us > 0
     assert gateway.page.waiting == pending(gateway, model) == 0
@@ -204,7 +206,7 @@ def test_short_requests_of_a_key_do_not_wait_for_long_ones_of_others(gateway):
     with fast_one_busy(gateway) as (model, _):
         gateway.apply(Changes(lengths={(model, None): Lengths(5000.0, 2.0), (model, KEY[3:11]): Lengths(4.0, 2.0)}))
         assert gateway.chat(model).status == 200
-        _, free = (it.id for it in gateway.endpoints_of(model))
+        _, free = (endpoint.id for endpoint in gateway.endpoints_of(model))
         record = gateway.record()
         assert (record.attempts[-1].endpoint_id, record.queue_us) == (free, None)
 
@@ -214,7 +216,7 @@ def test_a_request_does_not_wait_longer_than_the_free_endpoint_takes(gateway):
     fast = Speeds(setup=0.01, read=0.0, write=1e-6, share=0.0, completions=256)
     with fast_one_busy(gateway, fast, slow) as (model, _):
         assert gateway.chat(model).status == 200  # the fast one is never released meanwhile
-        _, free = (it.id for it in gateway.endpoints_of(model))
+        _, free = (endpoint.id for endpoint in gateway.endpoints_of(model))
         record = gateway.record()
         assert chosen(record) == (free, ONLY)
         assert record.queue_us >= 250_000
@@ -264,8 +266,8 @@ def test_a_failure_is_tried_on_the_next_best_endpoint(gateway, sim):
         assert gateway.chat(model).status == 200
     record = gateway.record()
     assert outcomes(record) == [("failed", 500), ("ok", 200)]
-    assert [it.endpoint_id for it in record.attempts] == [failing, good]
-    assert all(it.work is not None for it in record.attempts)
+    assert [attempt.endpoint_id for attempt in record.attempts] == [failing, good]
+    assert all(attempt.work is not None for attempt in record.attempts)
     assert pending(gateway, model) == 0
 
 
@@ -275,7 +277,7 @@ def test_fast_errors_attract_no_traffic(gateway, sim):
         failing, _ = learn(gateway, model, FAST, SLOW)
         for _ in range(30):
             assert gateway.chat(model).status == 200
-    attempts = Counter(it.endpoint_id for record in gateway.records() for it in record.attempts)
+    attempts = Counter(attempt.endpoint_id for record in gateway.records() for attempt in record.attempts)
     assert attempts[failing] <= 6  # then its circuit breaker is open
 
 
@@ -293,7 +295,7 @@ def test_a_new_endpoint_gets_few_requests_at_once(gateway, sim):
         for thread in threads:
             thread.join()
         assert 1 <= new.seen.peak <= 1 + 2 * completions
-    reasons = {chosen(it)[1] for it in gateway.records()}
+    reasons = {chosen(record)[1] for record in gateway.records()}
     assert PROBE in reasons
 
 
@@ -354,7 +356,7 @@ def test_the_record_has_what_its_endpoint_did_meanwhile(gateway, sim):
         thread.start()
     for thread in threads:
         thread.join()
-    one, two = sorted(gateway.records(), key=lambda it: it.attempts[0].work.pending_tokens)
+    one, two = sorted(gateway.records(), key=lambda record: record.attempts[0].work.pending_tokens)
     first, second = one.attempts[0], two.attempts[0]
     size = first.work.prompt_tokens
     assert (first.work.was_idle, second.work.was_idle) == (True, False)
@@ -402,4 +404,4 @@ def test_cached_tokens_are_recorded(gateway):
         model = add_equals(gateway, server)
         gateway.chat(model, user="told")
         gateway.chat(model)
-    assert [it.cached_tokens for it in gateway.records()] == [8, None]
+    assert [record.cached_tokens for record in gateway.records()] == [8, None]

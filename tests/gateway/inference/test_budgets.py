@@ -10,9 +10,10 @@ from gateway.ipc.counters.spending_bank import SpendingBank
 from gateway.limits import periods
 from gateway.limits.budget_bits import kinds_of
 from gateway.registry.limits import DAY, KEY_LEVEL, TOKENS, TOTAL, USER_LEVEL, Budget
-from tests.gateway.inference.helpers import error_of
-from tests.gateway.limits.helpers import LimitedKey
+from tests.gateway.inference.helpers import error_of, held_server
+from tests.gateway.limits.helpers import LimitedKey, at_once
 from tests.gateway.process import KEY
+from tests.router import until
 
 ID = KEY[3:11]
 
@@ -45,7 +46,7 @@ def gateway(make_gateway):
 
 
 def used(*records):
-    return sum((it.input_tokens or 0) + (it.output_tokens or 0) for it in records)
+    return sum((record.input_tokens or 0) + (record.output_tokens or 0) for record in records)
 
 
 def test_the_expected_output_counts_for_each_choice(gateway, sim):
@@ -54,7 +55,7 @@ def test_the_expected_output_counts_for_each_choice(gateway, sim):
     gateway.limit(budgets=(Budget("b", TOKENS, DAY, 1_000_000),))
     for n in (1, 3):
         assert gateway.chat(model, max_tokens=10, n=n).status == 200
-    one, three = [it.reserved_tokens for it in gateway.records()]
+    one, three = [record.reserved_tokens for record in gateway.records()]
     assert three - one == 20
 
 
@@ -155,3 +156,26 @@ def test_a_key_with_a_spent_budget_takes_nothing_from_its_user(gateway, sim):
     user = file.tag(USER_LEVEL, "user")
     places = [place for row in file.counting(file.cell_number()) if (place := file.find(row, user)) is not None]
     assert [file.words[place + REQUESTS] for place in places] in ([], [0])
+
+
+def test_a_key_with_budgets_alone_ends_beside_requests_that_wait_for_limits(gateway, sim):
+    """It has no limit whose rest could let them go on."""
+    published, limited = Published(gateway), LimitedKey(gateway, concurrency=1, waiting=("concurrency",))
+    published.publish(0)
+    gateway.limit(budgets=(Budget("b", TOKENS, DAY, 10**9),))
+    free = gateway.add(sim.add())
+    with held_server(gateway) as (server, model):
+
+        def beside() -> int:
+            until(lambda: gateway.page.waiting)
+            status: int = gateway.chat(free).status
+            server.respond(2)
+            return status
+
+        def held() -> int:
+            return limited.chat(model, user="").status
+
+        assert at_once(held, held, beside) == [200] * 3
+    records = gateway.records()
+    assert [(record.outcome, record.status) for record in records] == [("ok", 200)] * 3
+    assert published.spent() == used(*[record for record in records if record.api_key_id == ID]) > 0

@@ -51,7 +51,7 @@ def test_bulk_requests_use_a_part_of_the_requests_a_minute(request, gateway, sim
     gateway.limit(level, subject, requests=5)
     request.addfinalizer(lambda: gateway.limit(level, subject))  # others use the same gateway
     given = [chat(key, model, bulk=True) for _ in range(5)]
-    assert [it.status for it in given] == [200, 200, 200, 200, 429]
+    assert [response.status for response in given] == [200, 200, 200, 200, 429]
     assert limit_headers(given[0])["x-ratelimit-limit-requests"] == "4"
     assert limit_headers(given[0])["x-ratelimit-remaining-requests"] == "3"
     assert error_of(given[4]) == (429, "rate_limit_exceeded")

@@ -98,7 +98,7 @@ def test_a_tool_loop_with_thinking(gateway, cloud, model, streams):
     assert gateway.record().finish_reason == "tool_calls"
     assert message["reasoning_content"] == cloud.tally[-1].thoughts
     assert len(message["tool_calls"]) == len(cloud.tally[-1].calls) == 2
-    results = [{"role": "tool", "tool_call_id": it["id"], "content": "Sunny."} for it in message["tool_calls"]]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "Sunny."} for call in message["tool_calls"]]
     given = send(gateway, model, HELLO, message, *results, **asked)
     assert given.status == 200
     thinking = sent(cloud)["messages"][1]["content"][0]

@@ -196,7 +196,7 @@ def test_without_keys_failures_are_counted_by_client_address(make_gateway):
         assert is_open(gateway, gateway.endpoints_of(model)[0])
 
 
-def test_a_request_cancelled_by_an_operator_is_no_failure_of_the_endpoint(gateway, sim):
+def test_a_request_cancelled_by_an_administrator_is_no_failure_of_the_endpoint(gateway, sim):
     model = gateway.add(sim.add(tokens_per_second=5, tokens=1000))
     with contextlib.ExitStack() as stack:
         for number in range(5):

@@ -57,8 +57,8 @@ def test_a_provider_is_set_aside_and_another_endpoint_answers(gateway, response,
         model = gateway.add(cloud, server, kind="openai", sealed_key=sealed(gateway))
         assert [gateway.chat(model).status for _ in range(3)] == [200] * 3
     assert (len(cloud.requests), len(server.requests)) == (1, 3)
-    found, left = pause_of(gateway, model)
-    assert (found, abs(left - seconds) <= 3) == (cause, True)
+    pause_cause, left = pause_of(gateway, model)
+    assert (pause_cause, abs(left - seconds) <= 3) == (cause, True)
     assert gateway.page.breakers.trial_due(gateway.endpoints_of(model)[0].slot) == 0
 
 
@@ -101,6 +101,31 @@ def test_final_refusals_say_whether_to_try_again(gateway, response, status, code
             assert "retry-after" not in given.headers
         else:
             assert abs(int(given.headers["retry-after"]) - retries) <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("openrouter", 429, {"error": {"code": 429, "message": "slow", "metadata": {}}}),
+        ("mistral", 429, {"object": "error", "message": "slow", "type": "rate_limited", "code": "1300"}),
+        ("gemini", 429, [{"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED"}}]),
+        ("groq", 498, openai("capacity_exceeded", "requests")),
+    ],
+)
+def test_the_first_429_of_a_provider_has_the_documented_code(gateway, kind, status, body):
+    with upstream(always(refusal(status, body, "Retry-After: 20"))) as cloud:
+        model = add_cloud(gateway, cloud, kind)
+        answers = [gateway.chat(model) for _ in range(2)]  # the provider's, and ours while it is set aside
+    assert [error_of(given) for given in answers] == [(429, "rate_limit_exceeded")] * 2
+    assert len(cloud.requests) == 1
+
+
+def test_an_overloaded_provider_is_no_rate_limit(gateway):
+    busy = refusal(429, openai("429", message="The service is experiencing high demand."), "Retry-After: 3")
+    with upstream(always(busy)) as cloud:
+        given = gateway.chat(add_cloud(gateway, cloud, "azure"))
+    assert error_of(given) == (503, "upstream_error")
+    assert given.headers["retry-after"] == "3"
 
 
 @pytest.mark.parametrize(

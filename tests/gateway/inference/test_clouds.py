@@ -7,11 +7,13 @@ import pytest
 from gateway.base.sealing import Sealer
 from tests.gateway import certificates
 from tests.gateway.inference.helpers import CHAT
-from tests.gateway.scripted import always, each_time, http_response, upstream
+from tests.gateway.scripted import DONE, always, each_time, http_response, stream, upstream
 from tests.router import until
 
 SECRET = "sk-cloud-secret-0123456789"
 ANSWER = http_response(b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}')
+
+HELLO = [{"role": "user", "content": "Hi"}]
 
 
 def sealed(gateway):
@@ -95,7 +97,7 @@ def test_nothing_about_the_account_reaches_the_client(gateway):
     with upstream(always(http_response(b'{"choices":[]}', 200, "application/json", *private))) as server:
         given = gateway.chat(add_cloud(gateway, server, "openai"))
     ours = {"x-content-type-options", "content-security-policy", "x-request-id", "content-length", "date"}
-    way = {"x-routerdash-endpoint", "x-routerdash-attempts", "x-routerdash-queue-ms"}
+    way = {"x-routerdash-endpoint", "x-routerdash-reason", "x-routerdash-attempts", "x-routerdash-queue-ms"}
     assert given.headers.keys() == {"content-type"} | ours | way
     assert given.headers["x-request-id"] != "req_1"
 
@@ -143,7 +145,7 @@ def test_a_cloud_with_another_certificate_gets_no_key(make_gateway, certificate)
     with upstream(each_time(ANSWER), tls=certificates.serving(*certificate)) as server:
         given = gateway.chat(gateway.add(LocalName(server), kind="openai", sealed_key=sealed(gateway)))
     assert (given.status, given.json()["error"]["code"]) == (502, "upstream_error")
-    assert "TLS failed" in given.json()["error"]["message"]
+    assert "unknown issuer" in given.json()["error"]["message"]
     assert server.requests == []
 
 
@@ -152,3 +154,45 @@ class LocalName:
 
     def __init__(self, server) -> None:
         self.url = server.url.replace("127.0.0.1", "localhost")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 7}),
+        ("/ollama/api/chat", {"messages": HELLO, "options": {"num_predict": 7}, "stream": False}),
+        ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 7}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "model"), [("openai", "o4-mini"), ("openai", "ft:o4-mini:me::a1"), ("azure", "team-o4-mini")]
+)
+def test_reasoning_models_get_their_limit_of_tokens_in_every_dialect(gateway, kind, model, path, body):
+    with upstream(always(ANSWER)) as server:
+        name = add_cloud(gateway, server, kind, known_as=model)
+        assert gateway.post(path, {"model": name, **body}).status == 200
+    sent = body_of(server.requests[-1])
+    assert sent["max_completion_tokens"] == 7
+    assert "max_tokens" not in sent
+
+
+WORD = b'{"model":"m","choices":[{"index":0,"delta":{"content":"\\"finish_reason\\":\\"eos\\""},"finish_reason":null}]}'
+END = b'{"model":"m","choices":[{"index":0,"delta":{},"finish_reason": "eos"}]}'
+
+
+def test_finish_reasons_of_together_are_those_of_openai(gateway):
+    whole = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"eos"},{"finish_reason":"length"}]}'
+    with upstream(each_time(http_response(whole), stream(b"data: %b\n\n" * 2 % (WORD, END), DONE))) as server:
+        model = add_cloud(gateway, server, "together")
+        choices = gateway.chat(model).json()["choices"]
+        events = gateway.chat(model, stream=True).body
+    assert [choice["finish_reason"] for choice in choices] == ["stop", "length"]
+    assert b'"finish_reason": "stop"' in events or b'"finish_reason":"stop"' in events
+    assert b'\\"finish_reason\\":\\"eos\\"' in events  # a text that quotes it
+    assert [record.finish_reason for record in gateway.records()] == ["stop", "stop"]
+
+
+def test_a_finish_reason_of_another_server_stays(gateway):
+    whole = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"eos"}]}'
+    with upstream(always(http_response(whole))) as server:
+        assert gateway.chat(gateway.add(server)).json()["choices"][0]["finish_reason"] == "eos"

@@ -34,9 +34,9 @@ def send(gateway: GatewayProcess, example: Documented) -> Response:
 
 
 def test_every_provider_has_examples_and_their_source() -> None:
-    found = {path.stem: json.loads(path.read_text()) for path in documented.FOLDER.glob("*.json")}
-    assert found.keys() == PROVIDERS.keys()
-    assert all(it["source"] and it["read"].startswith("2026-") for it in found.values())
+    files = {path.stem: json.loads(path.read_text()) for path in documented.FOLDER.glob("*.json")}
+    assert files.keys() == PROVIDERS.keys()
+    assert all(file["source"] and file["read"].startswith("2026-") for file in files.values())
 
 
 @pytest.mark.parametrize("example", documented.ANSWERS, ids=str)

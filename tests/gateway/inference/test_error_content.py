@@ -19,8 +19,8 @@ def storing(request, make_gateway):
 
 
 def journal_of(gateway):
-    found = gateway.records()
-    return found, msgspec.json.encode(found).decode()
+    records = gateway.records()
+    return records, msgspec.json.encode(records).decode()
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
@@ -29,12 +29,12 @@ def test_the_record_has_the_endpoints_message_only_where_bodies_are_stored(stori
     with upstream(always(http_response(ERROR, status))) as server:
         given = gateway.chat(gateway.add(server))
     assert PROMPT in given.json()["error"]["message"]
-    (found,), text = journal_of(gateway)
+    (record,), text = journal_of(gateway)
     summary = f"HTTP {status} (invalid_request_error)"
-    assert found.attempts[0].error == summary
-    assert found.error in (summary, f"The endpoint failed: {summary}.")
+    assert record.attempts[0].error == summary
+    assert record.error in (summary, f"The endpoint failed: {summary}.")
     assert (PROMPT in text) is (stores != "none")
-    assert (found.attempts[0].said is not None) is (stores != "none")
+    assert (record.attempts[0].said is not None) is (stores != "none")
 
 
 def test_an_error_in_a_stream_is_content_too(storing):
@@ -43,8 +43,8 @@ def test_an_error_in_a_stream_is_content_too(storing):
     with upstream(always(stream(chunk("a"), event))) as server:
         given = gateway.chat(gateway.add(server), stream=True)
     assert PROMPT.encode() in given.body
-    (found,), text = journal_of(gateway)
-    assert (found.error, found.outcome) == ("an error in its response (server_error)", "failed")
+    (record,), text = journal_of(gateway)
+    assert (record.error, record.outcome) == ("an error in its response (server_error)", "failed")
     assert (PROMPT in text) is (stores != "none")
 
 
@@ -58,6 +58,6 @@ def test_a_failed_attempt_before_a_success_is_stored_with_its_bodies(storing):
     with upstream(always(http_response(ERROR, 500))) as bad, upstream(succeeds) as good:
         given = gateway.chat(gateway.add(bad, good), stream=True)
     assert given.status == 200
-    (found,), text = journal_of(gateway)
-    assert [it.error for it in found.attempts] == ["HTTP 500 (invalid_request_error)", None]
+    (record,), text = journal_of(gateway)
+    assert [attempt.error for attempt in record.attempts] == ["HTTP 500 (invalid_request_error)", None]
     assert (PROMPT in text) is (stores == "all")

@@ -143,8 +143,8 @@ def test_an_error_in_mid_stream_sets_the_provider_aside(gateway, kind, event, ca
         assert event.partition(b'"message"')[0] in given.body
         assert [gateway.chat(model).status for _ in range(2)] == [200, 200]
     assert (len(cloud.requests), len(server.requests)) == (1, 2)
-    found, left = pause_of(gateway, model)
-    assert (found, abs(left - seconds) <= 3) == (cause, True)
+    pause_cause, left = pause_of(gateway, model)
+    assert (pause_cause, abs(left - seconds) <= 3) == (cause, True)
     assert gateway.records()[0].outcome == "failed"
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gateway.inference.responding import BIG_RESPONSE_BYTES
+from gateway.dialects.openai_responses import BIG_BYTES
 from gateway.registry.schema import ModelName, Step, Target
 from gateway.registry.writer import Changes
 from tests.gateway.inference.helpers import error_of, outcomes, refuses
@@ -228,7 +228,7 @@ def test_a_model_name_changes_only_the_model_of_a_form(gateway):
     assert gateway.record().model == "form-name"
 
 
-@pytest.mark.parametrize("size", [10, BIG_RESPONSE_BYTES])
+@pytest.mark.parametrize("size", [10, BIG_BYTES])
 def test_images_of_a_response_are_recorded(gateway, size):
     body = json.dumps({"created": 1, "data": [{"b64_json": "A" * size}, {"url": "http://x/y"}]}).encode()
     with upstream(always(http_response(body))) as server:

@@ -52,7 +52,7 @@ def test_an_allow_list_caches_a_limited_number_of_names():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "costs", "expected"),
+    ("chosen", "times", "expected"),
     [
         ("a", [("a", 0.009)], b"x-routerdash-reason: why;cost=9\r\n"),
         ("a", [("a", 0.0099), ("b", 0.011), ("c", 0.012)], b"x-routerdash-reason: why;cost=9;next=11\r\n"),
@@ -61,10 +61,10 @@ def test_an_allow_list_caches_a_limited_number_of_names():
             "x",
             [("a", 0.009), ("b", 0.01)],
             b"x-routerdash-reason: why;next=9\r\n",
-        ),  # eight others cost less
+        ),  # eight others take less time
     ],
 )
-def test_an_adaptive_decision_is_explained(chosen, costs, expected):
-    decision = Decision(chosen, "why", (), [(cost, name, NO_LIMIT) for name, cost in costs])
+def test_an_adaptive_decision_is_explained(chosen, times, expected):
+    decision = Decision(chosen, "why", (), [(seconds, name, NO_LIMIT) for name, seconds in times])
     assert routing_lines(decision, 0) == expected
     assert routing_lines(decision, 12) == expected + b"x-routerdash-affinity: kept=12\r\n"

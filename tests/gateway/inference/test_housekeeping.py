@@ -138,11 +138,11 @@ def test_running_requests_are_published_while_a_page_shows_them(gateway, sim):
         time.sleep(0.7)  # more than the interval of publishing
         assert running_requests.load(gateway.config.data_dir, 0) is None
         gateway.page.watched_until = int(time.time()) + 5
-        found = until(lambda: running_requests.load(gateway.config.data_dir, 0))
-    (running,), (waiting,) = found.running, found.waiting
+        published = until(lambda: running_requests.load(gateway.config.data_dir, 0))
+    (running,), (waiting,) = published.running, published.waiting
     assert (running.model, running.streamed, running.endpoint_id) == (model, True, gateway.endpoints_of(model)[0].id)
     assert (waiting.model, waiting.position, waiting.client_ip) == (model, 1, "127.0.0.1")
-    assert 0 <= found.at - waiting.since <= found.at - running.since < 30
+    assert 0 <= published.at - waiting.since <= published.at - running.since < 30
     assert running.deltas >= 1
 
 

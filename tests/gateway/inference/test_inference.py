@@ -34,7 +34,9 @@ def test_a_failure_is_tried_on_another_endpoint(gateway, sim, status, stream):
     record = gateway.record()
     assert (record.outcome, outcomes(record)) == ("ok", [("failed", status), ("ok", 200)])
     assert record.attempts[0].error == f"HTTP {status}"
-    assert [attempt.endpoint_id for attempt in record.attempts] == [it.id for it in gateway.endpoints_of(model)]
+    assert [attempt.endpoint_id for attempt in record.attempts] == [
+        endpoint.id for endpoint in gateway.endpoints_of(model)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def stopped_server():
 
 def test_a_timeout_is_tried_on_another_endpoint(gateway, sim):
     model = gateway.add(sim.add(fault="hang"), sim.add(), timeout_secs=1)
-    assert gateway.chat(model).status == 200
+    assert gateway.chat(model, stream=True).status == 200
     assert outcomes(gateway.record()) == [("failed", 0), ("ok", 200)]
 
 
@@ -110,7 +112,8 @@ def test_429_of_an_endpoint_is_passed_on_with_retry_after(gateway, sim):
 
 
 def test_endpoints_that_take_too_long(gateway, sim):
-    given = gateway.chat(gateway.add(sim.add(fault="hang"), sim.add(fault="hang"), timeout_secs=0.3))
+    model = gateway.add(sim.add(fault="hang"), sim.add(fault="hang"), timeout_secs=0.3)
+    given = gateway.chat(model, stream=True)
     assert error_of(given) == (504, "upstream_timeout")
     record = gateway.record()
     assert (record.outcome, record.status, outcomes(record)) == ("failed", 504, [("failed", 0)] * 2)
@@ -177,11 +180,11 @@ def test_load_is_spread_over_endpoints(gateway, sim: Simulator):
             until(lambda number=number: busy.seen.running + idle.seen.running == number)
         assert busy.seen.running == idle.seen.running == 2
     until(lambda: gateway.in_flight(model) == 0)
-    found: list[Any] = []
+    records: list[Any] = []
 
     def all_published() -> bool:  # published at the end of the loop iteration
-        found.extend(gateway.records())
-        return len(found) == 4
+        records.extend(gateway.records())
+        return len(records) == 4
 
     until(all_published)
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.base.queue_class import BULK
 from gateway.registry.key_rules import KeyRules
 from tests.gateway.inference.helpers import error_of, refuses
-from tests.gateway.inference.test_chains import Names, holding, publish, replies, served
+from tests.gateway.model_names.test_chains import Names, holding, publish, replies, served
 from tests.gateway.process import KEY, GatewayProcess, read_to_end
 from tests.gateway.scripted import upstream
 from tests.http import Response
@@ -69,8 +69,8 @@ def ask(gateway: GatewayProcess, model: str, **fields: Any) -> Response:
 
 
 def listed(gateway: GatewayProcess, path: str = "/v1/models", *, key: str = GUEST) -> set[str]:
-    found = json.loads(gateway.get(path, key=key).body)
-    return {entry["id"] if "id" in entry else entry["model"] for entry in found.get("data", found.get("models"))}
+    listing = json.loads(gateway.get(path, key=key).body)
+    return {entry["id"] if "id" in entry else entry["model"] for entry in listing.get("data", listing.get("models"))}
 
 
 def test_a_model_that_is_not_allowed_is_refused_and_consumes_nothing(gateway, model, other):
@@ -85,7 +85,7 @@ def test_the_lists_have_what_the_key_may_use(gateway, names, model, other):
     restrict(gateway, KeyRules(models=(model, name := names.add(other))))
     hidden = names.add(model)
     assert listed(gateway) == {model, name}
-    assert {it.removesuffix(":latest") for it in listed(gateway, "/ollama/api/tags")} == {model, name}
+    assert {tagged.removesuffix(":latest") for tagged in listed(gateway, "/ollama/api/tags")} == {model, name}
     assert listed(gateway, key=KEY) >= {model, other, name, hidden}
     assert gateway.get(f"/v1/models/{model}", key=GUEST).status == 200
     for unknown in (other, hidden):

@@ -55,7 +55,7 @@ def test_tokens_a_minute_are_reserved_and_then_those_of_the_response(gateway, si
     simulated = sim.add(tokens=8, prompt_tokens=5)
     model, key = gateway.add(simulated), LimitedKey(gateway, tokens=40)
     given = [key.chat(model, max_tokens=8) for _ in range(4)]
-    statuses = [it.status for it in given]
+    statuses = [response.status for response in given]
     assert statuses[0] == 200
     assert statuses[-1] == 429
     served = statuses.count(200)
@@ -83,7 +83,7 @@ def test_concurrency_waits(gateway, sim):
     simulated = sim.add(ttft=0.1)
     model, key = gateway.add(simulated), LimitedKey(gateway, concurrency=2)
     given = at_once(*[lambda: key.chat(model)] * 8)
-    assert {it.status for it in given} == {200}
+    assert {response.status for response in given} == {200}
     assert simulated.seen.peak == 2
     records = gateway.records()
     assert sorted(record.limit or "" for record in records) == [""] * 2 + ["key:concurrency"] * 6
@@ -128,7 +128,7 @@ def test_a_wait_for_a_limit_ends_with_the_queue_timeout(make_gateway, sim):
     assert streamed.status == 200
     assert b": waiting" in streamed.body
     assert json.loads(streamed.body.rpartition(b"data: ")[2])["error"]["type"] == "concurrency"
-    assert [it.limit for it in gateway.records() if it.outcome == "rejected"] == ["key:concurrency"] * 2
+    assert [record.limit for record in gateway.records() if record.outcome == "rejected"] == ["key:concurrency"] * 2
     assert gateway.page.waiting == 0
 
 
@@ -145,8 +145,8 @@ def test_a_held_key_delays_no_other(gateway, sim):
         simulated.set(fault="")
         given = [other.chat(model) for _ in range(5)]
         assert gateway.page.waiting == 3
-    assert [it.status for it in given] == [200] * 5
-    assert all(int(it.headers["x-routerdash-queue-ms"]) == 0 for it in given)
+    assert [response.status for response in given] == [200] * 5
+    assert all(int(response.headers["x-routerdash-queue-ms"]) == 0 for response in given)
 
 
 def test_a_held_key_leaves_endpoints_to_others_that_wait(gateway, sim):
@@ -154,11 +154,13 @@ def test_a_held_key_leaves_endpoints_to_others_that_wait(gateway, sim):
     model, key = gateway.add(simulated, max_concurrency=2), LimitedKey(gateway, concurrency=1)
     other = LimitedKey(gateway)
     given = at_once(*[lambda: key.chat(model)] * 4, *[lambda: other.chat(model)] * 4)
-    assert {it.status for it in given} == {200}
+    assert {response.status for response in given} == {200}
     records = gateway.records()
     spans = {
         name: sorted(
-            (it.completed_us - it.attempts[0].duration_us, it.completed_us) for it in records if it.api_key_id == name
+            (record.completed_us - record.attempts[0].duration_us, record.completed_us)
+            for record in records
+            if record.api_key_id == name
         )
         for name in (key.id, other.id)
     }
@@ -294,7 +296,7 @@ def test_counts_of_tokens_are_requests_without_tokens(gateway, sim):
         assert (in_flight, requests) == (1, 1)
         simulated.set(fault="")
         given = [key.post("/v1/messages/count_tokens", body, headers=OF_ANTHROPIC) for _ in range(3)]
-        assert [it.status for it in given] == [200, 200, 429]
+        assert [response.status for response in given] == [200, 200, 429]
         assert given[0].headers["anthropic-ratelimit-requests-remaining"] == "1"
         assert key.counted() == (1, 3, reserved)
 
@@ -310,7 +312,7 @@ def test_the_playground_counts_for_its_user(gateway, sim, control_script):  # no
             gateway.post("/api/playground/chat", {"model": model, "messages": []}, key=None, headers=headers)
             for _ in range(2)
         ]
-    assert [it.status for it in given] == [200, 429]
+    assert [response.status for response in given] == [200, 429]
     assert given[1].headers["x-routerdash-limit"] == "user; requests"
     gateway.limit(USER_LEVEL, owner)
 

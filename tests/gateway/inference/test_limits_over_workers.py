@@ -36,7 +36,7 @@ def gateways(tmp_path):
 
 def turns_while_waiting(records, begins):
     """For each request, the number of others that began while it waited."""
-    arrivals = [it.completed_us - it.duration_us for it in records]
+    arrivals = [record.completed_us - record.duration_us for record in records]
     return [bisect(begins, begin) - bisect(begins, arrival) for arrival, begin in zip(arrivals, begins, strict=True)]
 
 
@@ -55,8 +55,8 @@ def test_one_at_a_time_over_four_workers_and_never_idle_for_long(gateways, sim):
 
     at_once(*[lambda worker=worker: client(worker) for worker in range(4) for _ in range(3)])
     assert simulated.seen.peak == 1
-    records = sorted(first.records(), key=lambda it: it.completed_us)
-    begins = [it.completed_us - it.attempts[0].duration_us for it in records]
+    records = sorted(first.records(), key=lambda record: record.completed_us)
+    begins = [record.completed_us - record.attempts[0].duration_us for record in records]
     assert min(served[worker] for worker in range(4)) >= len(records) // 8, served  # half of an equal share
     turns = turns_while_waiting(records, begins)
     assert max(turns) <= MOST_TURNS, (served, sorted(turns)[-20:])
@@ -69,13 +69,13 @@ def test_requests_a_minute_over_four_workers(gateways, sim):
     model, keys = first.add(sim.add()), [LimitedKey(first, owner_id=owner, requests=30) for _ in range(2)]
     first.limit(USER_LEVEL, owner, requests=50)
     with ThreadPoolExecutor(16) as pool:
-        calls = [(keys[at % 2], gateways[at % 4]) for at in range(160)]
+        calls = [(keys[number % 2], gateways[number % 4]) for number in range(160)]
         statuses = Counter(pool.map(lambda call: call[0].chat(model, call[1]).status, calls))
     assert statuses == {200: 50, 429: 110}
     assert counted(first, USER_LEVEL, owner)[1] == 50
     assert sum(key.counted()[1] for key in keys) == 50
     assert max(key.counted()[1] for key in keys) <= 30
-    rejected = Counter(it.limit for it in first.records() if it.outcome == "rejected")
+    rejected = Counter(record.limit for record in first.records() if record.outcome == "rejected")
     assert sum(rejected.values()) == 110
 
 

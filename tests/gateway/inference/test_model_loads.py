@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.registry.kinds import ENGINES, SPEEDS
 from gateway.registry.schema import EngineState, Speeds
 from gateway.registry.writer import Changes
 from gateway.routing.adaptive import FASTEST, LOADED
@@ -44,8 +45,8 @@ def publish(gateway: GatewayProcess, model: str, *endpoints: tuple[Speeds, str])
     ids = [endpoint.id for endpoint in gateway.endpoints_of(model)]
     changes = Changes()
     for endpoint_id, (speeds, loaded) in zip(ids, endpoints, strict=True):
-        changes.speeds[endpoint_id, model, CHAT] = speeds
-        changes.engines[endpoint_id] = EngineState(time.time(), (loaded,) if loaded else ())
+        changes.put(SPEEDS, {(endpoint_id, model, CHAT): speeds})
+        changes.put(ENGINES, {endpoint_id: EngineState(time.time(), (loaded,) if loaded else ())})
     gateway.apply(changes)
     return ids
 
@@ -63,9 +64,9 @@ def test_a_request_goes_where_its_model_is_in_memory(gateway, sim):
     assert gateway.chat(model).status == 200
     publish(gateway, model, (FAST, model), (SLOW, model))
     assert gateway.chat(model).status == 200
-    found = gateway.records()
-    assert [chosen(it) for it in found] == [second, first]
-    assert [it.attempts[0].reason for it in found] == [LOADED, FASTEST]
+    records = gateway.records()
+    assert [chosen(record) for record in records] == [second, first]
+    assert [record.attempts[0].reason for record in records] == [LOADED, FASTEST]
 
 
 def test_later_requests_wait_for_a_load(gateway, sim):
@@ -77,7 +78,7 @@ def test_later_requests_wait_for_a_load(gateway, sim):
             clients.enter_context(gateway.connect()).sendall(gateway.chat_bytes(model))
             until(lambda number=number: slow.seen.running == number + 1)
     until(lambda: gateway.in_flight(model) == 0)
-    assert [it.attempts[0].work.is_cold for it in gateway.records()] == [True] * 3
+    assert [record.attempts[0].work.is_cold for record in gateway.records()] == [True] * 3
 
 
 def test_after_a_load_requests_are_not_cold(gateway, sim):
@@ -85,7 +86,7 @@ def test_after_a_load_requests_are_not_cold(gateway, sim):
     publish(gateway, model, (FAST, ""))
     for stream in (False, True, False):
         assert gateway.chat(model, stream=stream).status == 200
-    assert [it.attempts[0].work.is_cold for it in gateway.records()] == [True, False, False]
+    assert [record.attempts[0].work.is_cold for record in gateway.records()] == [True, False, False]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -99,9 +100,9 @@ def test_the_request_that_causes_a_load_measures_it(gateway, sim, stream):
             client.sendall(gateway.chat_bytes(model, stream=stream))
             slow.wait_for(lambda seen, number=number: seen.started == number + 1)
         until(lambda: slow.seen.finished == 2 and gateway.in_flight(model) == 0)
-    found = gateway.records()
-    assert [it.attempts[0].work.is_cold for it in found] == [True, True]
-    assert sorted(it.attempts[0].work.load_us > 0 for it in found) == [False, True]
+    records = gateway.records()
+    assert [record.attempts[0].work.is_cold for record in records] == [True, True]
+    assert sorted(record.attempts[0].work.load_us > 0 for record in records) == [False, True]
 
 
 def test_a_load_that_fails_measures_nothing(gateway, sim):
@@ -163,4 +164,4 @@ def test_an_endpoint_that_dies_while_it_loads_is_left(gateway, sim):
         assert DONE in read_until(connection, b"\r\n0\r\n\r\n")
     record = gateway.record()
     assert outcomes(record) == [("failed", 0), ("ok", 200)]
-    assert [it.endpoint_id for it in record.attempts] == [first, second]
+    assert [attempt.endpoint_id for attempt in record.attempts] == [first, second]

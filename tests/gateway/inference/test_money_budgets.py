@@ -53,8 +53,8 @@ class Money:
     def cost(self, *records):
         """Return what control computes when it folds these records."""
         pricing = Pricing(PriceBook(self.prices), lambda endpoint_id: "")
-        found = [pricing.cost(record) for record in records]
-        return sum(it[2] for it in found if it is not None)
+        costs = [pricing.cost(record) for record in records]
+        return sum(cost[2] for cost in costs if cost is not None)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_requests_count_their_cost(gateway, sim, money):
     gateway.chat(model, stream=True)
     gateway.chat(failing)
     records = gateway.records()
-    assert {bit for it in records for bit in kinds_of(it.budgets)} == {(KEY_LEVEL, MONEY, DAY)}
+    assert {bit for record in records for bit in kinds_of(record.budgets)} == {(KEY_LEVEL, MONEY, DAY)}
     assert money.spent() == money.cost(*records) > 0
 
 
@@ -161,7 +161,7 @@ def test_the_minutes_of_uploaded_audio_are_reserved(gateway, money):
         money.begin(amount=NANO)
         assert status(1_000_000) == 429  # two minutes
         assert status(400_000) == 200
-        (record,) = [it for it in gateway.records() if it.attempts]
+        (record,) = [recorded for recorded in gateway.records() if recorded.attempts]
         assert money.spent() == money.cost(record) == NANO // 2
         money.begin(amount=2 * NANO, hard=True)
         assert status(400_000) == 429  # nine minutes
@@ -178,7 +178,7 @@ def test_a_price_changes_while_requests_run(gateway, sim, money):
     while time.time() < change + 0.5:
         assert gateway.chat(model).status == 200
     records = gateway.records()
-    sides = [it.completed_us < change * 1_000_000 for it in records]
+    sides = [record.completed_us < change * 1_000_000 for record in records]
     assert any(sides)
     assert not all(sides)
     assert money.spent() == money.cost(*records)

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from gateway.dialects.anthropic.messages_api import server_event
+from gateway.inference.ollama.showing import ShownModels
 from gateway.registry import schema
 from gateway.registry.schema import Step, Target
 from gateway.registry.writer import Changes
 from tests.gateway.inference.helpers import outcomes
+from tests.gateway.limits.helpers import LimitedKey
 from tests.gateway.process import KEY, read_to_end, read_until
 from tests.gateway.samples import make_endpoint
 from tests.gateway.scripted import DONE, LAST, always, chunk, http_response, stream, upstream
@@ -84,11 +86,11 @@ def test_a_whole_response_of_another_server_is_translated(gateway, path, kind):
     with upstream(always(CHAT)) as server:
         model = gateway.add(server)
         given = ask(gateway, model, f"/ollama/api/{path}", stream=False, prompt="Hi")
-    found = given.json()
-    assert (given.headers["content-type"], found["model"], found["done"]) == ("application/json", model, True)
-    assert (found["message"]["content"] if path == "chat" else found["response"]) == "Hello."
+    body = given.json()
+    assert (given.headers["content-type"], body["model"], body["done"]) == ("application/json", model, True)
+    assert (body["message"]["content"] if path == "chat" else body["response"]) == "Hello."
     record = gateway.record()
-    assert (record.kind, record.output_tokens, found["eval_count"]) == (kind, 2, 2)
+    assert (record.kind, record.output_tokens, body["eval_count"]) == (kind, 2, 2)
 
 
 def test_an_older_server_refuses_the_option_for_usage(gateway):
@@ -221,7 +223,11 @@ def test_models_are_listed_with_tags_and_shown_whole(gateway):
     gateway.publish()
 
     def listed():
-        return [it for it in gateway.get("/ollama/api/tags").json()["models"] if it["model"] == f"{model}:latest"]
+        return [
+            tagged
+            for tagged in gateway.get("/ollama/api/tags").json()["models"]
+            if tagged["model"] == f"{model}:latest"
+        ]
 
     (entry,) = until(listed)
     assert (entry["name"], entry["details"]["context_length"]) == (f"{model}:latest", 8192)
@@ -232,7 +238,9 @@ def test_models_are_listed_with_tags_and_shown_whole(gateway):
         8192,
         ["completion", "tools"],
     )
-    loaded = next(it for it in gateway.get("/ollama/api/ps").json()["models"] if it["name"] == f"{model}:latest")
+    loaded = next(
+        running for running in gateway.get("/ollama/api/ps").json()["models"] if running["name"] == f"{model}:latest"
+    )
     assert (loaded["context_length"], loaded["expires_at"][:4]) == (8192, "9999")
     assert gateway.post("/ollama/api/show", {"model": "none"}).status == 404
     for body, status in (
@@ -266,7 +274,11 @@ def test_capabilities_are_those_that_are_known(gateway, models, words):
     gateway.publish()
 
     def stated():
-        listed = [it for it in gateway.get("/ollama/api/tags").json()["models"] if it["model"] == f"{model}:latest"]
+        listed = [
+            tagged
+            for tagged in gateway.get("/ollama/api/tags").json()["models"]
+            if tagged["model"] == f"{model}:latest"
+        ]
         return listed[0]["capabilities"] if listed else None
 
     assert until(lambda: stated() == words)
@@ -280,12 +292,49 @@ def test_an_ollama_shows_its_model_itself(gateway):
         until(lambda: gateway.post("/ollama/api/show", {"model": model}).status == 200)
         assert sent(server) == ("/api/show", {"model": "own-name"})
         shown = gateway.post("/ollama/api/show", {"model": model}).json()
-    assert shown == own | {"modelfile": ""}
+    assert (shown, len(server.requests)) == (own | {"modelfile": ""}, 1)  # it holds for a minute
     with upstream(always(http_response(b"{}", 500))) as server:
         model = gateway.add(server, kind="ollama")
         shown = until(lambda: gateway.post("/ollama/api/show", {"model": model}).json().get("model_info"))
     assert (shown["general.basename"], len(server.requests)) == (model, 1)
     assert gateway.in_flight(model) == 0
+
+
+def test_each_show_counts_as_a_request(gateway):
+    with upstream(always(http_response(b'{"template":"x"}'))) as server:
+        model, key = gateway.add(server, kind="ollama"), LimitedKey(gateway, requests=2)
+        given = [key.post("/ollama/api/show", {"model": model}) for _ in range(3)]
+    assert [one.status for one in given] == [200, 200, 429]
+    assert (given[2].json()["error"][:18], given[2].headers["x-routerdash-limit"]) == (
+        "Rate limit reached",
+        "key; requests",
+    )
+    assert len(server.requests) == 1
+    first, second, refused = gateway.records()
+    assert [(one.kind, one.model, one.outcome, one.api_key_id) for one in (first, second)] == [
+        ("ollama_show", model, "ok", key.id)
+    ] * 2
+    assert [len(one.attempts) for one in (first, second)] == [1, 0]
+    assert (refused.outcome, refused.limit) == ("rejected", "key:requests")
+
+
+def test_a_model_is_shown_by_at_most_a_mebibyte(gateway):
+    with upstream(always(http_response(b'{"template":"%b"}' % (b"x" * (1 << 20))))) as server:
+        model = gateway.add(server, kind="ollama")
+        shown = gateway.post("/ollama/api/show", {"model": model}).json()
+    assert shown["model_info"]["general.basename"] == model
+
+
+def test_a_description_holds_for_a_minute_and_has_a_limit():
+    shown = ShownModels(max_bytes=10)
+    shown.add("e1", "m", b"first", 100.0)
+    assert [shown.find("e1", "m", moment) for moment in (159.0, 160.0)] == [b"first", None]
+    assert shown.find("e2", "m", 100.0) is None
+    shown.add("e1", "m", b"later", 200.0)
+    shown.add("e2", "m", b"other", 201.0)
+    assert [shown.find(endpoint, "m", 202.0) for endpoint in ("e1", "e2")] == [b"later", b"other"]
+    shown.add("e3", "m", b"x", 202.0)
+    assert [shown.find(endpoint, "m", 202.0) for endpoint in ("e1", "e2", "e3")] == [None, b"other", b"x"]
 
 
 def test_the_root_and_the_version_need_no_key(gateway):
@@ -339,11 +388,11 @@ def test_the_port_of_its_own_has_the_same_api_and_no_pages(make_gateway):
         assert gateway.get("/", key=None).body == b"Ollama is running"
         assert read(ask(gateway, model, "/api/chat"))[-1]["eval_count"] == 5
         assert read(ask(gateway, model, f"/{KEY}/api/chat"))[-1]["done"] is True
-    assert model in [it["id"] for it in gateway.get("/v1/models").json()["data"]]
-    assert [it["model"] for it in gateway.get("/api/tags").json()["models"]] == [f"{model}:latest"]
+    assert model in [listed["id"] for listed in gateway.get("/v1/models").json()["data"]]
+    assert [listed["model"] for listed in gateway.get("/api/tags").json()["models"]] == [f"{model}:latest"]
     assert gateway.get("/api/overview").status == 404
     records = gateway.records()
-    assert [(it.kind, it.outcome) for it in records] == [*[("ollama_chat", "ok")] * 2, ("", "rejected")]
+    assert [(record.kind, record.outcome) for record in records] == [*[("ollama_chat", "ok")] * 2, ("", "rejected")]
     assert KEY not in gateway.log()
 
 
@@ -399,7 +448,7 @@ def test_a_server_with_messages_alone_is_reached_too(gateway, streams):
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
         {"type": "message_stop"},
     )
-    found = (
+    answer = (
         stream(*(server_event(event["type"], event) for event in events))
         if streams
         else http_response(json.dumps(message).encode())
@@ -407,13 +456,13 @@ def test_a_server_with_messages_alone_is_reached_too(gateway, streams):
 
     def script(talk):
         while request := talk.request():
-            talk.send(found if request.startswith(b"POST /v1/messages ") else missing)
+            talk.send(answer if request.startswith(b"POST /v1/messages ") else missing)
 
     with upstream(script) as server:
         model = gateway.add(server)
         given = ask(gateway, model, stream=streams)
     *pieces, last = read(given)
-    assert [it["message"]["content"] for it in (pieces or [last])] == ["Hello."]
+    assert [piece["message"]["content"] for piece in (pieces or [last])] == ["Hello."]
     assert (last["model"], last["prompt_eval_count"], last["eval_count"]) == (model, 3, 2)
     paths = [request.split(b" ")[1] for request in server.requests]
     assert paths == [b"/v1/chat/completions", b"/v1/messages"]

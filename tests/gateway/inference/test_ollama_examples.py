@@ -116,10 +116,10 @@ def test_loading_and_unloading_by_an_empty_prompt(gateway, model, path, fields):
     ],
 )
 def test_embeddings(gateway, model, path, fields, vectors):
-    found = gateway.post(f"/ollama/api/{path}", {"model": model, **fields}).json()
-    given = [found["embedding"]] if path == "embeddings" else found["embeddings"]
+    body = gateway.post(f"/ollama/api/{path}", {"model": model, **fields}).json()
+    given = [body["embedding"]] if path == "embeddings" else body["embeddings"]
     assert (len(given), {type(vector) for vector in given}) == (vectors, {list})
-    assert path == "embeddings" or found["prompt_eval_count"] == gateway.record().input_tokens
+    assert path == "embeddings" or body["prompt_eval_count"] == gateway.record().input_tokens
 
 
 def test_lists(gateway, model):

@@ -77,8 +77,11 @@ def test_a_pinned_chat_uses_no_other_endpoint(gateway, sim, control_script):  # 
         given = play(gateway, model)
     assert given.json()["error"]["code"] == "upstream_error"
     assert best.seen.started == 0
-    found = [[(it.endpoint_id, it.reason, it.outcome) for it in record.attempts] for record in gateway.records()]
-    assert found == [[(second.id, "pinned", "ok")], [(second.id, "pinned", "failed")]]
+    attempts = [
+        [(attempt.endpoint_id, attempt.reason, attempt.outcome) for attempt in record.attempts]
+        for record in gateway.records()
+    ]
+    assert attempts == [[(second.id, "pinned", "ok")], [(second.id, "pinned", "failed")]]
 
 
 def test_a_chat_cannot_be_pinned_to_an_endpoint_without_the_model(gateway, sim, control_script):  # noqa: F811

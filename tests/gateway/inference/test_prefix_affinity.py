@@ -68,17 +68,17 @@ def test_turns_return_to_their_endpoint(gateway, sim):
 @pytest.mark.parametrize("stream", [False, True])
 def test_responses_tell_the_reason_and_what_was_kept(gateway, sim, stream):
     model = add_equals(gateway, sim.add(), sim.add())
-    found = []
+    headers = []
     for turns in (1, 2):
         body = {"model": model, "max_tokens": 5, "stream": stream, "messages": conversation(1, turns)}
-        found.append(gateway.post("/v1/chat/completions", body).headers)
+        headers.append(gateway.post("/v1/chat/completions", body).headers)
         record = gateway.record()
     (attempt,) = record.attempts
     costs = dict(attempt.costs)
     (other,) = costs.keys() - {attempt.endpoint_id}
-    assert found[1]["x-routerdash-reason"] == f"kept_prefix;cost={costs[attempt.endpoint_id]};next={costs[other]}"
-    assert "x-routerdash-affinity" not in found[0]
-    kept = int(found[1]["x-routerdash-affinity"].removeprefix("kept="))
+    assert headers[1]["x-routerdash-reason"] == f"kept_prefix;cost={costs[attempt.endpoint_id]};next={costs[other]}"
+    assert "x-routerdash-affinity" not in headers[0]
+    kept = int(headers[1]["x-routerdash-affinity"].removeprefix("kept="))
     assert 0 < kept <= attempt.work.prefix_tokens
 
 
@@ -105,7 +105,7 @@ def test_short_prompts_of_fast_endpoints_go_anywhere(gateway, sim):
     """Their prefix caches would save less than a millisecond. Those of a long prompt save more."""
     model = add_equals(gateway, sim.add(), sim.add())
     fast = Speeds(0.001, 1e-7, 0.001, 0.0001, completions=256)
-    speeds = {(it.id, model, "chat_completions"): fast for it in gateway.endpoints_of(model)}
+    speeds = {(endpoint.id, model, "chat_completions"): fast for endpoint in gateway.endpoints_of(model)}
     gateway.apply(Changes(speeds=dict(speeds)))
     ask(gateway, model, conversation(1, 1))  # after it, the speeds are known
     first, second = (ask(gateway, model, conversation(2, turns)) for turns in (1, 2))
@@ -156,7 +156,7 @@ def test_the_setting_restricts_it(tmp_path, sim, setting, has_session):
     try:
         model = add_equals(process, sim.add(), sim.add())
         records = [ask(process, model, conversation(1, turns)) for turns in (1, 2)]
-        assert [it.conversation for it in records] == [None, None]
+        assert [record.conversation for record in records] == [None, None]
         assert records[1].attempts[0].work.prefix_tokens == 0
         records = [ask(process, model, conversation(1, turns), session_id="s") for turns in (1, 2)]
         assert (records[1].conversation is not None) is has_session
@@ -180,13 +180,13 @@ def test_conversations_return_through_a_model_name(gateway, sim):
         third = ask(gateway, model, conversation(number, 3))
         assert first.endpoint_id == second.endpoint_id == third.endpoint_id
         assert first.conversation == second.conversation is not None
-        assert {it.attempts[0].reason for it in (second, third)} == {KEPT_PREFIX}
+        assert {record.attempts[0].reason for record in (second, third)} == {KEPT_PREFIX}
     gateway.apply(Changes(model_names={"affine": None}))
 
 
 def test_a_name_without_known_lengths_has_those_of_its_model(gateway, sim):
     model = add_equals(gateway, sim.add(), sim.add())
-    names = {it: ModelName(id=it, name=it, steps=(Step((Target(model),)),)) for it in ("known", "unknown")}
+    names = {name: ModelName(id=name, name=name, steps=(Step((Target(model),)),)) for name in ("known", "unknown")}
     lengths = {(model, None): Lengths(70.0, 3.0), ("known", None): Lengths(30.0, 3.0)}
     gateway.apply(Changes(model_names=dict(names), lengths=dict(lengths)))
     expected = {}

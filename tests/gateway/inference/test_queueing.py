@@ -7,7 +7,7 @@ from collections import Counter
 
 import msgspec
 
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from gateway.registry import schema
 from tests.gateway.inference.helpers import (
     CHAT,

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from gateway.inference.failures import refused_tools
 from tests.gateway.scripted import Talk, http_response, upstream
 
 REFUSED = http_response(b'{"error":{"code":400,"message":"\'type\' of tool must be \'function\'"}}', 400)
@@ -101,16 +100,4 @@ def test_the_endpoints_name_of_the_model_stays_in_place(gateway, size):
         model = gateway.add(server, known_as="own-name")
         given = respond(gateway, model, SEARCH, stream=False, instructions="x" * size)
     assert given.status == 200, given
-    assert [json.loads(it.partition(b"\r\n\r\n")[2])["model"] for it in server.requests] == ["own-name"] * 2
-
-
-def test_what_is_learned_ends():
-    known = {("responses", "old"): 9.0, ("responses", "new"): 60.0}
-    assert refused_tools.remember(known, "responses", ["web_search"], 10.0) == ["web_search"]
-    assert known == {("responses", "new"): 60.0, ("responses", "web_search"): 10.0 + refused_tools.LEARNED_SECONDS}
-
-
-def test_what_is_learned_is_limited():
-    known: dict[tuple[str, str], float] = {}
-    found = refused_tools.remember(known, "responses", [str(number) for number in range(200)], 0.0)
-    assert len(found) == len(known) == refused_tools.MAX_LEARNED
+    assert [json.loads(request.partition(b"\r\n\r\n")[2])["model"] for request in server.requests] == ["own-name"] * 2

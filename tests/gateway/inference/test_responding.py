@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.upstream.response_head import MAX_BODY_BYTES
 from tests.gateway.inference.helpers import (
     PATHS,
     outcomes,
@@ -68,3 +69,27 @@ def test_the_model_of_a_big_body_is_replaced_in_place(gateway, sim, streamed):
     body = simulated.seen.bodies[0]
     assert (body["model"], body["messages"][0]["content"]) == ("its own", content)
     assert ("stream_options" in body) is streamed
+
+
+HUGE = MAX_BODY_BYTES + 1
+SPOOFED = rb'"text":"\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}"'
+
+
+@pytest.mark.parametrize(
+    ("end", "tokens"),
+    [
+        (b'"usage":{"prompt_tokens":7,"completion_tokens":90000},"system_fingerprint":"a"', (7, 90_000)),
+        (b'"usage" : {"input_tokens":7,"output_tokens":9},"user":null,"metadata":{"usage":"{}"}', (7, 9)),
+        (b'"usage":{"prompt_tokens":7,"completion_tokens":9},' + SPOOFED, (7, 9)),
+        (SPOOFED, (None, None)),
+        (b'"usage":{"prompt', (None, None)),
+    ],
+)
+def test_the_tokens_of_a_response_that_is_too_long_to_be_read_are_counted(gateway, end, tokens):
+    body = b'{"model":"m","choices":[{"message":{"content":"'
+    body += b"x" * (HUGE - len(body) - len(end)) + b'"}}],' + end + b"}"
+    with upstream(always(http_response(body))) as server:
+        given = gateway.chat(gateway.add(server))
+    assert (given.status, len(given.body)) == (200, len(body))
+    record = gateway.record()
+    assert (record.input_tokens, record.output_tokens, record.estimated) == (*tokens, False)

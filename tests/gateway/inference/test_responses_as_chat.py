@@ -71,11 +71,11 @@ def test_a_stream_is_translated(gateway):
     with upstream(having(chat_completions=STREAM)) as server:
         model = gateway.add(server)
         given = send(gateway, model, stream=True)
-    found = event_data(given)
+    events = event_data(given)
     assert given.headers["content-type"].startswith("text/event-stream")
-    assert (found[0]["type"], found[-1]["type"]) == ("response.created", "response.completed")
-    assert [event["sequence_number"] for event in found] == list(range(len(found)))
-    response = found[-1]["response"]
+    assert (events[0]["type"], events[-1]["type"]) == ("response.created", "response.completed")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    response = events[-1]["response"]
     assert (response["model"], response["output"][0]["content"][0]["text"]) == (model, "Hello.")
     assert response["usage"]["input_tokens_details"]["cached_tokens"] == 4
     record = gateway.record()
@@ -107,7 +107,7 @@ def test_if_no_endpoint_has_the_api_the_first_request_is_translated_at_the_last_
 def test_an_endpoint_with_the_api_that_is_offline_does_not_prevent_a_translation(gateway):
     with upstream(having(chat_completions=CHAT)) as without, upstream(having(responses=RESPONSE)) as with_it:
         model = gateway.add(without, with_it)
-        endpoint = next(it for it in gateway.endpoints_of(model) if it.base_url == with_it.url)
+        endpoint = next(candidate for candidate in gateway.endpoints_of(model) if candidate.base_url == with_it.url)
         gateway.endpoints[endpoint.id] = msgspec.structs.replace(endpoint, status="offline")
         gateway.publish()
         given = send(gateway, model)
@@ -182,19 +182,19 @@ def test_a_request_that_cannot_be_translated_is_refused(gateway):
 
 def test_a_stream_that_breaks_off_is_response_failed(gateway):
     with upstream(having(chat_completions=stream(chunk("Hi")))) as server:
-        found = event_data(send(gateway, gateway.add(server), stream=True))
-    assert [event["sequence_number"] for event in found] == list(range(len(found)))
-    assert found[-1]["type"] == "response.failed"
-    assert found[-1]["response"]["id"] == found[0]["response"]["id"]
-    assert found[-1]["response"]["error"]["code"] == "upstream_error"
+        events = event_data(send(gateway, gateway.add(server), stream=True))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["id"] == events[0]["response"]["id"]
+    assert events[-1]["response"]["error"]["code"] == "upstream_error"
     assert gateway.record().outcome == "truncated"
 
 
 def test_an_error_in_mid_stream_is_response_failed(gateway):
     error = b'data: {"error":{"message":"out of memory"}}\n\n'
     with upstream(having(chat_completions=stream(chunk("Hi"), error))) as server:
-        found = event_data(send(gateway, gateway.add(server), stream=True))
-    assert (found[-1]["type"], found[-1]["response"]["error"]["message"]) == ("response.failed", "out of memory")
+        events = event_data(send(gateway, gateway.add(server), stream=True))
+    assert (events[-1]["type"], events[-1]["response"]["error"]["message"]) == ("response.failed", "out of memory")
     assert gateway.record().outcome == "failed"
 
 
@@ -203,8 +203,8 @@ def test_a_stream_that_begins_with_an_error_fails_over(gateway):
     with upstream(having(chat_completions=error)) as one, upstream(having(chat_completions=STREAM)) as two:
         model = gateway.add(one, two)
         for _ in range(2):
-            found = event_data(send(gateway, model, stream=True))
-    assert found[-1]["response"]["output"][0]["content"][0]["text"] == "Hello."
+            events = event_data(send(gateway, model, stream=True))
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Hello."
 
 
 def test_a_server_that_refuses_stream_options_is_sent_a_request_without_them(gateway):
@@ -218,8 +218,8 @@ def test_a_server_that_refuses_stream_options_is_sent_a_request_without_them(gat
                 talk.send(refused if b"stream_options" in request else stream(chunk("Hi"), LAST, DONE))
 
     with upstream(script) as server:
-        found = event_data(send(gateway, gateway.add(server), stream=True))
-    assert (found[-1]["type"], found[-1]["response"]["usage"]) == ("response.completed", None)
+        events = event_data(send(gateway, gateway.add(server), stream=True))
+    assert (events[-1]["type"], events[-1]["response"]["usage"]) == ("response.completed", None)
     assert gateway.record().estimated
 
 
@@ -289,7 +289,7 @@ def test_a_loop_of_tools_at_anthropic(gateway, sim, streams):
     calls = [item for item in first["output"] if item["type"] == "function_call"]
     assert len(calls) == len(cloud.tally[-1].calls) == 2
     assert first["output"][0]["content"][0]["text"] == cloud.tally[-1].thoughts
-    results = [{"type": "function_call_output", "call_id": it["call_id"], "output": "Sunny."} for it in calls]
+    results = [{"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny."} for call in calls]
     second = ask([question, *first["output"], *results])
     assert (second["status"], second["output"][-1]["content"][0]["text"]) == ("completed", cloud.tally[-1].content)
     tokens, record = cloud.tally[-1].tokens, gateway.records()[-1]
@@ -302,10 +302,10 @@ def test_an_error_of_anthropic_in_mid_stream_is_response_failed(gateway, sim):
     cloud = add(sim, "anthropic")
     model = add_anthropic(gateway, cloud)
     cloud.set(fault="error_event")
-    found = event_data(send(gateway, model, stream=True))
-    assert [event["sequence_number"] for event in found] == list(range(len(found)))
-    assert found[-1]["type"] == "response.failed"
-    assert found[-1]["response"]["error"]["message"] == "Overloaded"
+    events = event_data(send(gateway, model, stream=True))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["message"] == "Overloaded"
     assert gateway.record().outcome == "failed"
 
 
@@ -322,6 +322,6 @@ def test_a_self_hosted_server_of_messages_alone(gateway):
     with upstream(having(messages=message)) as server:
         model = gateway.add(server)
         given = [send(gateway, model).json() for _ in range(2)]
-    assert [it["output"][0]["content"][0]["text"] for it in given] == ["Hi."] * 2
+    assert [response["output"][0]["content"][0]["text"] for response in given] == ["Hi."] * 2
     assert requested_paths(server) == ["responses", "chat/completions", "messages", "messages"]
     assert gateway.records()[-1].input_tokens == 3

@@ -74,10 +74,10 @@ def test_openai_python(gateway, cloud, python):
 def test_anthropic_python(gateway, cloud, python):
     """The SDK sends its key as `Authorization: Bearer`, and the newest version of the API."""
     model = add_cloud(gateway, cloud, key=cloud.key, known_as="claude-sonnet-5")
-    found = run(python, "cloud_anthropic.py", f"http://127.0.0.1:{gateway.port}", gateway.key, model)
-    assert [usage["output_tokens"] for usage in found["usages"]] == [made.tokens.output for made in cloud.tally]
-    assert found["counted"] == cloud.tally[0].tokens.input
-    assert model in found["models"]
+    report = run(python, "cloud_anthropic.py", f"http://127.0.0.1:{gateway.port}", gateway.key, model)
+    assert [usage["output_tokens"] for usage in report["usages"]] == [made.tokens.output for made in cloud.tally]
+    assert report["counted"] == cloud.tally[0].tokens.input
+    assert model in report["models"]
 
 
 def test_node(gateway, cloud):
@@ -93,7 +93,7 @@ def test_a_loop_of_tools_with_thinking(gateway, cloud, python):
     model = add_cloud(gateway, cloud, key=cloud.key, known_as="claude-sonnet-5")
     texts = run(python, "thinking_loop.py", address(gateway), gateway.key, model)
     made = cloud.tally
-    assert texts == [[made[at].thoughts, made[at + 1].content] for at in (0, 2)]
+    assert texts == [[made[index].thoughts, made[index + 1].content] for index in (0, 2)]
     assert all(generation.thoughts for generation in made)
     check_types(python, cloud.seen.bodies)
 

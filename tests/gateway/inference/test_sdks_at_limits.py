@@ -27,14 +27,14 @@ def test_an_sdk_backs_off_and_succeeds(gateway, sim, python, script, path):
     command = [str(python), str(HERE / script), f"http://127.0.0.1:{gateway.port}{path}", key.secret, model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert all(found["texts"])
-    assert len(found["texts"]) == 3
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert all(report["texts"])
+    assert len(report["texts"]) == 3
     assert simulated.seen.peak == 1
-    assert found["too_large"]["status"] == 429
-    assert "RateLimitError" in found["too_large"]["classes"]
-    assert "Limit 8000, Requested " in found["too_large"]["message"]
+    assert report["too_large"]["status"] == 429
+    assert "RateLimitError" in report["too_large"]["classes"]
+    assert "Limit 8000, Requested " in report["too_large"]["message"]
     records = gateway.records()
-    assert [it.outcome for it in records].count("ok") == 3
-    assert [it.limit for it in records].count("key:concurrency") >= 2  # at least two chats came too early
-    assert [it.limit for it in records].count("key:tokens") == 1  # it was not repeated
+    assert [record.outcome for record in records].count("ok") == 3
+    assert [record.limit for record in records].count("key:concurrency") >= 2  # at least two chats came too early
+    assert [record.limit for record in records].count("key:tokens") == 1  # it was not repeated

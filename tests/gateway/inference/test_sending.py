@@ -82,7 +82,7 @@ def test_response_headers_pass_an_allow_list(gateway):
     dropped = ("Set-Cookie: a=b", "Access-Control-Allow-Origin: *", "Server: secret", "Location: /x", "X-Other: 1")
     with upstream(always(http_response(b"{}", 200, "application/json", *kept, *dropped))) as server:
         given = gateway.chat(gateway.add(server))
-    way = {"x-routerdash-endpoint", "x-routerdash-attempts", "x-routerdash-queue-ms"}
+    way = {"x-routerdash-endpoint", "x-routerdash-reason", "x-routerdash-attempts", "x-routerdash-queue-ms"}
     harmless = {"x-content-type-options", "content-security-policy"}
     ours = {"date", "content-type", "content-length", "x-request-id", *harmless, *way}
     assert given.headers.keys() == {header.partition(":")[0].lower() for header in kept} | ours

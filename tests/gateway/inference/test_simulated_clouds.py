@@ -239,8 +239,8 @@ def test_thinking_comes_back_in_a_tool_loop(gateway, sim: Simulator, stream: boo
     record = cloud.check(response)
     assert (record.reasoning_tokens, record.finish_reason) == (6, "tool_calls")
     message = streamed_message(response) if stream else response.json()["choices"][0]["message"]
-    assert [json.loads(it["function"]["arguments"]) for it in message["tool_calls"]] == [{"city": "quick"}] * 2
-    results = [{"role": "tool", "tool_call_id": it["id"], "content": "Sunny."} for it in message["tool_calls"]]
+    assert [json.loads(call["function"]["arguments"]) for call in message["tool_calls"]] == [{"city": "quick"}] * 2
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "Sunny."} for call in message["tool_calls"]]
     record = cloud.check(chat(cloud, **wish, messages=[*WORDS, message, *results]))
     assert record.finish_reason == "stop"
 

@@ -44,12 +44,12 @@ def test_a_streamed_response_continues_at_its_endpoint(gateway, sim):
 
 def serves(response_id):
     """An endpoint that has one response."""
-    found = http_response(json.dumps({"id": response_id, "object": "response", "model": "m"}).encode())
+    stored = http_response(json.dumps({"id": response_id, "object": "response", "model": "m"}).encode())
     missing = http_response(b'{"error":{"message":"no such response"}}', 404)
 
     def script(talk: Talk) -> None:
         while request := talk.request():
-            talk.send(found if request.split(b" ")[1].startswith(f"/v1/responses/{response_id}".encode()) else missing)
+            talk.send(stored if request.split(b" ")[1].startswith(f"/v1/responses/{response_id}".encode()) else missing)
 
     return script
 

@@ -54,7 +54,7 @@ def publish(gateway: GatewayProcess, model: str, *facts: dict[str, Any]) -> list
     for name, changed in zip(ids, facts, strict=True):
         gateway.endpoints[name] = msgspec.structs.replace(gateway.endpoints[name], **changed)
     gateway.publish()
-    gateway.apply(Changes(speeds={(it, model, "chat_completions"): KNOWN for it in ids}))
+    gateway.apply(Changes(speeds={(endpoint_id, model, "chat_completions"): KNOWN for endpoint_id in ids}))
     return ids
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.base.limits import REPORTED_TOKENS
-from gateway.ipc.limit_hits import Hits
+from gateway.base.bounds import REPORTED_TOKENS
+from gateway.ipc.bound_hits import Hits
 from tests.gateway.scripted import Talk, http_response, stream, upstream
 
 TOKENS = {"prompt_tokens": 100, "cached_tokens": 64, "cache_write_tokens": 16, "reasoning_tokens": 7, "tokens": 5}
@@ -135,4 +135,4 @@ def test_a_stored_response_names_no_model(gateway, sim):
     made = gateway.post("/v1/responses", {"model": model, "input": ""}).json()["id"]
     gateway.get(f"/v1/responses/{made}")
     record = gateway.records()[-1]
-    assert [(it.served, it.canonical) for it in record.attempts] == [(None, None)]
+    assert [(attempt.served, attempt.canonical) for attempt in record.attempts] == [(None, None)]

@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 
 from gateway.registry.schema import Step, Target
-from tests.gateway.inference.test_chains import Names
+from tests.gateway.model_names.test_chains import Names
 from tests.gateway.process import GatewayProcess
 from tests.gateway.scripted import Talk, http_response, upstream
 

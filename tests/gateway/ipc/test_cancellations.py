@@ -1,4 +1,4 @@
-"""Requests that an operator cancels: error to the client, closed upstream connection, and record."""
+"""Requests that an administrator cancels: error to the client, closed upstream connection, and record."""
 
 import json
 import time
@@ -17,7 +17,7 @@ CLOSE = "Connection: close"
 
 def cancel(gateway, *ids):
     """Cancel requests as control does."""
-    cancellations.save(gateway.config.data_dir, tuple(Cancel(it, time.time()) for it in ids))
+    cancellations.save(gateway.config.data_dir, tuple(Cancel(request_id, time.time()) for request_id in ids))
     gateway.page.cancels += 1
 
 
@@ -27,8 +27,10 @@ def open_request_ids(gateway, model):
     published = running_requests.load(gateway.config.data_dir, 0)
     if published is None:
         return []
-    found = [(it.id, it.model) for it in published.running] + [(it.id, it.model) for it in published.waiting]
-    return [request_id for request_id, name in found if name == model]
+    requests = [(request.id, request.model) for request in published.running] + [
+        (request.id, request.model) for request in published.waiting
+    ]
+    return [request_id for request_id, name in requests if name == model]
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def test_before_the_first_byte_the_client_gets_an_error(gateway, sim):
         head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 499 ")
     assert json.loads(body)["error"] == {
-        "message": "An operator cancelled this request.",
+        "message": "An administrator cancelled this request.",
         "type": "invalid_request_error", "param": None, "code": "request_cancelled",
     }  # fmt: skip
     record = gateway.record()
@@ -90,7 +92,7 @@ def test_a_stream_ends_with_an_error_in_its_dialect(gateway, sim, path, event):
         received = read_to_end(connection)
     last = received.removesuffix(b"\r\n0\r\n\r\n").split(b"\r\n")[-1]
     assert last.startswith(event)
-    assert b"An operator cancelled this request." in last
+    assert b"An administrator cancelled this request." in last
     record = gateway.record()
     assert (record.outcome, record.status, record.streamed) == ("cancelled", 200, True)
     assert record.output_tokens > 0
@@ -102,7 +104,7 @@ def test_a_waiting_request_frees_its_place(gateway, sim):
     simulated = sim.add(ttft=60)
     model = gateway.add(simulated, max_concurrency=1)
     with open_request(gateway, model), open_request(gateway, model) as second:
-        running, waiting = until(lambda: len(found := open_request_ids(gateway, model)) == 2 and found)
+        running, waiting = until(lambda: len(ids := open_request_ids(gateway, model)) == 2 and ids)
         cancel(gateway, waiting)
         assert read_to_end(second).startswith(b"HTTP/1.1 499 ")
         record = gateway.record()

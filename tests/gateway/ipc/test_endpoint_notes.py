@@ -53,7 +53,7 @@ def test_notes_stay_when_a_process_ends(tmp_path):
     assert page.notes.pause(0, "a") == (9, 1)
 
 
-def test_an_operators_reset_ends_a_pause(tmp_path):
+def test_an_administrators_reset_ends_a_pause(tmp_path):
     page = LivePage(tmp_path / "live")
     page.notes.set_pause(0, "a", 9, 1)
     page.breakers.reset(0)

@@ -1,5 +1,6 @@
 import pytest
 
+from gateway.base.causes import HIDDEN_ERROR
 from gateway.base.destinations import LINK_LOCAL, OUTSIDE
 from gateway.ipc import error_texts, record
 
@@ -65,7 +66,7 @@ def test_a_text_of_routerdash_is_shown_to_all_users(text):
 @pytest.mark.parametrize("outcome", [record.FAILED, record.REFUSED, None])
 def test_other_failure_texts_are_shown_as_their_status(text, outcome):
     assert error_texts.shown(outcome, text, 400) == "HTTP 400"
-    assert error_texts.shown(outcome, text, None) == error_texts.shown(outcome, text, 0) == error_texts.HIDDEN_ERROR
+    assert error_texts.shown(outcome, text, None) == error_texts.shown(outcome, text, 0) == HIDDEN_ERROR
 
 
 @pytest.mark.parametrize("outcome", [record.CANCELLED, record.NO_ENDPOINT, record.QUEUE, record.TRUNCATED, record.OK])

@@ -245,12 +245,12 @@ def test_only_the_last_segment_grows(make_writer):
 def test_batches_of_any_size_cross_segments(make_writer, limit):
     writer = make_writer(segment_bytes=300)
     records = write(writer, 12)
-    found, position = [], START
+    read_records, position = [], START
     while (batch := read(place(writer), position, limit)).entries:
         assert batch.position > position
-        found += requests(batch)
+        read_records += requests(batch)
         position = batch.position
-    assert found == records
+    assert read_records == records
 
 
 def test_a_deleted_segment_is_gone(make_writer):
@@ -320,7 +320,7 @@ def test_an_entry_of_an_unknown_kind_is_counted_as_damage(tmp_path):
 def test_a_segment_of_version_1_is_read(tmp_path):
     entries = [SegmentHead(DATABASE), *(make_record(attempts=(ATTEMPT,)) for _ in range(3)), Unrecorded(2)]
     torn = reframed(msgspec.json.encode(make_record()), 1)[:-1]
-    directory = segment_of(tmp_path / "w", *(reframed(msgspec.json.encode(it), 1) for it in entries), torn)
+    directory = segment_of(tmp_path / "w", *(reframed(msgspec.json.encode(entry), 1) for entry in entries), torn)
     batch = read(directory, START, 100)
     assert (batch.entries, batch.damaged) == (entries, 0)
     assert journal.head(directory) == entries[0]
@@ -384,8 +384,8 @@ def damaged_segments(draw):
         if kind == "good":
             good.append(entry)
         elif kind == "garbled":
-            at = draw(st.integers(0, len(data) - 1))
-            data = data[:at] + bytes([data[at] ^ draw(st.integers(1, 255))]) + data[at + 1 :]
+            position = draw(st.integers(0, len(data) - 1))
+            data = data[:position] + bytes([data[position] ^ draw(st.integers(1, 255))]) + data[position + 1 :]
         elif kind == "cut":
             data = data[: draw(st.integers(0, len(data) - 1))]
         else:

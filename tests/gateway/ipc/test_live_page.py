@@ -362,8 +362,8 @@ def test_requests_in_flight_are_integrated_over_time(page):
     work, rows = EndpointWork(page), [page.claim_row() for _ in range(2)]
     rows[0].cells(4)[SHARED], rows[0].cells(4)[MOMENT], rows[0].cells(4)[IN_FLIGHT] = 100, WORD - 9, 2
     rows[1].cells(4)[SHARED] = 7  # nothing in flight
-    assert work.shared(4, 10) == 100 + 2 * 20 + 7
-    assert work.shared(5, 10) == 0
+    assert work.totals(4, 10)[3] == 100 + 2 * 20 + 7
+    assert work.totals(5, 10)[3] == 0
 
 
 # Classes of the queue

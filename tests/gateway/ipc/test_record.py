@@ -30,6 +30,13 @@ def test_an_entry_survives_its_encoding(entry):
     assert decode(encode(entry)) == entry
 
 
+def test_a_record_of_an_earlier_release_stands_for_one_request():
+    fields = msgspec.msgpack.decode(encode(FULL))
+    without_count = fields[: 1 + RequestRecord.__struct_fields__.index("count")]  # the first one is the tag
+    assert decode(msgspec.msgpack.encode(without_count)) == FULL
+    assert FULL.count == 1
+
+
 @given(st.builds(RequestRecord))
 def test_any_record_survives_its_encoding(record):
     assert decode(encode(record)) == record

@@ -17,8 +17,8 @@ def make(tmp_path):
         return made[-1]
 
     yield of_worker
-    for it in made:
-        it.close()
+    for owners in made:
+        owners.close()
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def file(tmp_path):
 
 
 def store(known, *ids, owner="alice", endpoint="endpoint-1"):
-    for it in ids:
-        known.record_owner(it, owner, endpoint)
+    for response_id in ids:
+        known.record_owner(response_id, owner, endpoint)
     known.flush()
 
 
@@ -54,18 +54,18 @@ def test_two_keys_may_have_the_same_id_at_two_endpoints(make):
     known = make()
     store(known, "resp_1")
     store(known, "resp_1", owner="bob", endpoint="endpoint-2")
-    for it in (known, make(1)):
-        assert it.find("resp_1", "alice").endpoint_id == "endpoint-1"
-        assert it.find("resp_1", "bob").endpoint_id == "endpoint-2"
+    for owners in (known, make(1)):
+        assert owners.find("resp_1", "alice").endpoint_id == "endpoint-1"
+        assert owners.find("resp_1", "bob").endpoint_id == "endpoint-2"
 
 
 def test_an_id_stays_with_its_first_owner_at_an_endpoint(make):
     one, other = make(0), make(1)
     store(one, "resp_1")
-    for it in (one, other):
-        store(it, "resp_1", owner="bob")
-        assert it.find("resp_1", "bob") == ResponseOwner(None, known=True)
-        assert it.find("resp_1", "alice").endpoint_id == "endpoint-1"
+    for owners in (one, other):
+        store(owners, "resp_1", owner="bob")
+        assert owners.find("resp_1", "bob") == ResponseOwner(None, known=True)
+        assert owners.find("resp_1", "alice").endpoint_id == "endpoint-1"
 
 
 def test_ids_stored_by_one_worker_are_found_by_others_at_once(make):
@@ -86,9 +86,9 @@ def test_a_restart_forgets_nothing(make):
 def test_evicted_ids_are_read_again(make, monkeypatch):
     monkeypatch.setattr(response_owners, "MAX_REMEMBERED", 2)
     known = make()
-    for it in ("resp_1", "resp_2", "resp_3"):
-        store(known, it)
-    assert [known.find(f"resp_{it}", "alice").endpoint_id for it in (1, 2, 3)] == ["endpoint-1"] * 3
+    for response_id in ("resp_1", "resp_2", "resp_3"):
+        store(known, response_id)
+    assert [known.find(f"resp_{number}", "alice").endpoint_id for number in (1, 2, 3)] == ["endpoint-1"] * 3
 
 
 def test_ids_are_deleted_after_their_retention(make, file):
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_replaced(make, file, caplog):
     assert known.find("resp_1", "alice") == UNKNOWN
     store(known, "resp_1")
     assert make(1).find("resp_1", "alice").endpoint_id == "endpoint-1"
-    assert [it.getMessage().partition(" (")[0] for it in caplog.records] == [
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
         "0.sqlite3 cannot be read",
         "0.sqlite3 is damaged",
     ]
@@ -155,11 +155,11 @@ def test_a_full_disk_is_logged_once_and_its_ids_are_written_later(make, file, ca
             store(known, f"resp_{number}")
         assert known.pending
         assert known.find("resp_499", "alice").endpoint_id == "endpoint-1"
-    assert [it.levelname for it in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "full" in caplog.text
     known.flush()
     assert not known.pending
-    assert all(make(1).find(f"resp_{it}", "alice").endpoint_id for it in (1, 2, 250, 499))
+    assert all(make(1).find(f"resp_{index}", "alice").endpoint_id for index in (1, 2, 250, 499))
 
 
 def test_a_directory_that_cannot_be_created_fails_no_request(make, file, caplog):

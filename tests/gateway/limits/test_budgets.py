@@ -59,10 +59,10 @@ class Node:
 
     def end(self, process, held, amount, budget=HUNDRED, *, written=True, ended=None):
         """End a request of the key; `ended`: when its record says."""
-        at = self.now if ended is None else ended
-        settled = held.settle(amount, amount, round(at * 1e6))
+        moment = self.now if ended is None else ended
+        settled = held.settle(amount, amount, round(moment * 1e6))
         if written:
-            day = periods.day_of(round(at * 1e6), ZONE)
+            day = periods.day_of(round(moment * 1e6), ZONE)
             self.records.append((self.tag(budget=budget, day=day), amount, settled.row, settled.epoch))
         return settled
 
@@ -86,9 +86,9 @@ def hold(process, amount=10, budget=HUNDRED, level=KEY_LEVEL, subject="k", most=
 
 
 def held(process, *values, **named):
-    found = hold(process, *values, **named)
-    assert isinstance(found, Held)
-    return found
+    reservation = hold(process, *values, **named)
+    assert isinstance(reservation, Held)
+    return reservation
 
 
 def left(process, budget=HUNDRED, level=KEY_LEVEL, subject="k"):
@@ -290,13 +290,13 @@ def test_a_publication_keeps_little_of_the_file_in_memory(node):
 
 def resident(path):
     """Return the bytes of a mapped file that are in the memory of this process."""
-    found, is_of_file = 0, False
+    size, is_of_file = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ", 1)[0]:
             is_of_file = line.endswith(f" {path}")
         elif is_of_file and line.startswith("Rss:"):
-            found += int(line.split()[1]) << 10
-    return found
+            size += int(line.split()[1]) << 10
+    return size
 
 
 def test_too_many_amounts_are_not_published(node, monkeypatch):
@@ -385,10 +385,10 @@ def test_a_replaced_file_is_left_to_its_processes(node):
         hold(process)
 
 
-@pytest.mark.parametrize("at", [0, 8])
-def test_a_file_of_another_layout_or_boot_is_replaced(node, at):
+@pytest.mark.parametrize("offset", [0, 8])
+def test_a_file_of_another_layout_or_boot_is_replaced(node, offset):
     with node.path.open("r+b") as file:
-        file.seek(at)
+        file.seek(offset)
         file.write(b"\1")
     again = SpendingFile(node.path)
     assert again.life != node.file.life
@@ -400,14 +400,14 @@ def test_a_file_of_another_layout_or_boot_is_replaced(node, at):
 # Periods
 
 
-def at(*moment: int) -> float:
+def timestamp(*moment: int) -> float:
     values = [*moment, 0, 0, 0][:6]
     return datetime(values[0], values[1], values[2], values[3], values[4], values[5], tzinfo=ZONE).timestamp()
 
 
 @pytest.mark.parametrize(
     ("period", "later"),
-    [(DAY, at(2026, 3, 29)), (WEEK, at(2026, 3, 30)), (MONTH, at(2026, 4, 1)), (TOTAL, None)],
+    [(DAY, timestamp(2026, 3, 29)), (WEEK, timestamp(2026, 3, 30)), (MONTH, timestamp(2026, 4, 1)), (TOTAL, None)],
 )
 def test_a_period_ends_in_the_zone_of_the_installation(node, period, later):
     process = node.start()
@@ -416,7 +416,7 @@ def test_a_period_ends_in_the_zone_of_the_installation(node, period, later):
     exceeded = hold(process, 1, budget)
     assert isinstance(exceeded, BudgetExceeded)
     assert exceeded.resets_at == later
-    node.now = (later or at(2026, 4, 3)) - 1
+    node.now = (later or timestamp(2026, 4, 3)) - 1
     assert isinstance(hold(process, 1, budget), BudgetExceeded)
     if later is not None:
         node.now = later
@@ -432,19 +432,19 @@ def test_the_clock_may_be_set_back_to_yesterday(node):
     assert left(process) == 40
     node.publish()
     assert left(process) == 40
-    node.now = at(2026, 3, 26, 23)
+    node.now = timestamp(2026, 3, 26, 23)
     with pytest.raises(BudgetsUnavailable):
         hold(process)
 
 
 def test_a_request_counts_in_the_period_in_which_it_completed(node):
     process = node.start()
-    node.now = at(2026, 3, 28, 23, 59, 59)
+    node.now = timestamp(2026, 3, 28, 23, 59, 59)
     reservation = held(process, 100)
-    node.now = at(2026, 3, 29, 0, 0, 1)
+    node.now = timestamp(2026, 3, 29, 0, 0, 1)
     node.end(process, reservation, 80)
     assert left(process) == 20
-    node.now = at(2026, 3, 28, 23, 59, 59)
+    node.now = timestamp(2026, 3, 28, 23, 59, 59)
     assert left(process) == 100
     held(process, 100)
 
@@ -452,13 +452,13 @@ def test_a_request_counts_in_the_period_in_which_it_completed(node):
 def test_days_are_those_of_the_usage_page_when_clocks_change():
     days = periods.Days(ZONE)
     for hour in range(23):
-        moment = at(2026, 3, 29) + 3600 * hour
+        moment = timestamp(2026, 3, 29) + 3600 * hour
         assert days.of(round(moment * 1e6)) == date(2026, 3, 29)
-    assert days.of(round((at(2026, 3, 29) + 23 * 3600) * 1e6)) == date(2026, 3, 30)
-    assert periods.end_of(DAY, date(2026, 3, 29), ZONE) == at(2026, 3, 29) + 23 * 3600
-    assert periods.end_of(MONTH, date(2026, 12, 31), ZONE) == at(2027, 1, 1)
+    assert days.of(round((timestamp(2026, 3, 29) + 23 * 3600) * 1e6)) == date(2026, 3, 30)
+    assert periods.end_of(DAY, date(2026, 3, 29), ZONE) == timestamp(2026, 3, 29) + 23 * 3600
+    assert periods.end_of(MONTH, date(2026, 12, 31), ZONE) == timestamp(2027, 1, 1)
     assert periods.name_of(WEEK, date(2026, 3, 29)) == "2026-03-23"
-    assert datetime.fromtimestamp(at(2026, 3, 29), UTC).day == 28
+    assert datetime.fromtimestamp(timestamp(2026, 3, 29), UTC).day == 28
 
 
 # Room

@@ -30,9 +30,9 @@ def test_keys_that_are_used_again_are_compiled_again(tmp_path: Path) -> None:
     limits = KeyLimits(reader, LimitCounters(page, page.claim_row()), unused, unused)
     for number in range(2 * CACHED + 500):
         assert limits.of(ApiKey(str(number), b"", (), owner_id="ada")) is not None
-    kept = sum(type(it) is CompiledLimits for it in gc.get_objects())
+    kept = sum(type(value) is CompiledLimits for value in gc.get_objects())
     assert CACHED <= kept <= 2 * CACHED
     assert 2 * CACHED * BYTES <= 30 << 20
     first = limits.of(ApiKey("0", b"", (), owner_id="ada"))
     assert first is not None
-    assert [it.level for it in first.levels] == ["key", "user", "everyone"]
+    assert [level.level for level in first.levels] == ["key", "user", "everyone"]

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.base.queue_class import BULK, part_for_bulk
+from gateway.base.queue_class import part_for_bulk
 from gateway.base.request_kinds import BY_NAME
 from gateway.inference.limiting.admission import admit, must_wait
-from gateway.inference.request import NO_STAY, QueueStay
 from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.live_page import LivePage
 from gateway.limits.compiled import CompiledLimits, KeyLimits, LimitedRequest
@@ -18,8 +17,6 @@ from gateway.registry.schema import ApiKey
 from gateway.routing.balancer import HELD
 
 UNUSED: Any = None
-AS_BULK = QueueStay(BULK, gives_way=True)
-AGED = QueueStay(BULK, gives_way=False, since=1.0)
 
 
 @pytest.mark.parametrize(("amount", "part"), [(0, 0), (1, 1), (2, 1), (4, 3), (5, 4), (99, 79), (100, 80)])
@@ -44,10 +41,10 @@ class Gateway:
         self.reader = reader
         self.limits = KeyLimits(reader, LimitCounters(page, page.claim_row()), UNUSED, UNUSED)
 
-    def request(self, stay: QueueStay, key: ApiKey) -> tuple[Any, LimitedRequest]:
+    def request(self, key: ApiKey, *, gives_way: bool) -> tuple[Any, LimitedRequest]:
         services = SimpleNamespace(limits=self.limits, roster=SimpleNamespace(reader=self.reader))
         made = SimpleNamespace(
-            stay=stay,
+            gives_way=gives_way,
             services=services,
             api=SimpleNamespace(kind=BY_NAME["chat_completions"]),
             exchange=SimpleNamespace(arrived=1.0, api_key=key),
@@ -70,24 +67,24 @@ def key_of(*, bulk: bool = False) -> ApiKey:
 def test_a_bulk_request_waits_at_its_part_and_uses_the_whole_once_it_has_aged(gateway: Gateway) -> None:
     key = key_of()
     for _ in range(4):
-        assert admit(*gateway.request(AS_BULK, key)) is None
-    waiting, limited = gateway.request(AS_BULK, key)
+        assert admit(*gateway.request(key, gives_way=True)) is None
+    waiting, limited = gateway.request(key, gives_way=True)
     assert must_wait(waiting, limited)
     assert admit(waiting, limited) is HELD
-    waiting.stay = AGED
+    waiting.gives_way = False
     assert admit(waiting, limited) is None
-    assert admit(*gateway.request(NO_STAY, key)) is HELD
+    assert admit(*gateway.request(key, gives_way=False)) is HELD
 
 
 def test_an_edit_changes_the_part_of_a_request_that_waits(gateway: Gateway) -> None:
     key = key_of()
     for _ in range(4):
-        assert admit(*gateway.request(AS_BULK, key)) is None
-    waiting, limited = gateway.request(AS_BULK, key)
+        assert admit(*gateway.request(key, gives_way=True)) is None
+    waiting, limited = gateway.request(key, gives_way=True)
     assert admit(waiting, limited) is HELD
     gateway.reader.facts, gateway.reader.limits_version = LimitFacts(concurrency=7), 2
     assert admit(waiting, limited) is None, "the part of 7 is 5"
-    assert admit(*gateway.request(AS_BULK, key)) is HELD
+    assert admit(*gateway.request(key, gives_way=True)) is HELD
 
 
 def test_limits_of_a_key_with_bulk_requests_only_are_whole(gateway: Gateway) -> None:
@@ -102,4 +99,4 @@ def test_limits_of_a_key_with_bulk_requests_only_are_whole(gateway: Gateway) -> 
 
 
 def concurrency_of(compiled: CompiledLimits) -> list[int | None]:
-    return [it.facts.concurrency for it in compiled.levels]
+    return [level.facts.concurrency for level in compiled.levels]

@@ -35,6 +35,6 @@ async def test_drain_waits_until_the_peer_has_read():
         waiting = [asyncio.ensure_future(flow.drain()) for _ in range(2)]
         for _ in range(3):
             await asyncio.sleep(0)
-        assert not any(it.done() for it in waiting)
+        assert not any(wait.done() for wait in waiting)
         flow.resume_writing()
         await asyncio.wait_for(asyncio.gather(*waiting), 5)

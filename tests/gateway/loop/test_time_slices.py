@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from gateway.loop.coroutine_runner import CoroutineRunner
+from gateway.fast.coroutine_runner import CoroutineRunner
 from gateway.loop.time_slices import TimeSlices, run_unsliced
 from tests.gateway.client import in_loop
 
@@ -21,8 +21,8 @@ def slices(name, count, log):
 async def test_long_computations_alternate_by_slice():
     scheduler = TimeSlices(asyncio.get_running_loop())
     log: Log = []
-    found = list(await asyncio.gather(scheduler.run(slices("a", 2, log)), scheduler.run(slices("b", 2, log))))
-    assert found == ["a", "b"]
+    results = list(await asyncio.gather(scheduler.run(slices("a", 2, log)), scheduler.run(slices("b", 2, log))))
+    assert results == ["a", "b"]
     assert log == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
@@ -81,9 +81,9 @@ async def test_an_error_of_one_work_does_not_affect_others():
 
     scheduler = TimeSlices(asyncio.get_running_loop())
     log: Log = []
-    found = await asyncio.gather(scheduler.run(failing()), scheduler.run(slices("b", 2, log)), return_exceptions=True)
-    assert isinstance(found[0], ValueError)
-    assert found[1] == "b"
+    results = await asyncio.gather(scheduler.run(failing()), scheduler.run(slices("b", 2, log)), return_exceptions=True)
+    assert isinstance(results[0], ValueError)
+    assert results[1] == "b"
 
 
 def test_work_can_be_done_at_once():

@@ -44,17 +44,17 @@ def test_each_row_has_amounts(kind):
     amounts = ("input", "cached", "write_short", "write_long", "output", "reasoning", "request", "image", "minute")
     for row in catalogue.prices(kind):
         values = [getattr(row, name) for name in amounts]
-        assert any(it is not None for it in values)
-        assert all(it is None or it >= 0 for it in values)
+        assert any(amount is not None for amount in values)
+        assert all(amount is None or amount >= 0 for amount in values)
         assert row.valid_until is None or row.valid_until > row.valid_from
 
 
 def test_prices_of_a_model_with_a_cliff_and_tiers():
     amounts = [
-        (found.input, found.cached, found.output)
+        (row.input, row.cached, row.output)
         for size in (200_000, 200_001)
         for tier in ("", "batch")
-        if (found := price("gemini", "gemini-2.5-pro", prompt=size, tier=tier))
+        if (row := price("gemini", "gemini-2.5-pro", prompt=size, tier=tier))
     ]
     assert amounts == [
         (1_250_000_000, 125_000_000, 10_000_000_000),
@@ -65,8 +65,8 @@ def test_prices_of_a_model_with_a_cliff_and_tiers():
 
 
 def test_a_long_lived_cache_write_has_its_price():
-    found = price("anthropic", "claude-sonnet-4-5-20250929")
-    assert (found.input, found.cached, found.write_short, found.write_long) == (
+    row = price("anthropic", "claude-sonnet-4-5-20250929")
+    assert (row.input, row.cached, row.write_short, row.write_long) == (
         3_000_000_000,
         300_000_000,
         3_750_000_000,
@@ -81,4 +81,4 @@ def test_azure_has_the_prices_of_the_vendors_of_its_models():
 def test_peak_hours():
     at_three = NOON - NOON % 86_400 + 3 * 3600
     flash = [price("deepseek", "deepseek-v4-flash", completed_at=at_three + hours * 3600) for hours in (0, 1)]
-    assert [it.input for it in flash] == [300_000_000, 150_000_000]
+    assert [row.input for row in flash] == [300_000_000, 150_000_000]

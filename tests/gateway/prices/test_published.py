@@ -19,9 +19,10 @@ from gateway.prices.costs import Pricing
 from gateway.prices.published import PublishedPrices
 from gateway.prices.rates import Rates, moment_of
 from gateway.prices.rows import KEPT_SECONDS, rows_of
+from gateway.registry.kinds import PRICES
 from gateway.registry.prices import DatedRate, Price, PriceFacts
 from gateway.registry.reader import RegistryReader
-from gateway.registry.schema import PRICES, RATES, price_key
+from gateway.registry.schema import RATES, price_key
 from gateway.registry.writer import Changes, RegistryWriter
 from metrics.counting.cells import local_date
 from tests.gateway.prices.any_prices import MINUTE, any_price, any_request
@@ -38,7 +39,7 @@ class Published:
     def __init__(self, root: Path) -> None:
         self.page = LivePage(root / "live-page")
         self.writer = RegistryWriter(root / "registry", self.page)
-        self.writer.rebuild("database-1", (), ())
+        self.writer.rebuild("database-1", {})
         self.reader = RegistryReader(root / "registry", self.page, lambda update: None)
         self.prices = PublishedPrices(self.reader, lambda endpoint_id: PROVIDERS.get(endpoint_id, ""), ZONE)
 
@@ -58,11 +59,11 @@ def published(tmp_path: Path) -> Iterator[Published]:
 def of_control(prices: list[Price], rates: list[DatedRate], entry: RequestRecord) -> int | None:
     """Return what control computes and shows: the cost when the record is folded, converted as Usage does."""
     pricing = Pricing(PriceBook(prices, catalogue.prices), lambda endpoint_id: PROVIDERS.get(endpoint_id, ""))
-    found = pricing.cost(entry)
-    if found is None:
+    cost = pricing.cost(entry)
+    if cost is None:
         return None
     day = local_date(entry.completed_us // 60_000_000, ZONE)
-    return Rates("USD", rates).converted(found[2], found[1], moment_of(day, ZONE))
+    return Rates("USD", rates).converted(cost[2], cost[1], moment_of(day, ZONE))
 
 
 ANY_RATE = st.builds(
@@ -78,7 +79,7 @@ ANY_RATE = st.builds(
 @given(
     st.lists(any_request(), min_size=1, max_size=8, unique_by=lambda entry: entry.id),
     st.lists(any_price(("Tiny", "large", "*", "t*Y", "gpt-4o")), max_size=6, unique_by=lambda price: price.id),
-    st.lists(ANY_RATE, max_size=4, unique_by=lambda it: (it.currency, it.reporting, it.valid_from)),
+    st.lists(ANY_RATE, max_size=4, unique_by=lambda rate: (rate.currency, rate.reporting, rate.valid_from)),
 )
 def test_costs_equal_those_of_control(
     published: Published, entries: list[RequestRecord], prices: list[Price], rates: list[DatedRate]
@@ -95,7 +96,7 @@ def test_costs_equal_those_of_control(
 @given(
     any_request(),
     st.lists(any_price(), max_size=6, unique_by=lambda price: price.id),
-    st.lists(ANY_RATE, max_size=4, unique_by=lambda it: (it.currency, it.reporting, it.valid_from)),
+    st.lists(ANY_RATE, max_size=4, unique_by=lambda rate: (rate.currency, rate.reporting, rate.valid_from)),
     st.integers(0, DAY),
 )
 def test_no_request_costs_more_than_the_most(
@@ -106,7 +107,7 @@ def test_no_request_costs_more_than_the_most(
     if cost is None:
         return
     rows = published.prices.rows_for(last.served or entry.model, last.canonical, last.endpoint_id)
-    counts = (max(0, it or 0) for it in (entry.input_tokens, entry.output_tokens, entry.images, entry.audio_ms))
+    counts = (max(0, amount or 0) for amount in (entry.input_tokens, entry.output_tokens, entry.images, entry.audio_ms))
     most = published.prices.most_cost(rows, entry.completed_us / 1e6 - ago, *counts)
     assert most is not None
     assert cost <= most
@@ -146,7 +147,7 @@ def test_a_change_at_noon_counts_for_what_completes_after_it(published: Publishe
     new = Price(2, "tiny", "", "", noon, None, "USD", 0, "", input=2 * NANO)
     published.publish([old, new], [])
     entry = request(OK, model="tiny", attempts=(attempt(OK, B),), input_tokens=1000)
-    before, after = (structs.replace(entry, completed_us=int(noon * 1e6) + it) for it in (-1, 0))
+    before, after = (structs.replace(entry, completed_us=int(noon * 1e6) + offset) for offset in (-1, 0))
     assert (published.prices.cost_of(before), published.prices.cost_of(after)) == (1_000_000, 2_000_000)
 
 
@@ -200,14 +201,16 @@ def test_rows_that_cannot_count_any_more_are_left_out() -> None:
     price, number = Price(1, "Tiny", "", "", 0, None, "USD", 0, ""), count(1)
     ends = (None, AT + 1, AT - KEPT_SECONDS, AT - KEPT_SECONDS - 1)
     prices = [
-        structs.replace(price, id=next(number), valid_until=None if it is None else math.floor(it)) for it in ends
+        structs.replace(price, id=next(number), valid_until=None if end is None else math.floor(end)) for end in ends
     ]
     starts = (0, AT - 3 * KEPT_SECONDS, AT - 2 * KEPT_SECONDS, AT - 5, AT + DAY)
     rates = [DatedRate("EUR", reporting, int(start), NANO) for start in starts for reporting in ("USD", "JPY")]
     rows = rows_of(prices, "USD", rates, AT)
     assert rows.keys() == {price_key("tiny"), RATES}
-    assert [it.id for it in rows[price_key("tiny")].prices] == [1, 2]
-    assert rows[RATES] == PriceFacts((), "USD", tuple(DatedRate("EUR", "USD", int(it), NANO) for it in starts[2:]))
+    assert [kept.id for kept in rows[price_key("tiny")].prices] == [1, 2]
+    assert rows[RATES] == PriceFacts(
+        (), "USD", tuple(DatedRate("EUR", "USD", int(start), NANO) for start in starts[2:])
+    )
 
 
 def test_every_field_of_a_price_is_stored() -> None:

@@ -8,7 +8,7 @@ from gateway.prices.amounts import text_of
 from gateway.prices.book import NANO
 from gateway.prices.rates import Rates
 from gateway.registry.prices import DatedRate
-from metrics.prices.amounts import AmountFormField, nanos, parse_amount
+from metrics.costs.amounts import AmountFormField, nanos, parse_amount
 
 RATES = Rates(
     "USD",

@@ -22,10 +22,15 @@ def sent(kind, model, **fields):
         ("openai", "gpt-5.5", "max_completion_tokens"),
         ("openai", "gpt-4o", "max_tokens"),
         ("xai", "o3-mini", "max_tokens"),
-        ("azure", "o3-mini", "max_tokens"),
+        ("openai", "ft:o4-mini-2025-04-16:me::a1", "max_completion_tokens"),
+        ("openai", "ft:gpt-4o-mini:me::o", "max_tokens"),
+        ("azure", "o3-mini", "max_completion_tokens"),
+        ("azure", "prod-GPT5-mini", "max_completion_tokens"),
+        ("azure", "prod-gpt-4o", "max_tokens"),
+        ("azure", "turbo1", "max_tokens"),
     ],
 )
-def test_reasoning_models_of_openai_get_max_completion_tokens(kind, model, name):
+def test_reasoning_models_get_max_completion_tokens(kind, model, name):
     assert sent(kind, model, max_tokens=7) == {"model": "asked", name: 7}
 
 

@@ -40,8 +40,8 @@ def headers(*lines: str) -> list[tuple[bytes, bytes]]:
     ],
 )
 def test_times_in_every_format(text, seconds):
-    found = seconds_of(text, NOW)
-    assert found == (None if seconds is None else pytest.approx(seconds))
+    parsed = seconds_of(text, NOW)
+    assert parsed == (None if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ RESETS = [
 
 @pytest.mark.parametrize(("lines", "seconds"), RESETS)
 def test_only_a_quantity_of_which_nothing_remains_is_awaited(lines, seconds):
-    found = exhausted(headers(*lines), NOW)
-    assert found == (None if seconds is None else pytest.approx(seconds))
+    wait = exhausted(headers(*lines), NOW)
+    assert wait == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_the_longest_wait_counts():

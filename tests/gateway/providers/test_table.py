@@ -101,4 +101,10 @@ def test_the_path_of_the_api_is_added_to_a_bare_host() -> None:
 )
 def test_reasoning_models_take_another_name_of_max_tokens(model: str, renamed: bool) -> None:
     (rename,) = PROVIDERS["openai"].renames
-    assert bool(rename.models.match(model)) is renamed
+    assert bool(rename.models.search(model)) is renamed
+
+
+def test_each_price_list_names_a_provider_once() -> None:
+    """Otherwise the prices of one provider would be imported as those of another."""
+    names = [name for provider in PROVIDERS.values() for name in provider.litellm_names]
+    assert len(names) == len(set(names))

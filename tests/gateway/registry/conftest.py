@@ -6,8 +6,9 @@ import pytest
 
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
+from gateway.registry.kinds import ENDPOINTS, KEYS, MODELS
 from gateway.registry.reader import RegistryReader, Update
-from gateway.registry.schema import EndpointFacts, PublishedKey, ref
+from gateway.registry.schema import EndpointFacts, PublishedEndpoint, PublishedKey, ref
 from gateway.registry.store import FILE
 from gateway.registry.writer import Changes, RegistryWriter
 
@@ -61,7 +62,7 @@ def page(tmp_path: Path) -> LivePage:
 def writer(root: Path, page: LivePage) -> Iterator[RegistryWriter]:
     """A writer of an empty store."""
     made = RegistryWriter(root, page)
-    made.rebuild(DATABASE, (), ())
+    made.rebuild(DATABASE, {})
     yield made
     made.close()
 
@@ -81,11 +82,13 @@ def apply(writer: RegistryWriter) -> Callable[..., int]:
         changes = Changes()
         for one in objects:
             if isinstance(one, PublishedKey):
-                changes.keys[one.hash] = one
+                changes.put(KEYS, {one.hash: one})
             else:
-                changes.add(one)  # type: ignore[arg-type]
-        changes.endpoints |= dict.fromkeys(deleted)
-        changes.keys |= {digest(name).hex(): None for name in revoked}
+                assert isinstance(one, PublishedEndpoint)
+                changes.put(ENDPOINTS, {one.id: one.facts()})
+                changes.put(MODELS, {one.id: one.models})
+        changes.put(ENDPOINTS, dict.fromkeys(deleted))
+        changes.put(KEYS, {digest(name).hex(): None for name in revoked})
         return writer.apply(changes)
 
     return apply_changes

@@ -12,9 +12,10 @@ import pytest
 
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
+from gateway.registry.kinds import KEYS
 from gateway.registry.reader import RegistryReader
 from gateway.registry.store import is_damage
-from gateway.registry.writer import Changes, RegistryWriter
+from gateway.registry.writer import Changes, RegistryWriter, contents_of
 from tests.gateway.registry import child
 from tests.gateway.registry.conftest import DATABASE, digest, file_of, make_key
 
@@ -85,7 +86,8 @@ def test_the_wal_of_a_killed_writer_is_read(writer, known, root, page, tmp_path,
 @pytest.mark.parametrize("damage", child.DAMAGES)
 def test_damage_of_an_open_file_is_no_signal(root, page, tmp_path, damage):
     writer = RegistryWriter(root, page)
-    writer.rebuild(DATABASE, (), sorted((make_key(str(n)) for n in range(child.KEYS)), key=lambda key: key.hash))
+    keys = sorted((make_key(str(n)) for n in range(child.KEYS)), key=lambda key: key.hash)
+    writer.rebuild(DATABASE, contents_of((), keys))
     writer.close()
     result = run_child("read-damaged", tmp_path, damage)
     assert result.returncode == 0, result.stderr
@@ -101,7 +103,7 @@ def test_an_emptied_file_does_not_keep_a_writer_waiting_for_its_readers(writer, 
     os.truncate(file_of(root), 0)
     started = RegistryWriter(root, page)
     assert not started.is_usable
-    started.rebuild(DATABASE, (), [make_key("a")])
+    started.rebuild(DATABASE, contents_of((), [make_key("a")]))
     assert known.reader.key(digest("a")) is not None
     started.close()
 
@@ -146,7 +148,7 @@ def test_a_store_on_a_full_disk(small_disk: Path, page: LivePage) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1 << 19))
     writer = RegistryWriter(root, page)
-    writer.rebuild(DATABASE, (), ())
+    writer.rebuild(DATABASE, {})
     with pytest.raises(sqlite3.OperationalError, match="full") as raised:
         fill_up(writer)
     assert not is_damage(raised.value)
@@ -157,7 +159,7 @@ def test_a_store_on_a_full_disk(small_disk: Path, page: LivePage) -> None:
     assert all(reader.key(digest(str(n))) for n in range(written))
     assert reader.key(digest(str(written))) is None
     with pytest.raises((sqlite3.OperationalError, OSError)):
-        writer.rebuild(DATABASE, (), many(0, 20_000).keys.values())  # type: ignore[arg-type]
+        writer.rebuild(DATABASE, {"keys": many(0, 20_000).of(KEYS).items()})
     assert (page.version, page.registry_generation, folders.others(root, generation)) == (version, generation, [])
     ballast.unlink()
     assert writer.apply(many(written, 50)) == version + 1

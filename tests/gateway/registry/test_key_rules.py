@@ -30,6 +30,31 @@ def test_equal_rules_are_one_object():
         (KeyRules(forbidden_models=("gpt-4*",)), "gpt-3", True),
         (KeyRules(models=("*",), forbidden_models=("gpt-4",)), "GPT-4", False),
         (KeyRules(kinds=("embeddings",)), "anything", True),
+        *(
+            (KeyRules(**{rule: (pattern,)}), name, rule == "models")
+            for rule in ("models", "forbidden_models")
+            for pattern, name in (
+                ("small", "small:latest"),
+                ("Small:Latest", "sMALL"),
+                ("caf\u00e9", "CAFE\u0301"),
+                ("cafe\u0301:latest", "caf\u00e9"),
+                ("ma\u00dfe*", "MASSE-8b"),
+            )
+        ),
+        # What is forbidden, but not what is allowed, matches letters that only look alike, and tags of patterns.
+        *(
+            (KeyRules(**{rule: (pattern,)}), name, False)
+            for rule in ("models", "forbidden_models")
+            for pattern, name in (
+                ("small", "\uff53mall"),
+                ("*-small", "my-small:latest"),
+                ("my-*:latest", "my-small"),
+                ("*2", "model\u00b2"),
+            )
+        ),
+        (KeyRules(forbidden_models=("small",)), "small:8b", True),
+        (KeyRules(models=("small",)), "small:8b", False),
+        (KeyRules(forbidden_models=("host:80/small",)), "host:80/small:latest", False),
     ],
 )
 def test_names(rules, name, allowed):

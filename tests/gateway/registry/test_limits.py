@@ -6,9 +6,10 @@ from contextlib import closing
 import pytest
 
 from gateway.registry import reader as reader_module
+from gateway.registry.kinds import ENDPOINTS, LIMITS
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, USER_LEVEL, Budget, LimitFacts
 from gateway.registry.reader import BoundedCache
-from gateway.registry.schema import ENDPOINTS, LIMITS, limit_key, limited_subject
+from gateway.registry.schema import limit_key, limited_subject
 from gateway.registry.store import RegistryStore
 from gateway.registry.writer import Changes, RegistryWriter
 from tests.gateway.registry.conftest import DATABASE, file_of
@@ -37,7 +38,7 @@ def test_a_change_reaches_the_cache_and_is_named(writer, known):
     kept = [known.reader.limits_of(*subject) for subject in (KEY, USER)]
     writer.apply(Changes(limits={KEY: LimitFacts(requests=1)}))
     known.reader.follow()
-    assert known.updates[-1].limits == {limit_key(*KEY)}
+    assert known.updates[-1].changed == {LIMITS: [limit_key(*KEY)]}
     assert known.reader.limits_of(*KEY) == LimitFacts(requests=1)
     assert known.reader.limits_of(*USER) is kept[1]
 
@@ -92,12 +93,12 @@ def test_a_subject_without_limits_is_looked_up_once(writer, known, lookups):
 
 
 def test_the_cache_is_bounded(writer, known):
-    known.reader._limits = BoundedCache(3)
+    known.reader._caches[LIMITS] = BoundedCache(3)
     subjects = [(KEY_LEVEL, str(number)) for number in range(20)]
     writer.apply(Changes(limits={subject: LimitFacts(requests=1 + int(subject[1])) for subject in subjects}))
     known.reader.follow()
-    assert [known.reader.limits_of(*it).requests for it in subjects] == [*range(1, 21)]
-    assert len(known.reader._limits.young) + len(known.reader._limits._old) <= 6
+    assert [known.reader.limits_of(*subject).requests for subject in subjects] == [*range(1, 21)]
+    assert len(known.reader._caches[LIMITS]) <= 6
 
 
 def test_a_reader_that_reads_everything_reads_limits_again(writer, apply, known, monkeypatch):
@@ -108,28 +109,28 @@ def test_a_reader_that_reads_everything_reads_limits_again(writer, apply, known,
     writer.apply(Changes(limits={KEY: None, USER: FACTS}))
     apply(make_endpoint("a"))
     known.reader.follow()
-    assert known.updates[-1].limits is None
+    assert known.updates[-1].complete
     assert [known.reader.limits_of(*subject) for subject in (KEY, USER)] == [None, FACTS]
 
 
 def test_a_build_has_the_limits(writer, known):
-    writer.rebuild(DATABASE, (), (), limits=[(KEY, FACTS), (EVERYONE, FACTS)])
+    writer.rebuild(DATABASE, {"limits": [(KEY, FACTS), (EVERYONE, FACTS)]})
     known.reader.follow()
     assert [known.reader.limits_of(*subject) for subject in (KEY, USER, EVERYONE)] == [FACTS, None, FACTS]
-    assert writer.limits(KEY) == FACTS
-    assert writer.limits(USER) is None
-    found = writer.limited_subjects(b"", 10)
-    assert writer.has_limits()
-    assert [limited_subject(key) for key in found] == [EVERYONE, KEY]
-    assert [writer.limited_subjects(b"", 1), writer.limited_subjects(found[0], 10)] == [found[:1], found[1:]]
-    writer.rebuild(DATABASE, (), ())
+    assert writer.row(LIMITS, limit_key(*KEY)) == FACTS
+    assert writer.row(LIMITS, limit_key(*USER)) is None
+    keys = writer.row_keys(LIMITS, b"", 10)
+    assert writer.has_any(LIMITS)
+    assert [limited_subject(key) for key in keys] == [EVERYONE, KEY]
+    assert [writer.row_keys(LIMITS, b"", 1), writer.row_keys(LIMITS, keys[0], 10)] == [keys[:1], keys[1:]]
+    writer.rebuild(DATABASE, {})
     known.reader.follow()
     assert not known.reader.limits_version
 
 
 def test_without_a_store_there_are_no_limits(root, page):
     made = RegistryWriter(root, page)
-    assert (made.limits(KEY), made.limited_subjects(b"", 10), made.has_limits()) == (None, [], False)
+    assert (made.row(LIMITS, b"k1"), made.row_keys(LIMITS, b"", 10), made.has_any(LIMITS)) == (None, [], False)
 
 
 def test_the_store_of_a_release_without_limits_is_read(writer, apply, known, root):
@@ -159,7 +160,7 @@ def test_rows_of_limits_survive_a_round_trip():
 def test_limits_that_could_not_be_written_are_merged():
     waiting = Changes(limits={KEY: FACTS, USER: FACTS})
     waiting.merge(Changes(limits={KEY: None}))
-    assert waiting.limits == {KEY: None, USER: FACTS}
+    assert waiting.of(LIMITS) == {KEY: None, USER: FACTS}
     assert waiting
 
 

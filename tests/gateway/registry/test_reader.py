@@ -7,8 +7,9 @@ import pytest
 
 from gateway.registry import folders
 from gateway.registry import reader as reader_module
-from gateway.registry.reader import NOT_READ, BoundedCache, StoreUnreadable
+from gateway.registry.reader import BoundedCache, StoreUnreadable
 from gateway.registry.schema import (
+    NOT_READ,
     ApiKey,
     EngineState,
     Model,
@@ -19,7 +20,7 @@ from gateway.registry.schema import (
     model_name_key,
     ref,
 )
-from gateway.registry.writer import Changes
+from gateway.registry.writer import Changes, contents_of
 from tests.gateway.registry.conftest import DATABASE, Known, digest, file_of, make_key
 from tests.gateway.samples import make_endpoint
 
@@ -138,7 +139,7 @@ def test_unknown_keys_are_not_cached(apply, known):
     known.reader.follow()
     for number in range(100):
         known.reader.key(digest(f"stranger {number}"))
-    assert not known.reader._keys.young
+    assert not len(known.reader._keys)
 
 
 def test_one_key_alone(apply, known):
@@ -186,7 +187,7 @@ def test_a_log_that_does_not_reach_back_is_noticed(writer, apply, known, root):
 
 
 def reader_module_changes():
-    from gateway.registry.schema import CHANGES
+    from gateway.registry.kinds import CHANGES
 
     return CHANGES
 
@@ -197,7 +198,7 @@ def reader_module_changes():
 def test_a_new_generation_is_opened(writer, apply, known, root):
     apply(make_endpoint("a"))
     known.reader.follow()
-    writer.rebuild("database-2", [make_endpoint("b", "m")], [])
+    writer.rebuild("database-2", contents_of([make_endpoint("b", "m")], []))
     assert [model.id for _, model in known.reader.models_named("m")] == ["m"]
     assert (known.names(), known.reader.database_id) == (["b"], "database-2")
     assert folders.others(root, folders.current(root)) == []
@@ -256,7 +257,7 @@ def test_a_store_without_a_current_generation_is_damaged(writer, root, page):
 def test_an_older_generation_that_is_gone_is_no_damage_of_the_new_one(writer, root, page, monkeypatch):
     """A reader may look at `current` just before the writer replaces it."""
     monkeypatch.setattr(folders, "current", lambda root: 1)
-    writer.rebuild(DATABASE, (), ())
+    writer.rebuild(DATABASE, {})
     started = Known(root, page)
     assert not started.reader.follow()
     assert page.damaged_generation == 0
@@ -284,8 +285,8 @@ def test_a_locked_store_is_no_damage(writer, apply, known, root, page):
 
 def test_all_files_belong_to_the_user_alone(writer, apply, root):
     apply(make_endpoint("a"))
-    found = [path for path in root.rglob("*") if path.is_file()]
-    assert {path.name for path in found} == {"current", "data.sqlite3", "data.sqlite3-wal", "data.sqlite3-shm"}
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"current", "data.sqlite3", "data.sqlite3-wal", "data.sqlite3-shm"}
     assert {os.stat(path).st_mode & 0o077 for path in (root, *root.rglob("*"))} == {0}
 
 
@@ -341,5 +342,5 @@ def test_the_store_of_a_release_without_model_names_is_read(writer, apply, known
 
 def test_a_key_says_whether_it_may_use_external_endpoints(apply, known):
     apply(PublishedKey("a", digest("a").hex(), (), external=True), make_key("b"))
-    found = [known.reader.key(digest(name)) for name in "ab"]
-    assert [key.external for key in found] == [True, False]
+    keys = [known.reader.key(digest(name)) for name in "ab"]
+    assert [key.external for key in keys] == [True, False]

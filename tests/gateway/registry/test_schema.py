@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.registry.schema import ENDPOINTS, KEYS, Damaged, KeyFacts, Model, names, ref
+from gateway.registry.kinds import ENDPOINTS, KEYS
+from gateway.registry.schema import Damaged, KeyFacts, Model, names, ref
 from tests.gateway.samples import make_endpoint
 
 LLAMA = Model("llama3.3:70b", "meta/Llama", ("llama-70",))
@@ -36,9 +37,9 @@ def test_a_row_survives_a_round_trip() -> None:
 
 def test_each_changed_byte_of_a_row_is_noticed() -> None:
     packed = KEYS.pack(KeyFacts("1", ("openai.inference",), 12.5, "owner"))
-    for at in range(len(packed)):
+    for position in range(len(packed)):
         with pytest.raises(Damaged):
-            KEYS.unpack(packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :])
+            KEYS.unpack(packed[:position] + bytes([packed[position] ^ 1]) + packed[position + 1 :])
 
 
 def test_a_row_of_another_table_is_damage() -> None:

@@ -5,22 +5,10 @@ import pytest
 
 from gateway.registry import folders, schema
 from gateway.registry import writer as writer_module
-from gateway.registry.schema import (
-    CHANGES,
-    META,
-    NAME,
-    STATE,
-    Damaged,
-    Model,
-    ModelName,
-    PublishedKey,
-    Step,
-    Target,
-    model_name_key,
-    ref,
-)
+from gateway.registry.kinds import CHANGES, ENDPOINTS, META, MODEL_NAMES, MODELS, STATE
+from gateway.registry.schema import Damaged, Model, ModelName, PublishedKey, Step, Target, model_name_key, ref
 from gateway.registry.store import is_damage
-from gateway.registry.writer import Changes, RegistryWriter
+from gateway.registry.writer import Changes, RegistryWriter, contents_of
 from tests.gateway.registry.conftest import DATABASE, Known, digest, file_of, make_key
 from tests.gateway.samples import make_endpoint
 
@@ -41,7 +29,7 @@ def test_only_models_that_differ_are_written(writer, apply, root):
     total = count_changes(writer)
     apply(make_endpoint("a", "m", "o", slot=1))
     assert count_changes(writer) - total == 2 + 2 + 1 + 1  # n and o as models and as names; the log; the state
-    assert sorted(model.id for model in writer.models("a")) == ["m", "o"]
+    assert sorted(model.id for model in writer.rows(MODELS, ref("a"))) == ["m", "o"]
 
 
 def count_changes(writer):
@@ -62,7 +50,7 @@ def test_names_of_removed_models_are_removed(writer, apply, known):
 def test_models_of_a_deleted_endpoint_are_not_written(writer):
     changes = Changes(endpoints={"a": None}, models={"a": (Model("m"),)})
     writer.apply(changes)
-    assert writer.models("a") == []
+    assert writer.rows(MODELS, ref("a")) == []
 
 
 def test_a_malformed_hash_is_left_out(writer, apply, known):
@@ -98,8 +86,7 @@ def test_a_token_alone_is_no_new_version(writer, page):
 
 def test_the_token_comes_with_its_rows(writer, apply):
     writer.apply(Changes(), source="one")
-    changes = Changes()
-    changes.add(make_endpoint("a"))
+    changes = Changes(endpoints={"a": make_endpoint("a").facts()})
     writer.apply(changes, source="two")
     apply(make_endpoint("b"))
     assert (writer.state().source, writer.state().previous_source) == ("two", "one")
@@ -110,7 +97,7 @@ def test_the_token_comes_with_its_rows(writer, apply):
 
 def test_without_a_store_nothing_can_be_applied(root, page):
     made = RegistryWriter(root, page)
-    assert (made.is_usable, made.state(), made.endpoints(), made.models("a")) == (False, None, [], [])
+    assert (made.is_usable, made.state(), made.rows(ENDPOINTS), made.rows(MODELS)) == (False, None, [], [])
     with pytest.raises(Damaged):
         made.apply(Changes(endpoints={"a": None}))
 
@@ -118,15 +105,15 @@ def test_without_a_store_nothing_can_be_applied(root, page):
 def test_a_failed_change_leaves_everything_as_it_was(writer, apply, page, monkeypatch):
     version = apply(make_endpoint("a", slot=1))
 
-    def fail(rows, changes):
-        rows._store.delete(schema.ENDPOINTS, ref("a"))
+    def fail(store, changes):
+        store.delete(ENDPOINTS, ref("a"))
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(writer_module._Rows, "write", fail)
+    monkeypatch.setattr(writer_module, "_written", fail)
     with pytest.raises(sqlite3.OperationalError):
         apply(make_endpoint("b"))
     monkeypatch.undo()
-    assert [facts.id for facts in writer.endpoints()] == ["a"]
+    assert [facts.id for facts in writer.rows(ENDPOINTS)] == ["a"]
     assert writer.state().version == page.version == version
 
 
@@ -138,17 +125,17 @@ def test_a_failed_rebuild_keeps_the_old_generation(writer, apply, root, page):
         raise sqlite3.OperationalError("database or disk is full")
 
     with pytest.raises(sqlite3.OperationalError):
-        writer.rebuild(DATABASE, (), keys())
+        writer.rebuild(DATABASE, contents_of((), keys()))
     assert folders.others(root, folders.current(root)) == []
     apply(make_endpoint("b"))
-    assert sorted(facts.id for facts in writer.endpoints()) == ["a", "b"]
+    assert sorted(facts.id for facts in writer.rows(ENDPOINTS)) == ["a", "b"]
 
 
 def test_versions_never_go_back(writer, apply, root, page, known):
     apply(make_endpoint("a"))
     row = page.claim_row()
     row.set_applied(page.version + 5)  # it followed a commit whose writer was killed before it published the version
-    writer.rebuild(DATABASE, (), ())
+    writer.rebuild(DATABASE, {})
     assert page.version == writer.state().version > row_version(page) - 5
     assert not page.behind(page.newest_applied())
     row.release()
@@ -184,7 +171,7 @@ def test_a_damaged_generation_is_not_used(writer, root, page):
     writer.close()
     started = RegistryWriter(root, page)
     assert not started.is_usable
-    started.rebuild(DATABASE, [make_endpoint("a")], [])
+    started.rebuild(DATABASE, contents_of([make_endpoint("a")], []))
     assert started.is_usable
     started.close()
 
@@ -213,7 +200,8 @@ def test_a_half_built_generation_of_a_killed_process_is_removed(writer, apply, r
 
 def test_a_store_is_rebuilt_with_everything(writer, root, page):
     endpoints = [make_endpoint("a", "m", slot=1), make_endpoint("b", slot=2)]
-    writer.rebuild("database-2", endpoints, [make_key("k"), PublishedKey("bad", "no hash", ())], source="one")
+    keys = [make_key("k"), PublishedKey("bad", "no hash", ())]
+    writer.rebuild("database-2", contents_of(endpoints, keys), source="one")
     known = Known(root, page)
     key = known.reader.key(digest("k"))
     assert key is not None
@@ -254,18 +242,18 @@ def changed_names(writer: RegistryWriter, *names: ModelName, deleted: tuple[str,
 
 
 def test_a_model_name_is_written_if_it_differs(writer):
-    assert changed_names(writer, make_name("1", "fast")) == [NAME + model_name_key("fast")]
+    assert changed_names(writer, make_name("1", "fast")) == [MODEL_NAMES.letter + model_name_key("fast")]
     assert changed_names(writer, make_name("1", "fast")) == []
-    assert changed_names(writer, make_name("1", "fast", "other")) == [NAME + model_name_key("fast")]
-    assert changed_names(writer, deleted=("1",)) == [NAME + model_name_key("fast")]
-    assert writer.model_names() == []
+    assert changed_names(writer, make_name("1", "fast", "other")) == [MODEL_NAMES.letter + model_name_key("fast")]
+    assert changed_names(writer, deleted=("1",)) == [MODEL_NAMES.letter + model_name_key("fast")]
+    assert writer.rows(MODEL_NAMES) == []
 
 
 def test_a_renamed_model_name_leaves_no_row(writer):
     changed_names(writer, make_name("1", "fast"), make_name("2", "slow"))
     changed = changed_names(writer, make_name("1", "slow"), make_name("2", "fast*"))
-    assert changed == sorted(NAME + model_name_key(name) for name in ("fast", "slow", "fast*"))
-    assert {name.id: name.name for name in writer.model_names()} == {"1": "slow", "2": "fast*"}
+    assert changed == sorted(MODEL_NAMES.letter + model_name_key(name) for name in ("fast", "slow", "fast*"))
+    assert {name.id: name.name for name in writer.rows(MODEL_NAMES)} == {"1": "slow", "2": "fast*"}
 
 
 def test_parameters_of_a_model_name_are_kept(writer):
@@ -273,13 +261,13 @@ def test_parameters_of_a_model_name_are_kept(writer):
         make_name("1", "fast"), defaults={"stop": msgspec.Raw(msgspec.msgpack.encode(["a"]))}
     )
     changed_names(writer, name)
-    (stored,) = writer.model_names()
+    (stored,) = writer.rows(MODEL_NAMES)
     assert msgspec.msgpack.decode(stored.defaults["stop"]) == ["a"]
 
 
 def test_a_rebuilt_store_has_the_model_names(writer):
-    writer.rebuild(DATABASE, (), (), model_names=[make_name("1", "fast"), make_name("2", "a*")])
-    assert {name.name for name in writer.model_names()} == {"fast", "a*"}
+    writer.rebuild(DATABASE, {"model_names": [("1", make_name("1", "fast")), ("2", make_name("2", "a*"))]})
+    assert {name.name for name in writer.rows(MODEL_NAMES)} == {"fast", "a*"}
 
 
 # Keys that were replaced
@@ -326,8 +314,8 @@ def test_a_second_rotation_ends_the_first_value(writer, known, is_reversed):
     keys = {digest("new").hex(): None, key.hash: key}
     writer.apply(Changes(keys=dict(reversed(keys.items())) if is_reversed else keys))
     known.reader.follow()
-    found = [known.reader.key(digest(name)) is not None for name in ("old", "new", "newest")]
-    assert found == [False, True, True]
+    accepted = [known.reader.key(digest(name)) is not None for name in ("old", "new", "newest")]
+    assert accepted == [False, True, True]
 
 
 def test_a_late_deletion_of_a_replaced_key_changes_nothing(writer, known):
@@ -339,7 +327,7 @@ def test_a_late_deletion_of_a_replaced_key_changes_nothing(writer, known):
 
 def test_a_build_has_the_replaced_keys(writer, known):
     key = PublishedKey("k1", digest("new").hex(), (), replaced=digest("old").hex(), replaced_until=2e9)
-    writer.rebuild(DATABASE, (), (key,))
+    writer.rebuild(DATABASE, contents_of((), (key,)))
     known.reader.follow()
     assert known.reader.key(digest("old")).id == "k1"
     assert writer.keys_between(b"", b"\xff" * 40) == [digest("new")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.registry.schema import Speeds
-from gateway.routing.adaptive import Demand
+from gateway.routing.expected_time import Demand
 
 FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
 SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)

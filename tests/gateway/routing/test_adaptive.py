@@ -1,4 +1,4 @@
-"""The adaptive policy chooses by the time that a request costs, its own and that of others."""
+"""The adaptive policy chooses by the expected time of a request, its own and that of others."""
 
 from collections import Counter
 from dataclasses import fields, replace
@@ -8,25 +8,13 @@ import pytest
 
 from gateway.registry.schema import Speeds
 from gateway.routing import adaptive, balancer
-from gateway.routing.adaptive import (
-    BULK_HARM,
-    FASTEST,
-    HARM,
-    KEPT_PREFIX,
-    PROBE,
-    SLOW_START,
-    WAITED,
-    Demand,
-    Row,
-    pick,
-    row,
-)
-from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL, Decision, recorded_costs
-from gateway.routing.cost_parts import cost_parts, expected_seconds
+from gateway.routing.adaptive import FASTEST, KEPT_PREFIX, PROBE, SLOW_START, WAITED, pick, row
+from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL, Decision, recorded_times
+from gateway.routing.expected_time import BULK_DELAY_WEIGHTS, DELAY_WEIGHTS, Demand, Row
 from tests.gateway.routing.candidates import CHAT, FAST, SLOW, Endpoint
 
 NEVER = Speeds(0.0, 0.0, 0.0, 0.0)
-BULK = CHAT._replace(harm=BULK_HARM)
+BULK = CHAT._replace(delay_weights=BULK_DELAY_WEIGHTS)
 
 
 def fast(name: str = "fast", **values: object) -> Row[Endpoint]:
@@ -43,36 +31,29 @@ def chosen(*rows: Row[Endpoint], demand: Demand = CHAT, tried: tuple[str, ...] =
     return decision.endpoint_id, decision.reason
 
 
-def facts_of(decision: Decision | None) -> object:
-    """Return the content of a decision, in whichever form it has its costs."""
-    if decision is None:
-        return None
-    return decision.endpoint_id, decision.reason, decision.costs, recorded_costs(decision)
-
-
-def cost_of(decision: Decision, endpoint_id: str) -> float:
-    """Return the cost in seconds of an endpoint that was compared."""
-    (cost,) = [cost for cost, name, _ in decision.costs if name == endpoint_id]
-    return cost
+def time_of(decision: Decision, endpoint_id: str) -> float:
+    """Return the expected time in seconds at an endpoint that was compared."""
+    (seconds,) = [seconds for seconds, name, _ in decision.expected_times if name == endpoint_id]
+    return seconds
 
 
 def test_the_fastest_endpoint_is_chosen() -> None:
     assert chosen(slow(), fast()) == ("fast", FASTEST)
 
 
-def test_costs_are_recorded_the_least_first() -> None:
+def test_expected_times_are_recorded_the_least_first() -> None:
     decision = pick([slow(), fast()], CHAT)
     assert decision is not None
     own = {"fast": 0.01 + 0.0001 * 1000 + 200 * 0.011, "slow": 0.01 + 0.001 * 1000 + 200 * 0.055}
-    assert recorded_costs(decision) == (("fast", int(own["fast"] * 1000)), ("slow", int(own["slow"] * 1000)))
+    assert recorded_times(decision) == (("fast", int(own["fast"] * 1000)), ("slow", int(own["slow"] * 1000)))
 
 
-def test_requests_that_run_there_cost_their_own_and_others_time() -> None:
+def test_requests_that_run_there_take_time_and_are_delayed() -> None:
     decision = pick([fast(in_flight=2, pending=500), slow()], CHAT)
     assert decision is not None
     own = 0.01 + 0.0001 * (500 + 1000) + 200 * (0.01 + 0.001 * 3)
-    harm = 2 * (0.5 * 0.001 * 200 + 0.25 * 0.0001 * 1000)
-    assert cost_of(decision, "fast") == pytest.approx(own + harm)
+    delay = 2 * (0.5 * 0.001 * 200 + 0.25 * 0.0001 * 1000)
+    assert time_of(decision, "fast") == pytest.approx(own + delay)
 
 
 def test_the_time_of_others_weighs_more_for_a_bulk_request() -> None:
@@ -81,7 +62,7 @@ def test_the_time_of_others_weighs_more_for_a_bulk_request() -> None:
     assert decision is not None
     assert bulk is not None
     more = 2 * (0.5 * 0.001 * 200 + 0.75 * 0.0001 * 1000)
-    assert cost_of(bulk, "fast") - cost_of(decision, "fast") == pytest.approx(more)
+    assert time_of(bulk, "fast") - time_of(decision, "fast") == pytest.approx(more)
 
 
 def test_a_busy_fast_endpoint_loses_to_an_idle_slow_one() -> None:
@@ -92,7 +73,7 @@ def test_pending_prompts_count_as_work() -> None:
     assert chosen(fast("a", in_flight=1, pending=20_000), fast("b", in_flight=1))[0] == "b"
 
 
-def test_a_kept_prefix_is_a_part_of_the_cost() -> None:
+def test_a_kept_prefix_need_not_be_read() -> None:
     demand = Demand(8000, 100, {"a": 7000.0})
     assert chosen(fast("a"), fast("b"), demand=demand) == ("a", KEPT_PREFIX)
     assert chosen(fast("a", in_flight=30), fast("b"), demand=demand)[0] == "b"  # never a gate
@@ -114,7 +95,7 @@ def drawn(rows: list[Row[Endpoint]], value: float) -> str:
     return decision.endpoint_id
 
 
-def test_equal_costs_are_drawn() -> None:
+def test_equal_times_are_drawn() -> None:
     rows = [fast("a"), fast("b"), fast("c"), slow()]
     assert {drawn(rows, value) for value in (0.0, 0.4, 0.9)} == {"a", "b", "c"}
 
@@ -190,19 +171,18 @@ def measured(completions: int, name: str = "new", **values: object) -> Row[Endpo
 
 def test_an_unmeasured_endpoint_is_expected_to_be_as_fast_as_the_fastest() -> None:
     new = row(Endpoint("new"), Speeds(0, 0, 0, 0), "llamacpp", [SLOW, FAST])
-    assert (new.write, new.setup) == (FAST.write, FAST.setup)
-    assert (new.share, new.read) == pytest.approx((FAST.write * 0.2, FAST.write * 0.03))
+    assert (new.parameters.write, new.parameters.setup) == (FAST.write, FAST.setup)
+    assert (new.parameters.share, new.parameters.read) == pytest.approx((FAST.write * 0.2, FAST.write * 0.03))
 
 
 def test_an_endpoint_that_has_returned_is_expected_to_be_as_fast_as_before() -> None:
     returned = row(Endpoint("returned"), Speeds(SLOW.setup, SLOW.read, SLOW.write, SLOW.share, 0), "vllm", [FAST])
-    assert (returned.write, returned.read, returned.few) == (SLOW.write, SLOW.read, 1)
+    assert (returned.parameters.write, returned.parameters.read, returned.few) == (SLOW.write, SLOW.read, 1)
 
 
 def test_without_any_measurement_all_are_alike() -> None:
     rows = [row(Endpoint(name), Speeds(0, 0, 0, 0), "vllm") for name in "ab"]
-    assert rows[0].terms[2:] == rows[1].terms[2:]
-    others = {it.name for it in fields(Row)} - {"candidate", "id", "terms"}
+    others = {field.name for field in fields(Row)} - {"candidate", "id"}
     assert all(getattr(rows[0], name) == getattr(rows[1], name) for name in others)
 
 
@@ -243,12 +223,12 @@ def test_a_measuring_request_is_a_probe() -> None:
 # Weights and loads
 
 
-def test_a_weight_multiplies_the_cost() -> None:
+def test_a_weight_multiplies_the_expected_time() -> None:
     dear = row(Endpoint("dear"), FAST, "vllm", weight=10.0)
     assert chosen(dear, slow())[0] == "slow"
 
 
-def test_a_model_that_must_be_loaded_costs_its_load() -> None:
+def test_the_load_of_a_model_is_a_part_of_the_expected_time() -> None:
     cold = row(Endpoint("cold"), FAST, "ollama", load=20.0)
     assert chosen(cold, slow())[0] == "slow"
     busy = slow(in_flight=40)
@@ -274,7 +254,7 @@ def test_of_many_some_are_compared_and_all_with_the_prefix() -> None:
     decision = pick(rows, Demand(8000, 10, {"e77": 7999.0}))
     assert decision is not None
     assert decision.endpoint_id == "e77"
-    assert len(decision.costs) == 8
+    assert len(decision.expected_times) == 8
 
 
 def test_of_many_only_the_best_rank_is_compared() -> None:
@@ -290,23 +270,14 @@ def test_the_counts_may_come_from_all_processes() -> None:
     assert decision.endpoint_id == "b"
 
 
-def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
-    """Both forms of the cost are the same where neither fullness nor a load nor the slow start applies."""
-    of = fast(in_flight=3)
-    for n, pending in ((0, 0), (0, 50), (3, 0), (7, 900), (adaptive.COUNTED - 1, 3), (adaptive.COUNTED + 5, 8)):
-        of.candidate.in_flight, of.candidate.pending = n, pending
-        for demand in (CHAT, BULK):
-            ((value, _, _),) = adaptive._costs([of], demand, None, (), 0)[1]
-            assert value == pytest.approx(adaptive._edge_cost(of, demand, demand.prompt, n, pending, 0))
-
-
-def plain_cost(of: Row[Endpoint], demand: Demand) -> float:
-    """The formula of gateway.routing.adaptive's docstring, as it is written there."""
+def plain_time(of: Row[Endpoint], demand: Demand) -> float:
+    """The formula of gateway.routing.expected_time's docstring, as it is written there."""
     n, pending = of.candidate.in_flight, of.candidate.pending
     unread = demand.prompt - demand.kept.get(of.id, 0.0)
-    decode, prefill = demand.harm
-    own = of.setup + of.read * (pending + unread) + demand.output * (of.write + of.share * (n + 1))
-    return own + n * (decode * of.share * demand.output + prefill * of.read * unread)
+    setup, read, write, share = of.parameters
+    decode, prefill = demand.delay_weights
+    own = setup + read * (pending + unread) + demand.output * (write + share * (n + 1))
+    return of.weight * (own + n * (decode * share * demand.output + prefill * read * unread))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -314,48 +285,25 @@ def test_the_choice_is_that_of_the_formula(seed: int) -> None:
     random = Random(seed)
     for _ in range(50):
         rows = []
-        for at in range(random.randint(2, adaptive.ALL_UP_TO)):
+        for number in range(random.randint(2, adaptive.ALL_UP_TO)):
             speeds = Speeds(0.1 * random.random(), 1e-3 * random.random(), 0.1 * random.random(), 0.01, 256)
-            endpoint = Endpoint(f"e{at}", in_flight=random.choice([0, 0, 1, 9]), pending=random.choice([0, 700]))
+            endpoint = Endpoint(f"e{number}", in_flight=random.choice([0, 0, 1, 9]), pending=random.choice([0, 700]))
             rows.append(row(endpoint, speeds, "vllm", weight=random.choice([1.0, 2.5])))
-        kept = {it.id: 900 * random.random() for it in random.sample(rows, random.randint(0, 2))}
+        kept = {candidate.id: 900 * random.random() for candidate in random.sample(rows, random.randint(0, 2))}
         demand = Demand(
-            random.randint(900, 9000), random.choice([0.0, 150.0]), kept, harm=random.choice([HARM, BULK_HARM])
+            random.randint(900, 9000),
+            random.choice([0.0, 150.0]),
+            kept,
+            delay_weights=random.choice([DELAY_WEIGHTS, BULK_DELAY_WEIGHTS]),
         )
         decision = pick(rows, demand, draw=lambda: 0.0)
         assert decision is not None
-        costs = sorted((plain_cost(it, demand), it.id) for it in rows)
-        assert decision.endpoint_id == costs[0][1]
-        assert [name for _, name, _ in decision.costs] == [name for _, name in costs[: balancer.MAX_RECORDED_SCORES]]
-        assert [cost for cost, _, _ in decision.costs] == pytest.approx([cost for cost, _ in costs[:8]])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_usual_choice_is_that_of_the_careful_one(seed: int) -> None:
-    """Endpoints are compared without care if nothing but costs matters. Counts that come from a function are not."""
-    random, compared = Random(seed), 0
-    for number in range(100):
-        rows = []
-        fleet = [
-            Speeds(random.random(), random.random() / 1e3, random.random() / 9, 0.01, random.choice([256, 256, 8]))
-            for _ in range(3)
+        times = sorted((plain_time(candidate, demand), candidate.id) for candidate in rows)
+        assert decision.endpoint_id == times[0][1]
+        assert [name for _, name, _ in decision.expected_times] == [
+            name for _, name in times[: balancer.MAX_RECORDED_SCORES]
         ]
-        for at in range(random.choice([1, 2, 2, 3, 10])):
-            endpoint = Endpoint(
-                f"e{at}",
-                in_flight=random.choice([0, 0, 1, 9]),
-                pending=random.choice([0, 700]),
-                slots=random.choice([None, None, 12]),
-                rank=random.choice([0] * 30 + [1]),
-            )
-            rows.append(row(endpoint, random.choice(fleet), "vllm"))
-        kept = {it.id: 900 * random.random() for it in random.sample(rows, random.randint(0, 1))}
-        demand = Demand(random.randint(900, 9000), random.choice([0.0, 150.0]), kept)
-        careful = pick(rows, demand, lambda it: (it.in_flight, it.pending), draw=Random(number).random)
-        usual = pick(rows, demand, draw=Random(number).random)
-        assert facts_of(usual) == facts_of(careful)
-        compared += adaptive.among_free(rows, demand.prompt, demand.output, kept) is not None
-    assert compared > 20
+        assert [time for time, _, _ in decision.expected_times] == pytest.approx([time for time, _ in times[:8]])
 
 
 @pytest.mark.parametrize(("kind", "waits"), [("vllm", True), ("llamacpp", False)])
@@ -364,9 +312,6 @@ def test_a_request_does_not_wait_where_it_would_replace_a_prefix(kind: str, wait
     quick = Endpoint("quick", slots=4, in_flight=4, recent_prompt=8000.0)
     rows = [row(quick, Speeds(0.01, 0.001, 0.01, 0.001, 256), kind), row(Endpoint("free"), SLOW, kind)]
     assert (pick(rows, CHAT) is FULL) == waits
-    of, demand = rows[0], CHAT
-    total = cost_parts(of, demand, 4, 0, 3).total
-    assert total == pytest.approx(adaptive._edge_cost(of, demand, demand.prompt, 4, 0, 3))
 
 
 # Tiers
@@ -375,11 +320,11 @@ def test_a_request_does_not_wait_where_it_would_replace_a_prefix(kind: str, wait
 SPILL_AFTER = 3.0
 
 
-def tiers(*found: tuple[int, Endpoint, Speeds], weight: float = 1.0) -> list[Row[Endpoint]]:
+def tiers(*endpoints: tuple[int, Endpoint, Speeds], weight: float = 1.0) -> list[Row[Endpoint]]:
     """Rows of endpoints, each with its tier and its speeds."""
-    last = max(tier for tier, _, _ in found)
+    last = max(tier for tier, _, _ in endpoints)
     rows = []
-    for tier, endpoint, speeds in found:
+    for tier, endpoint, speeds in endpoints:
         endpoint.tier, endpoint.rank = tier, endpoint.rank + tier - 1
         spill_after = SPILL_AFTER if tier < last else adaptive.NEVER
         rows.append(row(endpoint, speeds, "vllm", weight=weight, spill_after=spill_after))
@@ -408,14 +353,14 @@ def waiting_at(seconds: float) -> int:
 
 
 def test_without_known_slots_a_long_expected_wait_is_full() -> None:
-    def found(own: Endpoint) -> tuple[str, str]:
+    def choice_with(own: Endpoint) -> tuple[str, str]:
         return chosen(*tiers((1, own, SLOW), (2, Endpoint("cloud"), SLOW)))
 
-    assert found(Endpoint("own", in_flight=waiting_at(SPILL_AFTER))) == ("own", ONLY)
-    assert found(Endpoint("own", in_flight=waiting_at(SPILL_AFTER) + 1)) == ("cloud", SPILLED)
+    assert choice_with(Endpoint("own", in_flight=waiting_at(SPILL_AFTER))) == ("own", ONLY)
+    assert choice_with(Endpoint("own", in_flight=waiting_at(SPILL_AFTER) + 1)) == ("cloud", SPILLED)
     prompts = round(SPILL_AFTER / SLOW.read)
-    assert found(Endpoint("own", in_flight=1, pending=prompts)) == ("cloud", SPILLED)
-    assert found(Endpoint("own", slots=10**6, in_flight=waiting_at(100))) == ("own", ONLY)
+    assert choice_with(Endpoint("own", in_flight=1, pending=prompts)) == ("cloud", SPILLED)
+    assert choice_with(Endpoint("own", slots=10**6, in_flight=waiting_at(100))) == ("own", ONLY)
 
 
 def test_the_expected_wait_has_no_cost_weight() -> None:
@@ -438,11 +383,13 @@ def test_a_long_expected_wait_is_no_reason_to_wait_longer(other: Endpoint) -> No
 
 
 def test_the_first_free_tier_is_found_among_many() -> None:
-    many = [(1, Endpoint(f"own{at}", slots=1, in_flight=1), SLOW) for at in range(40)]
+    many = [(1, Endpoint(f"own{number}", slots=1, in_flight=1), SLOW) for number in range(40)]
     spare = (2, Endpoint("spare"), SLOW)
     assert chosen(*tiers(*many, spare)) == ("spare", SPILLED)
     many[-1][1].in_flight = 0
-    assert chosen(*tiers(*[(1, replace(it, rank=0), of) for _, it, of in many], (2, Endpoint("x"), FAST))) == (
+    assert chosen(
+        *tiers(*[(1, replace(endpoint, rank=0), of) for _, endpoint, of in many], (2, Endpoint("x"), FAST))
+    ) == (
         "own39",
         ONLY,
     )
@@ -452,11 +399,3 @@ def test_new_endpoints_spill_beyond_their_slow_start() -> None:
     new = Speeds(SLOW.setup, SLOW.read, SLOW.write, SLOW.share, completions=1)
     rows = tiers((1, Endpoint("new", in_flight=3), new), (2, Endpoint("cloud"), SLOW))
     assert chosen(*rows) == ("cloud", SPILLED)
-
-
-def test_expected_seconds_have_no_cost_weight() -> None:
-    dear = row(Endpoint("dear"), FAST, "vllm", weight=4.0)
-    plain = row(Endpoint("x"), FAST, "vllm")
-    expected = 0.01 + 0.0001 * (1000 + 100) + 200 * (0.01 + 0.001 * 3)
-    assert expected_seconds(dear, 1000.0, 200.0, 3, 100) == pytest.approx(expected)
-    assert expected_seconds(plain, 1000.0, 200.0, 3, 100) == pytest.approx(expected)

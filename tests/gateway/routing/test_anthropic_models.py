@@ -29,15 +29,15 @@ def page(listed, query=b""):
 
 
 def ids(listed, query):
-    found = page(listed, query)
-    names = [entry["id"] for entry in found["data"]]
-    assert [found["first_id"], found["last_id"]] == ([names[0], names[-1]] if names else [None, None])
-    return names, found["has_more"]
+    models_page = page(listed, query)
+    names = [entry["id"] for entry in models_page["data"]]
+    assert [models_page["first_id"], models_page["last_id"]] == ([names[0], names[-1]] if names else [None, None])
+    return names, models_page["has_more"]
 
 
 def test_an_entry(listed):
-    found = page(listed(Model("tiny", capabilities=CHAT, max_tokens=4096)))
-    assert found == {
+    models_page = page(listed(Model("tiny", capabilities=CHAT, max_tokens=4096, max_output_tokens=512)))
+    assert models_page == {
         "data": [
             {
                 "type": "model",
@@ -46,13 +46,18 @@ def test_an_entry(listed):
                 "created_at": "1970-01-01T00:00:00Z",
                 "lifecycle": "active",
                 "max_input_tokens": 4096,
-                "max_tokens": 4096,
+                "max_tokens": 512,
             }
         ],
         "has_more": False,
         "first_id": "tiny",
         "last_id": "tiny",
     }
+
+
+def test_limits_that_are_not_known_are_null(listed):
+    (entry,) = page(listed(Model("tiny", capabilities=CHAT, max_tokens=4096), Model("new")))["data"][1:]
+    assert (entry["max_input_tokens"], entry["max_tokens"]) == (4096, None)
 
 
 def test_a_model_without_messages_is_left_out(listed):

@@ -47,7 +47,7 @@ def first(names):
 
 
 def chosen(candidates, load=IDLE, tried=(), choose=first):
-    decision = pick(candidates, lambda it: load[it.id], tried, choose)
+    decision = pick(candidates, lambda candidate: load[candidate.id], tried, choose)
     return decision and decision.endpoint_id
 
 
@@ -60,7 +60,7 @@ def test_a_tie_is_drawn_among_the_least_busy():
 
 
 def test_the_draw_decides_a_tie():
-    assert [chosen([A, B], choose=lambda names, at=at: names[at]) for at in (0, 1)] == ["a", "b"]
+    assert [chosen([A, B], choose=lambda names, index=index: names[index]) for index in (0, 1)] == ["a", "b"]
 
 
 def test_without_a_tie_nothing_is_drawn():
@@ -70,7 +70,7 @@ def test_without_a_tie_nothing_is_drawn():
 def test_ties_are_drawn_evenly_by_default():
     counts = {"a": 0, "b": 0, "c": 0}
     for _ in range(3000):
-        decision = pick([A, B, C], lambda it: IDLE[it.id])
+        decision = pick([A, B, C], lambda candidate: IDLE[candidate.id])
         assert decision is not None
         counts[decision.endpoint_id] += 1
     assert min(counts.values()) > 800
@@ -87,8 +87,8 @@ def test_ties_are_drawn_evenly_by_default():
 )
 def test_health_has_priority_over_load(statuses, best):
     busy = {"a": 1000, "b": 1000, "c": 1000, **{name: 0 for name in "abc" if name not in best}}
-    found = chosen([Candidate(name, status) for name, status in zip("abc", statuses, strict=True)], busy)
-    assert found == best[0]
+    choice = chosen([Candidate(name, status) for name, status in zip("abc", statuses, strict=True)], busy)
+    assert choice == best[0]
 
 
 @pytest.mark.parametrize("state", [schema.DRAINING, schema.DISABLED])
@@ -117,7 +117,7 @@ def test_without_candidates_none_is_chosen():
 
 def test_a_decision_contains_its_reasons():
     load = {"a": 2, "b": 1, "c": 0}
-    decision = pick([A, B, Candidate("c", schema.PENDING)], lambda it: load[it.id], choose=first)
+    decision = pick([A, B, Candidate("c", schema.PENDING)], lambda candidate: load[candidate.id], choose=first)
     assert decision is not None
     assert (decision.reason, decision.scores) == (LEAST, (("a", 2), ("b", 1)))
 
@@ -127,7 +127,7 @@ def test_a_decision_contains_its_reasons():
     [([A], ONLY), ([A, B], DRAWN), ([Candidate("a", trial_due=1.0)], TRIAL)],
 )
 def test_reasons(candidates, reason):
-    decision = pick(candidates, lambda it: IDLE[it.id], choose=first)
+    decision = pick(candidates, lambda candidate: IDLE[candidate.id], choose=first)
     assert decision is not None
     assert decision.reason == reason
 
@@ -148,11 +148,11 @@ def test_an_endpoint_over_its_slots_is_full():
 
 
 def test_when_all_are_full_a_request_waits():
-    assert pick([limited("a", 1), limited("b", 1)], lambda it: 1) is FULL
+    assert pick([limited("a", 1), limited("b", 1)], lambda candidate: 1) is FULL
 
 
 def test_a_request_does_not_wait_for_tried_endpoints():
-    assert pick([limited("a", 1)], lambda it: 1, ["a"]) is None
+    assert pick([limited("a", 1)], lambda candidate: 1, ["a"]) is None
 
 
 def test_an_unhealthy_endpoint_with_a_free_slot_is_better_than_waiting():
@@ -168,13 +168,13 @@ def test_an_endpoint_with_an_open_breaker_is_last():
 
 def test_when_all_breakers_are_open_the_first_due_trial_is_chosen():
     candidates = [Candidate("a", trial_due=7.0), Candidate("b", trial_due=5.0), Candidate("c", trial_due=6.0)]
-    decision = pick(candidates, lambda it: {"a": 0, "b": 9, "c": 0}[it.id])
+    decision = pick(candidates, lambda candidate: {"a": 0, "b": 9, "c": 0}[candidate.id])
     assert decision is not None
     assert (decision.endpoint_id, decision.reason) == ("b", TRIAL)
 
 
 def test_waiting_for_a_working_endpoint_is_better_than_an_open_breaker():
-    assert pick([limited("a", 1), Candidate("b", trial_due=5.0)], lambda it: 1) is FULL
+    assert pick([limited("a", 1), Candidate("b", trial_due=5.0)], lambda candidate: 1) is FULL
 
 
 def test_an_open_breaker_does_not_bring_back_excluded_endpoints():
@@ -194,15 +194,15 @@ CANDIDATES = st.lists(
 
 @given(CANDIDATES, st.data())
 def test_the_choice_is_never_worse_than_another_candidate(candidates, data):
-    load = {it.id: data.draw(st.integers(0, 3)) for it in candidates}
+    load = {candidate.id: data.draw(st.integers(0, 3)) for candidate in candidates}
     tried = data.draw(st.sets(st.sampled_from(sorted(load)))) if load else set()
     order = [schema.ONLINE, schema.PENDING, schema.ERROR]
     allowed = {
-        it.id: (order.index(it.status), load[it.id])
-        for it in candidates
-        if it.status in order and it.operator_state == schema.ENABLED and it.id not in tried
+        candidate.id: (order.index(candidate.status), load[candidate.id])
+        for candidate in candidates
+        if candidate.status in order and candidate.operator_state == schema.ENABLED and candidate.id not in tried
     }
-    decision = pick(candidates, lambda it: load[it.id], tried)
+    decision = pick(candidates, lambda candidate: load[candidate.id], tried)
     assert (decision is None) == (not allowed)
     assert decision is None or allowed[decision.endpoint_id] == min(allowed.values())
 
@@ -217,8 +217,8 @@ def test_a_choice_among_few_candidates_is_recorded_completely():
 
 def test_of_many_candidates_the_chosen_and_the_least_busy_are_recorded():
     scores = tuple((f"e{number}", number) for number in range(40))
-    found = recorded_scores(Decision("e30", LEAST, scores))
-    assert found == (("e30", 30), *scores[: MAX_RECORDED_SCORES - 1])
+    recorded = recorded_scores(Decision("e30", LEAST, scores))
+    assert recorded == (("e30", 30), *scores[: MAX_RECORDED_SCORES - 1])
 
 
 # Tiers
@@ -246,7 +246,8 @@ def test_the_tier_comes_after_health_and_before_load():
 )
 def test_the_next_tier_is_used_when_those_above_are_excluded_or_full(facts):
     decision = pick(
-        [in_tier(1, "a", **facts), in_tier(3, "b"), in_tier(2, "c")], lambda it: {"a": 4, "b": 0, "c": 9}[it.id]
+        [in_tier(1, "a", **facts), in_tier(3, "b"), in_tier(2, "c")],
+        lambda candidate: {"a": 4, "b": 0, "c": 9}[candidate.id],
     )
     assert decision == Decision("c", SPILLED, (("c", 9),))
 
@@ -256,11 +257,11 @@ def test_the_next_tier_is_used_for_another_attempt():
 
 
 def test_a_request_waits_when_all_tiers_are_full():
-    assert pick([in_tier(1, "a", slots=1), in_tier(2, "b", slots=1)], lambda it: 1) is FULL
+    assert pick([in_tier(1, "a", slots=1), in_tier(2, "b", slots=1)], lambda candidate: 1) is FULL
 
 
 def test_equal_tiers_are_no_reason():
-    decision = pick([in_tier(4, "a"), in_tier(4, "b")], lambda it: {"a": 0, "b": 1}[it.id])
+    decision = pick([in_tier(4, "a"), in_tier(4, "b")], lambda candidate: {"a": 0, "b": 1}[candidate.id])
     assert decision == Decision("a", LEAST, (("a", 0), ("b", 1)))
 
 
@@ -271,7 +272,7 @@ def test_the_trial_that_is_due_first_decides_in_any_tier():
 @given(st.lists(st.tuples(st.sampled_from(HEALTH), st.integers(1, TIERS)), min_size=2, max_size=2))
 def test_ranks_order_by_health_then_by_tier(pairs):
     (one, first_tier), (other, second_tier) = pairs
-    found = rank(one, schema.ENABLED, first_tier), rank(other, schema.ENABLED, second_tier)
+    ranks = rank(one, schema.ENABLED, first_tier), rank(other, schema.ENABLED, second_tier)
     order = [(HEALTH.index(one), first_tier), (HEALTH.index(other), second_tier)]
-    assert (found[0] < found[1]) == (order[0] < order[1])
-    assert max(found) < OPEN
+    assert (ranks[0] < ranks[1]) == (order[0] < order[1])
+    assert max(ranks) < OPEN

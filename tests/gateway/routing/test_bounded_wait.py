@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.registry.schema import Speeds
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import FULL
-from gateway.routing.cost_parts import expected_seconds
+from gateway.routing.expected_time import Demand, Row
 
 LOOK = 0.05  # seconds between two looks at the queue
 
@@ -26,8 +25,8 @@ class Endpoint:
     recent_prompt: float = 0.0
 
 
-def alone(of: adaptive.Row[Endpoint], demand: Demand) -> float:
-    return expected_seconds(of, demand.prompt, demand.output, 1, 0)
+def alone(of: Row[Endpoint], demand: Demand) -> float:
+    return of.parameters.duration(demand.prompt, demand.output, 1)
 
 
 speeds = st.builds(
@@ -43,7 +42,7 @@ speeds = st.builds(
 @given(st.lists(speeds, min_size=1, max_size=4), speeds, st.integers(1, 3), st.floats(10, 4000), st.floats(1, 300))
 def test_the_wait_ends_when_it_has_taken_as_long_as_the_free_endpoint(free, full, slots, prompt, output):
     """The worst case: the endpoint that it waits for never becomes free. `free`: speeds of idle endpoints."""
-    rows = [adaptive.row(Endpoint(f"free{at}", 1, 0), of, "ollama") for at, of in enumerate(free)]
+    rows = [adaptive.row(Endpoint(f"free{number}", 1, 0), of, "ollama") for number, of in enumerate(free)]
     rows.append(adaptive.row(Endpoint("full", slots, slots), full, "ollama"))
     demand = Demand(prompt, output)
     at_once = min(alone(of, demand) for of in rows[:-1])
@@ -60,9 +59,9 @@ def test_the_wait_ends_when_it_has_taken_as_long_as_the_free_endpoint(free, full
 @given(st.lists(speeds, min_size=1, max_size=4), speeds, st.integers(1, 3), st.integers(0, 50))
 def test_it_only_waits_for_an_earlier_end(free, full, slots, waiting):
     """Its expected end at the full endpoint, with the wait, is before that at the free ones."""
-    rows = [adaptive.row(Endpoint(f"free{at}", 1, 0), of, "ollama") for at, of in enumerate(free)]
+    rows = [adaptive.row(Endpoint(f"free{number}", 1, 0), of, "ollama") for number, of in enumerate(free)]
     last = adaptive.row(Endpoint("full", slots, slots), full, "ollama")
     demand = Demand(1000, 100)
     if adaptive.pick([*rows, last], demand, waiting=waiting) is FULL:
-        own = expected_seconds(last, demand.prompt, demand.output, slots, 0)
+        own = last.parameters.duration(demand.prompt, demand.output, slots)
         assert own < min(alone(of, demand) for of in rows)

@@ -64,11 +64,11 @@ def test_the_counts_of_adaptive_routing_are_alike(roster, add):
     add(a=2)
     endpoint = roster.endpoints["a"]
     seen = counts_for_bulk(lambda endpoint: (endpoint.in_flight, 70), 0)
-    found = []
+    counts = []
     for _ in range(3):
-        found.append(seen(endpoint))
+        counts.append(seen(endpoint))
         endpoint.enter()
-    assert found == [(0, 70), (2, 70), (2, 70)]
+    assert counts == [(0, 70), (2, 70), (2, 70)]
 
 
 @pytest.mark.parametrize(

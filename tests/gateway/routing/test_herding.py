@@ -10,7 +10,7 @@ from gateway.ipc.live_page import LivePage
 from gateway.registry.schema import Lengths, Speeds
 from gateway.registry.writer import Changes
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
+from gateway.routing.expected_time import Demand
 from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.roster import Roster
 from tests.gateway.samples import KEY, make_endpoint

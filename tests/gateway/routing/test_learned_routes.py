@@ -43,7 +43,7 @@ def test_rows_have_the_speeds_of_the_endpoints_own_name_of_the_model(learned, ro
     learn(control, speeds={("b", "b-name", CHAT): MEASURED, ("a", "b-name", CHAT): MEASURED})
     roster.refresh()
     of = rows(learned, roster)
-    assert (of["b"].setup, of["b"].read, of["b"].write, of["b"].share) == (0.01, 0.001, 0.03, 0.003)
+    assert of["b"].parameters == (0.01, 0.001, 0.03, 0.003)
     assert (of["b"].slots, of["b"].few) == (2, NO_LIMIT)
     assert (of["a"].slots, of["a"].few) == (NO_LIMIT, 1)  # never measured
 
@@ -51,8 +51,8 @@ def test_rows_have_the_speeds_of_the_endpoints_own_name_of_the_model(learned, ro
 def test_an_unmeasured_endpoint_is_expected_to_be_as_fast_as_the_fastest(learned, roster, control):
     learn(control, speeds={("b", "b-name", CHAT): MEASURED})
     roster.refresh()
-    assert rows(learned, roster)["a"].write == MEASURED.write
-    assert rows(learned, roster, EMBEDDINGS)["a"].write != MEASURED.write
+    assert rows(learned, roster)["a"].parameters.write == MEASURED.write
+    assert rows(learned, roster, EMBEDDINGS)["a"].parameters.write != MEASURED.write
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_rows_are_out_of_date_after_a_change(learned, roster, control, changes):
     roster.refresh()
     assert before.version != roster.learned_version
     after = rows(learned, roster)["a"]
-    assert (after.slots == 9) or after.write == MEASURED.write
+    assert (after.slots == 9) or after.parameters.write == MEASURED.write
 
 
 def test_prompt_and_output_are_expected_from_lengths(learned, roster, control):
@@ -81,7 +81,7 @@ def test_prompt_and_output_are_expected_from_lengths(learned, roster, control):
         request = SimpleNamespace(
             services=SimpleNamespace(learned=learned),
             parsed=SimpleNamespace(model=model, max_tokens=most),
-            exchange=SimpleNamespace(api_key=key_id and SimpleNamespace(id=key_id), length=None, body_bytes=size),
+            exchange=SimpleNamespace(api_key=key_id and SimpleNamespace(id=key_id), size=size),
             api=SimpleNamespace(kind=SimpleNamespace(generates=generates)),
             prefix=None,
             chain=None,
@@ -140,22 +140,23 @@ def test_counts_are_those_of_all_processes(learned, roster, config):
     assert learned.counts_of_all(endpoint) == (0, 0)
 
 
-def test_totals_of_one_process_are_those_of_the_page(learned, roster):
+def test_totals_of_one_process_are_those_of_the_page(learned, roster, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(endpoint_module, "monotonic", lambda: now)
     endpoint = roster.endpoints["a"]
     endpoint.enter()
     endpoint.enter()
     _, before, read, shared = endpoint.send_prompt(50)
     assert (before, *learned.totals(endpoint)[:3]) == (0, 2, 50, read)
-    now = int(time.monotonic() * MOMENTS_PER_SECOND)
-    assert endpoint.work_until(now) == learned.work_until(endpoint, now)
-    endpoint.leave_integrated()
-    after = now + 7
-    assert endpoint.work_until(after) == learned.work_until(endpoint, after)
-    endpoint.leave_integrated(50)
-    end = endpoint.work_until(after + 100)
-    assert end == learned.work_until(endpoint, after + 100)
-    assert end[0] == read
-    assert end[1] - shared & WORD < MOMENTS_PER_SECOND
+    ends = []
+    for pending in (0, 50):
+        now += 0.5
+        moment = int(now * MOMENTS_PER_SECOND)
+        assert endpoint.work_until(moment) == learned.work_until(endpoint, moment)
+        endpoint.leave(pending)
+        ends.append(endpoint.work_until(moment + 100))
+        assert ends[-1] == learned.work_until(endpoint, moment + 100)
+    assert ends[-1] == (read, shared + 1.5 * MOMENTS_PER_SECOND)
 
 
 @pytest.mark.parametrize("others_end", [False, True])
@@ -187,7 +188,7 @@ def test_work_is_right_when_the_cells_begin_again_at_0(learned, roster, config, 
     assert (work.prompt_tokens, work.read_tokens, work.shared_us, work.was_idle) == (30, 70, 6_500_000, True)
     assert attempt.work(learned, now) is None
     assert learned.counts_of_all(endpoint) == (2, 100)
-    endpoint.leave_integrated(30)
+    endpoint.leave(30)
     assert learned.work_until(endpoint, int(now * MOMENTS_PER_SECOND)) == tuple(
         count & WORD for count in endpoint.work_until(int(now * MOMENTS_PER_SECOND))
     )
@@ -212,9 +213,9 @@ def test_the_requests_in_flight_are_integrated(learned, roster, monkeypatch):
 def test_a_model_that_is_not_in_memory_must_be_loaded(learned, roster, control):
     learn(control, engines={"a": EngineState(1.0, ("m",)), "b": EngineState(1.0, ())})
     roster.refresh()
-    found = learned.routes(roster.routes("m"), CHAT)
-    assert (found.by_id["a"].load, found.by_id["b"].load) == (0.0, HESITATION * UNKNOWN_LOAD_SECONDS)
-    assert set(found.engines) == {"a", "b"}
+    routes = learned.routes(roster.routes("m"), CHAT)
+    assert (routes.by_id["a"].load, routes.by_id["b"].load) == (0.0, HESITATION * UNKNOWN_LOAD_SECONDS)
+    assert set(routes.engines) == {"a", "b"}
 
 
 def test_the_learned_time_of_a_load_counts(learned, roster, control):
@@ -244,7 +245,7 @@ def test_a_load_that_was_never_seen_takes_as_long_as_elsewhere(learned, roster, 
     speeds = {("b", "b-name", CHAT): Speeds(0.01, 0.001, 0.03, 0.003, 256, load=40.0)}
     learn(control, speeds=speeds, engines={"a": EngineState(1.0, ()), "b": EngineState(1.0, ())})
     roster.refresh()
-    assert [it.load for it in rows(learned, roster).values()] == [HESITATION * 40.0] * 2
+    assert [row.load for row in rows(learned, roster).values()] == [HESITATION * 40.0] * 2
 
 
 def test_a_load_for_another_process_is_heard(learned, roster, control):
@@ -258,9 +259,9 @@ def test_a_load_for_another_process_is_heard(learned, roster, control):
     learned.loaded_models.sent("a", EngineState(1.0, ("m",)), "unknown", 9.0)
     learned.loaded_models.sent("b", EngineState(1.0, ()), "b-name", 9.0)
     other.follow()
-    found = rows(other, roster)
-    assert found["a"].load > HESITATION * UNKNOWN_LOAD_SECONDS
-    assert 0 < found["b"].load <= UNKNOWN_LOAD_SECONDS
+    other_rows = rows(other, roster)
+    assert other_rows["a"].load > HESITATION * UNKNOWN_LOAD_SECONDS
+    assert 0 < other_rows["b"].load <= UNKNOWN_LOAD_SECONDS
     version = roster.learned_version
     learned.follow()  # its own loads are no news
     assert learned.loaded_models.loading == 2
@@ -281,8 +282,8 @@ def test_an_old_load_is_no_news(learned, roster, control):
 def test_endpoints_that_report_nothing_have_no_loads(learned, roster, control):
     learn(control, engines={"a": EngineState(1.0, others=2)})
     roster.refresh()
-    found = learned.routes(roster.routes("m"), CHAT)
-    assert ([it.load for it in found.rows], found.engines) == ([0.0, 0.0], {})
+    routes = learned.routes(roster.routes("m"), CHAT)
+    assert ([row.load for row in routes.rows], routes.engines) == ([0.0, 0.0], {})
 
 
 # Tiers and weights
@@ -294,12 +295,12 @@ def tiers_of(control, roster, **facts):
 
 
 def test_an_expected_wait_spills_where_there_is_a_worse_tier(learned, roster, control):
-    assert rows(learned, roster)["a"].spill == NEVER  # all tiers are equal
+    assert rows(learned, roster)["a"].spill_after == NEVER  # all tiers are equal
     tiers_of(control, roster, cost_weight=2.0)
     of = rows(learned, roster)
-    assert (of["a"].spill, of["a"].weight, of["b"].spill) == (2 * 5.0, 2.0, NEVER)
+    assert (of["a"].spill_after, of["a"].weight, of["b"].spill_after) == (5.0, 2.0, NEVER)
     tiers_of(control, roster, max_concurrency=4)
-    assert rows(learned, roster)["a"].spill == NEVER  # it is full when its slots are taken
+    assert rows(learned, roster)["a"].spill_after == NEVER  # it is full when its slots are taken
 
 
 # Requests of others

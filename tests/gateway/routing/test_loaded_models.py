@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.registry.schema import EngineState, Speeds
-from gateway.routing.adaptive import FASTEST, LOADED, NO_LIMIT, UNKNOWN_LOAD_SECONDS, Demand, Row, pick, row
+from gateway.routing.adaptive import FASTEST, LOADED, NO_LIMIT, UNKNOWN_LOAD_SECONDS, pick, row
 from gateway.routing.balancer import Decision
 from gateway.routing.copy_values import MEMORY_SECONDS
+from gateway.routing.expected_time import Demand, Row
 from gateway.routing.loaded_models import HESITATION, LATE, SETTLED_SECONDS, LoadedModels, ModelLoad, with_reason
 
 READ_AT = 1000.0
@@ -46,10 +47,10 @@ class World:
     def _changed(self) -> None:
         self.changes += 1
 
-    def seconds(self, model: str, learned: float = 10.0, at: str = "e") -> float:
+    def seconds(self, model: str, learned: float = 10.0, endpoint_id: str = "e") -> float:
         engines = {"e": self.engine, **self.others}
         self.models.note(engines, engines)
-        return self.models.load_seconds(at, engines[at], model, learned)
+        return self.models.load_seconds(endpoint_id, engines[endpoint_id], model, learned)
 
     def send(self, model: str) -> ModelLoad | None:
         return self.models.sent("e", self.engine, model, 10.0)
@@ -63,9 +64,11 @@ class World:
         """A request for a model compares endpoints, which cost so many seconds, and goes to the first of them."""
         engines = {"e": self.engine, **self.others}
         self.models.note(engines, engines)
-        rows = {name: row(Candidate(name), FAST, "ollama", load=self.seconds(model, at=name)) for name in costs}
-        found = [(cost + rows[name].load, name, NO_LIMIT) for name, cost in costs.items()]
-        decision = Decision(next(iter(costs)), FASTEST, (), found)
+        rows = {
+            name: row(Candidate(name), FAST, "ollama", load=self.seconds(model, endpoint_id=name)) for name in costs
+        }
+        expected_times = [(cost + rows[name].load, name, NO_LIMIT) for name, cost in costs.items()]
+        decision = Decision(next(iter(costs)), FASTEST, (), expected_times)
         self.models.chose(decision, rows, {name: (engines[name], model, 10.0) for name in costs})
 
     def read(self, *loaded: str, loading: tuple[str, ...] = (), most: int = 1) -> None:
@@ -138,15 +141,15 @@ def test_a_new_copy_takes_what_others_might_have_saved(world: World) -> None:
     world.others |= {"f": EngineState(READ_AT, ("b",)), "g": EngineState(READ_AT, ("c",))}
     for _ in range(ENOUGH):
         world.choose("b", f=8.0, e=2.0, g=2.0)
-    assert world.seconds("b", at="g") == pytest.approx(LATE * 10.0)
+    assert world.seconds("b", endpoint_id="g") == pytest.approx(LATE * 10.0)
     world.send("b")
-    assert world.seconds("b", at="g") == COLD
+    assert world.seconds("b", endpoint_id="g") == COLD
 
 
 def test_a_request_that_starts_a_load_asks_for_no_other_copy(world: World) -> None:
     world.others["f"] = EngineState(READ_AT, ())
     world.choose("b", e=1.0, f=2.0)
-    assert world.seconds("b", at="f") == COLD
+    assert world.seconds("b", endpoint_id="f") == COLD
 
 
 def test_each_process_sees_its_part_of_the_requests(world: World) -> None:
@@ -313,7 +316,7 @@ def test_a_load_of_others_is_waited_for(world: World) -> None:
 def decide(*rows: Row[Candidate]) -> tuple[str, str]:
     decision = pick(rows, Demand(100, 100))
     assert decision is not None
-    decided = with_reason(decision, {it.id: it for it in rows})
+    decided = with_reason(decision, {candidate.id: candidate for candidate in rows})
     return decided.endpoint_id, decided.reason
 
 

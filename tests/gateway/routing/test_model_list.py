@@ -7,9 +7,12 @@ from gateway.base.errors import Refusal
 from gateway.base.request_kinds import KINDS
 from gateway.loop.time_slices import TimeSlices, run_unsliced
 from gateway.registry import schema
+from gateway.registry.key_rules import KeyRules, compiled
 from gateway.registry.schema import Model, ModelName, Step, Target
 from gateway.registry.writer import Changes
 from gateway.routing import model_list
+from gateway.routing.lists import built_lists
+from gateway.routing.lists.model_access import ModelAccess
 from gateway.routing.model_list import ModelList
 from tests.gateway.samples import make_endpoint
 
@@ -29,9 +32,9 @@ def roster_of(control, roster):
 
 
 def listed(roster):
-    found = json.loads(run_unsliced(model_list.listing(roster)))
-    assert found["object"] == "list"
-    return found["data"]
+    payload = json.loads(run_unsliced(model_list.listing(roster)))
+    assert payload["object"] == "list"
+    return payload["data"]
 
 
 def test_without_models_the_list_is_empty(roster_of):
@@ -43,7 +46,6 @@ def test_the_entry_of_a_model(roster_of):
     assert entry == {
         "id": "Qwen/Qwen3-8B",
         "object": "model",
-        "created": 0,
         "owned_by": "routerdash",
         "lifecycle_status": "registered",
         "download_progress": None,
@@ -62,6 +64,11 @@ def test_the_entry_of_a_model(roster_of):
         "endpoint_ids": ["a"],
         "canonical_name": "Qwen/Qwen3-8B",
         "aliases": ["qwen3", "qwen3:8b"],
+        "context_length": 4096,
+        "max_model_len": 4096,
+        "top_provider": {"context_length": 4096},
+        "output_modalities": ["text"],
+        "architecture": {"output_modalities": ["text"]},
     }
 
 
@@ -120,7 +127,7 @@ def test_a_model_without_a_canonical_name(roster_of):
 def test_models_that_can_be_requested_are_listed(roster_of, facts, shown, ready):
     roster = roster_of(make_endpoint("a", "m", **facts))
     assert [entry["ready"] for entry in listed(roster)] == [ready] * shown
-    assert model_list.get_model(roster, "m")["ready"] is ready
+    assert dict(model_list.get_model(roster, "m"))["ready"] is ready
 
 
 @pytest.mark.parametrize("name", ["qwen3:8b", "qwen3", "QWEN3", "Qwen/Qwen3-8B", "qwen/qwen3-8b"])
@@ -148,9 +155,9 @@ def built(monkeypatch):
     calls = []
     listing = model_list.listing
 
-    def counted(roster, use=None):
+    def counted(roster, access):
         calls.append(1)
-        return listing(roster, use)
+        return listing(roster, access)
 
     monkeypatch.setattr(model_list, "listing", counted)
     return calls
@@ -244,7 +251,7 @@ def test_names_that_nobody_can_serve_are_not_listed(roster_of, control, roster):
     names = (make_name("lost", "nowhere"), make_name("off", "qwen3"), make_name("inner", "embed"))
     publish_names(control, roster, *names, make_name("outer", "nowhere", "inner"))
     assert [entry["id"] for entry in listed(roster)] == ["embed", "inner", "outer"]
-    assert model_list.get_model(roster, "lost")["ready"] is False
+    assert dict(model_list.get_model(roster, "lost"))["ready"] is False
 
 
 def test_a_target_is_listed_at_its_endpoint_or_tag_only(roster_of, control, roster):
@@ -253,8 +260,8 @@ def test_a_target_is_listed_at_its_endpoint_or_tag_only(roster_of, control, rost
     publish_names(
         control, roster, make_name("pinned", steps=(Step((pinned,)),)), make_name("tagged", steps=(Step((tagged,)),))
     )
-    found = {entry["id"]: entry["endpoint_ids"] for entry in listed(roster)}
-    assert (found["pinned"], found["tagged"]) == (["a"], ["b"])
+    endpoint_ids = {entry["id"]: entry["endpoint_ids"] for entry in listed(roster)}
+    assert (endpoint_ids["pinned"], endpoint_ids["tagged"]) == (["a"], ["b"])
 
 
 def test_external_endpoints_count_only_for_names_that_may_use_them(roster_of, control, roster):
@@ -270,3 +277,21 @@ def test_a_pattern_is_not_listed_and_found_by_its_names(roster_of, control, rost
     assert model_list.get_model(roster, "claude-9")["id"] == "claude-9"
     with pytest.raises(Refusal):
         model_list.get_model(roster, "gpt-9")
+
+
+# Memory
+
+
+def test_lists_beyond_a_size_are_forgotten(roster_of, monkeypatch):
+    roster = roster_of(make_endpoint("a", *(Model(f"model {number}") for number in range(20))))
+    accesses = [ModelAccess(external=external, endpoints=ends) for external in (True, False) for ends in (True, False)]
+
+    async def request_lists():
+        models = ModelList(roster, TimeSlices(asyncio.get_running_loop()))
+        lists = [await models.current(access) for access in accesses]
+        monkeypatch.setattr(built_lists, "MAX_BYTES", len(lists[-1]) + len(lists[-2]))
+        again = await models.current(ModelAccess())
+        await models.current(ModelAccess(compiled(KeyRules(models=("model*",)))))
+        return again is lists[-1], len(models._built)
+
+    assert asyncio.run(request_lists()) == (True, 2)

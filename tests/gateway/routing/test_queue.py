@@ -263,7 +263,7 @@ def test_a_key_waits_for_at_most_one_request_of_each_other_key(comers):
 def test_a_request_that_declines_does_not_hold_up_others():
     wanted = {"patient": DECLINED, "short": Decision("slow", "only", ())}
     queue: Queue[str] = Queue(lambda waiter: wanted[waiter.item])
-    patient, short = (Waiter(item, "key", "line", [], float(at), 100.0) for at, item in enumerate(wanted))
+    patient, short = (Waiter(item, "key", "line", [], float(number), 100.0) for number, item in enumerate(wanted))
     queue.add(patient)
     queue.add(short)
     queue.dispatch()
@@ -274,7 +274,7 @@ def test_a_request_that_declines_does_not_hold_up_others():
 def test_the_first_of_those_that_declined_goes_first():
     free: list[Decision] = []
     queue: Queue[int] = Queue(lambda waiter: free.pop() if free else DECLINED)
-    waiters = [Waiter(at, "key", "line", [], float(at), 100.0) for at in range(3)]
+    waiters = [Waiter(number, "key", "line", [], float(number), 100.0) for number in range(3)]
     for waiter in waiters:
         queue.add(waiter)
     queue.dispatch()
@@ -292,11 +292,11 @@ def test_few_requests_are_looked_at_while_all_decline():
 
     queue = Queue(decide)
     for key in range(30):
-        for at in range(10):
-            queue.add(Waiter((key, at), f"key {key}", "line", [], float(at), 100.0))
+        for number in range(10):
+            queue.add(Waiter((key, number), f"key {key}", "line", [], float(number), 100.0))
     queue.dispatch()
     assert len(asked) <= MAX_ALL_DECLINED + 30
-    assert max(at for _, at in asked) == MAX_DECLINED - 1
+    assert max(position for _, position in asked) == MAX_DECLINED - 1
     assert queue.length == 300
 
 

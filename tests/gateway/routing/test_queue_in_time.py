@@ -19,7 +19,7 @@ GO = Decision("endpoint", "only", ())
 
 
 class Arrival(NamedTuple):
-    at: float
+    moment: float
     seconds: float  # that it runs
     bulk: bool = False
     key: str = "k"
@@ -62,15 +62,15 @@ class Gateway:
         """Return how long each of them waited."""
         self.arrivals = arrivals
         for number, one in enumerate(arrivals):
-            self.end_until(one.at)
-            self.now = one.at
+            self.end_until(one.moment)
+            self.now = one.moment
             if not self.queue.waits_for("m", gives_way=one.bulk) and self.is_free(gives_way=one.bulk):
                 self.start(number)
             else:
-                waiter = Waiter(number, one.key, "m", [], one.at, FOREVER, gives_way=one.bulk)
+                waiter = Waiter(number, one.key, "m", [], one.moment, FOREVER, gives_way=one.bulk)
                 self.queue.add(waiter, wanted=1)
         self.end_until(FOREVER)
-        return [self.started[number] - one.at for number, one in enumerate(arrivals)]
+        return [self.started[number] - one.moment for number, one in enumerate(arrivals)]
 
     def end_until(self, moment: float) -> None:
         while self.ends and self.ends[0] <= moment:
@@ -93,14 +93,17 @@ arrivals = st.lists(
 
 def starts(waits: list[float], comers: Sequence[Arrival]) -> list[float]:
     """Return when interactive requests begin, sorted: keys may take turns in another order."""
-    return sorted(it.at + wait for wait, it in zip(waits, comers, strict=True) if not it.bulk)
+    return sorted(arrival.moment + wait for wait, arrival in zip(waits, comers, strict=True) if not arrival.bulk)
 
 
 @given(arrivals.map(sorted), st.integers(1, 4))
 def test_interactive_requests_wait_for_no_bulk_request_but_those_that_run(comers, slots):
     """The same interactive requests without any bulk requests begin earlier by at most the longest of these."""
-    longest = max((it.seconds for it in comers if it.bulk), default=0.0)
-    beside, alone = (starts(Gateway(slots).run(it), it) for it in (comers, [it for it in comers if not it.bulk]))
+    longest = max((arrival.seconds for arrival in comers if arrival.bulk), default=0.0)
+    beside, alone = (
+        starts(Gateway(slots).run(group), group)
+        for group in (comers, [arrival for arrival in comers if not arrival.bulk])
+    )
     assert all(start <= before + longest + 1e-6 for start, before in zip(beside, alone, strict=True))
 
 
@@ -111,7 +114,7 @@ def test_bulk_requests_end_under_endless_interactive_load(slots):
     comers = [Arrival(random.uniform(0, 400), 1.0 * slots, key=random.choice("ab")) for _ in range(600)]
     bulk = [Arrival(float(number), 1.0 * slots, bulk=True, key="c") for number in range(20)]
     comers = sorted([*comers, *bulk])
-    waits = [wait for wait, it in zip(Gateway(slots).run(comers), comers, strict=True) if it.bulk]
+    waits = [wait for wait, arrival in zip(Gateway(slots).run(comers), comers, strict=True) if arrival.bulk]
     assert max(waits[1:]) >= BULK_SECONDS - 5  # the load is endless
     assert max(waits) < BULK_SECONDS + 20 * 3 + 5  # every third turn is theirs from then on
 
@@ -121,4 +124,4 @@ def test_the_aged_requests_of_a_key_do_not_stop_its_interactive_ones():
     bulk = [Arrival(0.0, 1.0, bulk=True) for _ in range(300)]
     comers = sorted([*bulk, *(Arrival(2.0 * number + 0.5, 1.0) for number in range(1, 100))])
     waits = Gateway(1).run(comers)
-    assert max(wait for wait, it in zip(waits, comers, strict=True) if not it.bulk) <= 2.0
+    assert max(wait for wait, arrival in zip(waits, comers, strict=True) if not arrival.bulk) <= 2.0

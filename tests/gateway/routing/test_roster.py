@@ -1,5 +1,6 @@
 import gc
 import hashlib
+import time
 
 import msgspec
 import pytest
@@ -36,7 +37,7 @@ def test_what_was_deleted_or_moved_needs_no_garbage_collector(roster, control, l
         control.publish(*later)
         roster.refresh()
         # type(), because isinstance() fails for a weak proxy whose object is gone.
-        left = [it for it in gc.get_objects() if issubclass(type(it), Endpoint | Pool)]
+        left = [value for value in gc.get_objects() if issubclass(type(value), Endpoint | Pool)]
         assert len(left) == 2 * len(later)
     finally:
         gc.enable()
@@ -228,7 +229,7 @@ def test_a_changed_server_gets_stream_options_again(roster, control):
     roster.refresh()
     endpoint = roster.endpoints["a"]
     for kind, refused in (("vllm", True), ("ollama", False)):
-        endpoint.memory.usage_refused = True
+        endpoint.memory.refuse_usage(time.monotonic())
         control.publish(make_endpoint("a", "m", kind=kind, status=schema.ERROR))
         roster.refresh()
         assert endpoint.memory.usage_refused is refused
@@ -274,7 +275,8 @@ def test_the_next_expiry_is_that_of_the_keys_in_use(roster, control):
         expiries = {"1": 2000.0, "2": 1500.0, "3": 900.0}
         control.publish(
             api_keys=tuple(
-                PublishedKey(name, hashlib.sha256(name.encode()).hexdigest(), (), at) for name, at in expiries.items()
+                PublishedKey(name, hashlib.sha256(name.encode()).hexdigest(), (), expires_at)
+                for name, expires_at in expiries.items()
             )
         )
         for name, expected in (("1", 2000.0), ("2", 1500.0), ("3", 1500.0)):
@@ -345,7 +347,7 @@ def test_a_successful_trial_of_one_worker_closes_the_breaker_of_all(two):
         break_it(two[0])
         two[1].follow()
         clock.shift(2)
-        two[0].endpoints["a"].record_success()
+        two[0].endpoints["a"].record_success("client", 0.0)
         two[1].follow()
     assert [roster.endpoints["a"].breaker.due for roster in two] == [None, None]
     assert two[0].page.breakers.trial_due(7) == 0
@@ -356,7 +358,7 @@ def test_states_published_before_a_successful_trial_are_ignored(two):
         break_it(two[0])
         two[1].follow()
         clock.shift(1)
-        two[0].endpoints["a"].record_success()
+        two[0].endpoints["a"].record_success("client", 0.0)
         for roster in two:  # the worker that closed the breaker reads first
             roster.follow()
     assert [roster.endpoints["a"].breaker.due for roster in two] == [None, None]
@@ -376,7 +378,7 @@ def test_a_failure_after_the_trial_is_shared(two):
     with time_machine.travel(1000.5, tick=False) as clock:
         break_it(two[0])
         clock.shift(2)
-        two[0].endpoints["a"].record_success()
+        two[0].endpoints["a"].record_success("client", 0.0)
         clock.shift(2)
         break_it(two[1])
         for roster in two:
@@ -390,7 +392,7 @@ def test_a_reset_closes_the_breakers_of_all_workers(two, control):
     control.page.breakers.reset(7)
     for roster in two:
         roster.follow()
-    assert [(it.endpoints["a"].breaker.due, it.endpoints["a"].rank) for it in two] == [(None, 0), (None, 0)]
+    assert [(roster.endpoints["a"].breaker.due, roster.endpoints["a"].rank) for roster in two] == [(None, 0), (None, 0)]
 
 
 def test_a_reset_clears_the_counts(two, control):
@@ -436,7 +438,7 @@ def test_an_edited_address_is_another_server(roster, control):
     control.publish(make_endpoint("a", "tiny", slot=7))
     roster.refresh()
     break_it(roster)
-    roster.endpoints["a"].memory.usage_refused = True
+    roster.endpoints["a"].memory.refuse_usage(time.monotonic())
     control.publish(make_endpoint("a", "tiny", slot=7, base_url="http://127.0.0.1:2"))
     roster.refresh()
     endpoint = roster.endpoints["a"]
@@ -542,8 +544,10 @@ def test_a_prefix_means_the_model_at_endpoints_of_that_type(roster, control):
         make_endpoint("c", "gpt", "google:gpt", slot=2, kind="gemini"),
     )
     roster.refresh()
-    found = {model: ids(roster, model) for model in ("openai:gpt", "anthropic:gpt", "google:gpt", "vllm:gpt", "gpt")}
-    assert found == {
+    endpoint_ids = {
+        model: ids(roster, model) for model in ("openai:gpt", "anthropic:gpt", "google:gpt", "vllm:gpt", "gpt")
+    }
+    assert endpoint_ids == {
         "openai:gpt": ["a"], "anthropic:gpt": [], "google:gpt": ["c"], "vllm:gpt": [], "gpt": ["a", "b", "c"],
     }  # fmt: skip
     control.publish(make_endpoint("b", "gpt", slot=1, kind="openai"))
@@ -559,7 +563,7 @@ def test_routes_know_which_endpoints_are_external(roster, control):
     roster.refresh()
     routes = roster.routes("m")
     assert routes.has_external
-    assert [it.id for it in routes.internal.endpoints] == ["a"]
-    assert [it.id for it in routes.at(None, "x").endpoints] == ["b"]
-    assert [it.id for it in routes.at("a", None).endpoints] == ["a"]
+    assert [endpoint.id for endpoint in routes.internal.endpoints] == ["a"]
+    assert [endpoint.id for endpoint in routes.at(None, "x").endpoints] == ["b"]
+    assert [endpoint.id for endpoint in routes.at("a", None).endpoints] == ["a"]
     assert routes.internal.internal is routes.internal

@@ -84,11 +84,11 @@ def test_after_missing_money_single_requests_show_whether_somebody_has_paid(two,
     cloud.begin_trial()
     assert cloud.rank == OPEN
     cloud.end_trial()
-    cloud.record_success()
+    cloud.record_success("client", 0.0)
     assert (cloud.rank, cloud.breaker.due) == (0, None)
 
 
-def test_an_operators_reset_ends_a_pause(two, control):
+def test_an_administrators_reset_ends_a_pause(two, control):
     two[0].aside.pause(two[0].endpoints["c"], ErrorCause.MONEY, 600)
     assert ranks(two) == [EXCLUDED, EXCLUDED]
     control.page.breakers.reset(1)

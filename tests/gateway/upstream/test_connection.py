@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from gateway.base import limits
+from gateway.base import bounds
 from gateway.upstream import connection as connections
 from gateway.upstream import pool as pools
 from gateway.upstream import response_head, response_parser
@@ -367,14 +367,14 @@ async def test_a_whole_body_has_a_limit(monkeypatch):
         connection = await send_request(pool)
         error = await failing(connection.read_all())
         assert (error.kind, str(error)) == (BROKEN, "the response has more than 1 MiB")
-        assert error.limit is limits.UPSTREAM_RESPONSE
+        assert error.bound is bounds.UPSTREAM_RESPONSE
 
 
 @in_loop
 async def test_a_header_block_of_very_many_lines_is_an_error():
     lines = b"".join(b"x-%d: y\r\n" % number for number in range(response_parser.MAX_HEADER_LINES + 1))
     async with serving(opening(b"HTTP/1.1 200 OK\r\n" + lines + b"content-length: 2\r\n\r\n{}")) as (pool, _):
-        assert (await failing(send_request(pool))).limit is limits.UPSTREAM_HEAD
+        assert (await failing(send_request(pool))).bound is bounds.UPSTREAM_HEAD
 
 
 @in_loop

@@ -14,6 +14,7 @@ from gateway.upstream import connection as connections
 from gateway.upstream import pool as pools
 from gateway.upstream import response_head
 from gateway.upstream.connection import AWAITING
+from gateway.upstream.dialer import Dialer
 from gateway.upstream.errors import BROKEN, CONNECT, EndpointWithdrawn, StaleConnection, UpstreamError
 from gateway.upstream.pool import Pool, Sweeper
 from gateway.upstream.response_head import ResponseHead
@@ -219,7 +220,7 @@ async def test_a_server_without_tls():
             pool = Pool(server.url.replace("http:", "https:"), plain.sweeper)
             error = await failing(send_request(pool))
     assert error.kind == CONNECT
-    assert str(error).startswith("TLS failed: ")
+    assert str(error).startswith("TLS failed; does it speak http://")
 
 
 @in_loop
@@ -296,8 +297,8 @@ async def test_link_local_addresses_are_refused(url):
 @pytest.mark.parametrize("url", LINK_LOCAL)
 @in_loop
 async def test_a_link_local_address_can_be_allowed(url):
-    sweeper = Sweeper(asyncio.get_running_loop(), Destinations(allow_link_local=True))
-    assert len(await Pool(url, sweeper)._addresses()) == 1
+    sweeper = Sweeper(asyncio.get_running_loop(), Dialer(Destinations(allow_link_local=True)))
+    assert len(await sweeper.dialer.addresses(Pool(url, sweeper).host, 80)) == 1
     sweeper.stop()
 
 
@@ -307,8 +308,8 @@ async def test_an_address_outside_of_the_allowed_networks_is_refused(host):
     with upstream(always(OK)) as server:
         port = server.server_address[1]
         for networks, kind in ((["10.0.0.0/8"], CONNECT), (["10.0.0.0/8", "127.0.0.0/8"], None)):
-            allowed = Destinations([ipaddress.ip_network(it) for it in networks])
-            sweeper = Sweeper(asyncio.get_running_loop(), allowed)
+            allowed = Destinations([ipaddress.ip_network(network) for network in networks])
+            sweeper = Sweeper(asyncio.get_running_loop(), Dialer(allowed))
             pool = Pool(f"http://{host}:{port}", sweeper)
             if kind is None:
                 assert await fetch(pool) == b"whole"

@@ -65,15 +65,15 @@ async def received(pool: Pool) -> tuple[object, ...]:
 @pytest.mark.parametrize("pieces", RESPONSES.values(), ids=RESPONSES)
 @in_loop
 async def test_a_second_response_is_received_like_a_first_one(pieces):
-    found = []
+    responses = []
     for remembers in (True, False):
         with patch.object(response_head, "REMEMBER_SECONDS", 0.0 if remembers else 1e9):
             async with serving(scripted([FIRST], pieces)) as (pool, _):
                 pool.repeated.remembered_at = -1.0 if remembers else pool.repeated.remembered_at
                 await received(pool)
                 assert (pool.repeated.template is not None) is remembers
-                found.append(await received(pool))
-    assert found[0] == found[1]
+                responses.append(await received(pool))
+    assert responses[0] == responses[1]
 
 
 @in_loop

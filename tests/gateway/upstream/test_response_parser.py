@@ -16,16 +16,16 @@ def collected(body: bytes, chunked: bool) -> bytes:
         parser.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", READ)
     else:
         parser.feed(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), READ)
-    for at in range(0, len(body), READ):
-        piece = body[at : at + READ]
+    for start in range(0, len(body), READ):
+        piece = body[start : start + READ]
         parser.feed(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, READ)
-        assert parser.size == min(at + READ, len(body))
+        assert parser.size == min(start + READ, len(body))
     if chunked:
         parser.feed(b"0\r\n\r\n", 5)
     assert parser.complete
-    found = parser.take_body()
+    collected_body = parser.take_body()
     assert (parser.size, parser.take_body()) == (0, b"")
-    return found
+    return collected_body
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -37,6 +37,6 @@ def test_a_body_is_collected_in_its_order(size, chunked):
 
 def test_a_long_body_is_in_memory_once():
     body = b"a" * (16 << 20)
-    found, peak = with_peak(lambda: collected(body, chunked=False))
-    assert found == body
+    collected_body, peak = with_peak(lambda: collected(body, chunked=False))
+    assert collected_body == body
     assert peak < 1.3 * len(body)

@@ -21,7 +21,7 @@ from tests.metrics.records import KEY, A, B, attempt, request
 from tests.metrics.storage.test_seeding import adopted
 from tests.metrics.world import World, add_endpoint, fake_installation
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 LIST = "/admin/endpoints/endpoint/"
 HISTORY = "/admin/metrics/requesthistory/"
@@ -290,15 +290,15 @@ PATHS = (
 def test_number_of_queries_does_not_grow_with_rows(
     as_admin: Api, admin: User, shown_world: World, endpoints: object, path: str
 ) -> None:
-    found: list[list[str]] = []
+    statements: list[list[str]] = []
     for count in (2, 20):
         _more_of_all(count, admin, shown_world)
         page(as_admin, path)  # caches are filled
         with CaptureQueriesContext(connection) as captured:
             page(as_admin, path)
-        found.append([it["sql"] for it in captured])
-    assert len(found[0]) == len(found[1])
-    assert [sql for sql in found[1] if "COUNT" in sql and "request_history" in sql] == []
+        statements.append([query["sql"] for query in captured])
+    assert len(statements[0]) == len(statements[1])
+    assert [sql for sql in statements[1] if "COUNT" in sql and "request_history" in sql] == []
 
 
 def _more_of_all(count: int, admin: User, shown_world: World) -> None:

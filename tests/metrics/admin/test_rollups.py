@@ -25,7 +25,7 @@ from tests.metrics.admin.test_requests import cells, page
 from tests.metrics.records import KEY, A, B, request
 from tests.metrics.world import World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 ROLLUPS = (MinuteRollUp, DayRollUp, ClientHourRollUp, ClientDayRollUp, AllClientsRollUp)
 CLIENT = "192.0.2.1"
@@ -39,10 +39,10 @@ def url(model: Any) -> str:
 def offered(api: Api, model: Any, **sent: str) -> list[tuple[str, bool]]:
     """Return the dates of the hierarchy, and the selected one."""
     changes = api.get(url(model), sent).context["cl"]
-    return [(it["display"], it["selected"]) for it in changes.filter_specs[0].choices(changes)]
+    return [(choice["display"], choice["selected"]) for choice in changes.filter_specs[0].choices(changes)]
 
 
-def found(api: Api, model: Any, **sent: str) -> int:
+def count_rows(api: Api, model: Any, **sent: str) -> int:
     return len(api.get(url(model), sent).context["cl"].result_list)
 
 
@@ -76,8 +76,10 @@ def test_months_are_offered_without_their_days(as_admin: Api, served: World) -> 
     MonthRollUp.objects.bulk_create([MonthRollUp(month="2026-02", endpoint_id=A, model="m", **dict.fromkeys(SUMS, 1))])
     assert cells(page(as_admin, url(MonthRollUp)), "shown_month") == ["2026-03"] * 3
     assert offered(as_admin, MonthRollUp, date="2026-02") == [("2026-03", False), ("2026-02", True)]
-    assert found(as_admin, MonthRollUp, date="2026-02") == 1
-    assert found(as_admin, MonthRollUp, date="2026-02-03") == found(as_admin, MonthRollUp, date="nonsense") == 0
+    assert count_rows(as_admin, MonthRollUp, date="2026-02") == 1
+    assert (
+        count_rows(as_admin, MonthRollUp, date="2026-02-03") == count_rows(as_admin, MonthRollUp, date="nonsense") == 0
+    )
 
 
 def test_hours_of_all_clients_are_shown(as_admin: Api, served: World) -> None:
@@ -93,8 +95,8 @@ def test_requests_without_endpoint_show_none(as_admin: Api, shown_world: World) 
 
 
 def test_a_client_is_found_by_its_address(as_admin: Api, served: World) -> None:
-    assert found(as_admin, ClientHourRollUp, q=CLIENT) == found(as_admin, ClientDayRollUp, q=CLIENT) == 3
-    assert found(as_admin, ClientHourRollUp, q=CLIENT[:-1]) == 0
+    assert count_rows(as_admin, ClientHourRollUp, q=CLIENT) == count_rows(as_admin, ClientDayRollUp, q=CLIENT) == 3
+    assert count_rows(as_admin, ClientHourRollUp, q=CLIENT[:-1]) == 0
 
 
 def test_a_key_is_shown_by_its_name(as_admin: Api, served: World, admin: User) -> None:
@@ -135,7 +137,7 @@ def test_months_and_the_days_of_the_selected_month_are_offered(as_admin: Api, se
 
 
 def test_only_the_selected_day_is_listed(as_admin: Api, served: World) -> None:
-    assert [found(as_admin, model, date="2026-03-08") for model in (*ROLLUPS, DailyStat)] == [1] * 6
+    assert [count_rows(as_admin, model, date="2026-03-08") for model in (*ROLLUPS, DailyStat)] == [1] * 6
     assert ("2026-03-08", True) in offered(as_admin, ClientHourRollUp, date="2026-03-08")
 
 
@@ -143,13 +145,13 @@ def test_minutes_start_with_the_last_day_and_link_to_its_hours(as_admin: Api, se
     assert offered(as_admin, MinuteRollUp)[:4] == [
         ("2026-03-10", True), ("2026-03-10 12:00", False), ("2026-03-10 11:00", False), ("2026-03-10 10:00", False),
     ]  # fmt: skip
-    assert found(as_admin, MinuteRollUp, date="2026-03-10 10") == 1
+    assert count_rows(as_admin, MinuteRollUp, date="2026-03-10 10") == 1
 
 
 def test_hours_are_in_the_viewers_zone(as_admin: Api, served: World) -> None:
     as_admin.cookies["routerdash_zone"] = "Asia/Tokyo"
     assert cells(page(as_admin, url(MinuteRollUp)), "at")[0] == "2026-03-10 21:00"
-    assert found(as_admin, MinuteRollUp, date="2026-03-10 21") == 1
+    assert count_rows(as_admin, MinuteRollUp, date="2026-03-10 21") == 1
 
 
 def test_a_day_has_the_hours_that_are_shown_to_begin_in_it(as_admin: Api, shown_world: World) -> None:
@@ -157,30 +159,30 @@ def test_a_day_has_the_hours_that_are_shown_to_begin_in_it(as_admin: Api, shown_
     shown_world.gateway(request(ago=17.5 * 3600, client_ip=CLIENT))
     shown_world.write()
     assert cells(page(as_admin, url(ClientHourRollUp)), "at") == ["2026-03-09 23:45"]
-    assert [found(as_admin, ClientHourRollUp, date=day) for day in ("2026-03-09", "2026-03-10")] == [1, 0]
+    assert [count_rows(as_admin, ClientHourRollUp, date=day) for day in ("2026-03-09", "2026-03-10")] == [1, 0]
 
 
 def test_the_number_of_offered_dates_is_bounded(as_admin: Api, served: World) -> None:
     DailyStat.objects.create(endpoint_id=A, model_id="m", date="1999-01-31")
     assert len(offered(as_admin, DailyStat)) == 1 + MAX_SPANS
-    assert found(as_admin, DailyStat, date="1999-01") == 1
+    assert count_rows(as_admin, DailyStat, date="1999-01") == 1
 
 
 @pytest.mark.parametrize("model", [*ROLLUPS, DailyStat])
 @pytest.mark.parametrize("odd", ["yesterday", "2026-02-31", "9999-12-31", "\0"])
 def test_a_malformed_date_matches_no_row(as_admin: Api, served: World, model: Any, odd: str) -> None:
-    assert found(as_admin, model, date=odd) == 0
+    assert count_rows(as_admin, model, date=odd) == 0
 
 
 def test_a_malformed_adopted_date_is_not_offered(as_admin: Api) -> None:
     DailyStat.objects.create(endpoint_id=A, model_id="m", date="long ago")
-    assert found(as_admin, DailyStat) == 1
+    assert count_rows(as_admin, DailyStat) == 1
 
 
 @pytest.mark.parametrize("model", [MinuteRollUp, DayRollUp, MonthRollUp])
 def test_cells_are_filtered_by_endpoint_and_kind(as_admin: Api, served: World, model: Any) -> None:
-    assert found(as_admin, model, endpoint=B) == found(as_admin, model, kind="embeddings") == 1
-    assert found(as_admin, model, endpoint=A, kind="embeddings") == found(as_admin, model, kind="'") == 0
+    assert count_rows(as_admin, model, endpoint=B) == count_rows(as_admin, model, kind="embeddings") == 1
+    assert count_rows(as_admin, model, endpoint=A, kind="embeddings") == count_rows(as_admin, model, kind="'") == 0
 
 
 # Query plans
@@ -194,10 +196,10 @@ def test_pages_need_no_table_scan_and_no_sort(as_admin: Api, served: World, mode
     with CaptureQueriesContext(connection) as queries:
         as_admin.get(url(model), sent)
     with connection.cursor() as cursor:
-        for sql in (it["sql"] for it in queries if model._meta.db_table in it["sql"]):
+        for sql in (query["sql"] for query in queries if model._meta.db_table in query["sql"]):
             steps = [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
             assert "USE TEMP B-TREE FOR ORDER BY" not in steps, sql  # except the rows of one minute or day
             first = (
                 "ORDER BY" in sql and "WHERE" not in sql.rpartition(" FROM ")[2]
             )  # rows of a page, stored in this order
-            assert all("USING" in it or first for it in steps if model._meta.db_table in it), sql
+            assert all("USING" in step or first for step in steps if model._meta.db_table in step), sql

@@ -59,10 +59,10 @@ MODEL_TPS = {
 }  # fmt: skip
 
 
-def has(found: dict[str, Any], fields: Mapping[str, tuple[type, ...]]) -> bool:
+def has(payload: dict[str, Any], fields: Mapping[str, tuple[type, ...]]) -> bool:
     """All fields of llmlb with their types; there may be additional ones."""
-    assert not set(fields) - set(found)
-    assert {name for name, types in fields.items() if type(found[name]) not in types} == set()
+    assert not set(fields) - set(payload)
+    assert {name for name, types in fields.items() if type(payload[name]) not in types} == set()
     return True
 
 
@@ -87,64 +87,64 @@ def get(client: Api, path: str) -> Any:
 
 
 def test_endpoints(script: Api, served: World) -> None:
-    found = get(script, "/api/dashboard/endpoints")
-    assert len(found) == 2
-    assert all(has(row, ENDPOINT) for row in found)
-    assert [row["total_requests"] for row in found] == [2, 0]
+    rows = get(script, "/api/dashboard/endpoints")
+    assert len(rows) == 2
+    assert all(has(row, ENDPOINT) for row in rows)
+    assert [row["total_requests"] for row in rows] == [2, 0]
 
 
 def test_stats(script: Api, served: World) -> None:
-    found = get(script, "/api/dashboard/stats")
-    assert has(found, STATS)
-    assert (found["total_requests"], found["total_tokens"], found["average_response_time_ms"]) == (2, 103, 2000)
+    stats = get(script, "/api/dashboard/stats")
+    assert has(stats, STATS)
+    assert (stats["total_requests"], stats["total_tokens"], stats["average_response_time_ms"]) == (2, 103, 2000)
 
 
 def test_request_history(script: Api, served: World) -> None:
-    found = get(script, "/api/dashboard/request-history")
-    assert len(found) == 60
-    assert all(has(slot, SLOT) for slot in found)
-    assert [slot["minute"] for slot in found] == sorted(slot["minute"] for slot in found)
-    assert found[-1] == {"minute": "2026-03-10T12:00:00Z", "success": 1, "error": 1}
+    slots = get(script, "/api/dashboard/request-history")
+    assert len(slots) == 60
+    assert all(has(slot, SLOT) for slot in slots)
+    assert [slot["minute"] for slot in slots] == sorted(slot["minute"] for slot in slots)
+    assert slots[-1] == {"minute": "2026-03-10T12:00:00Z", "success": 1, "error": 1}
 
 
 def test_overview(script: Api, served: World) -> None:
-    found = get(script, "/api/dashboard/overview")
-    assert all(has(row, ENDPOINT) for row in found["endpoints"])
-    assert all(has(row, TPS) for row in found["endpoint_tps"])
-    assert has(found["stats"], STATS)
-    assert all(has(slot, SLOT) for slot in found["history"])
-    assert has(found, {"generated_at": TEXT, "generation_time_ms": WHOLE})
+    overview = get(script, "/api/dashboard/overview")
+    assert all(has(row, ENDPOINT) for row in overview["endpoints"])
+    assert all(has(row, TPS) for row in overview["endpoint_tps"])
+    assert has(overview["stats"], STATS)
+    assert all(has(slot, SLOT) for slot in overview["history"])
+    assert has(overview, {"generated_at": TEXT, "generation_time_ms": WHOLE})
 
 
 def test_the_overview_agrees_with_its_parts(script: Api, served: World) -> None:
-    found = get(script, "/api/dashboard/overview")
-    assert found["endpoints"] == get(script, "/api/dashboard/endpoints")
-    assert found["stats"] == get(script, "/api/dashboard/stats")
-    assert found["history"] == get(script, "/api/dashboard/request-history")
+    overview = get(script, "/api/dashboard/overview")
+    assert overview["endpoints"] == get(script, "/api/dashboard/endpoints")
+    assert overview["stats"] == get(script, "/api/dashboard/stats")
+    assert overview["history"] == get(script, "/api/dashboard/request-history")
 
 
 def test_today_stats(script: Api, served: World) -> None:
-    found = get(script, f"/api/endpoints/{A}/today-stats")
-    assert has(found, DAY)
-    assert found["date"] == "2026-03-10"
+    day = get(script, f"/api/endpoints/{A}/today-stats")
+    assert has(day, DAY)
+    assert day["date"] == "2026-03-10"
 
 
 def test_daily_stats(script: Api, served: World) -> None:
-    found = get(script, f"/api/endpoints/{A}/daily-stats")
-    assert found == [get(script, f"/api/endpoints/{A}/today-stats")]
-    assert has(found[0], DAY)
+    days = get(script, f"/api/endpoints/{A}/daily-stats")
+    assert days == [get(script, f"/api/endpoints/{A}/today-stats")]
+    assert has(days[0], DAY)
 
 
 def test_model_stats(script: Api, served: World) -> None:
-    (found,) = get(script, f"/api/endpoints/{A}/model-stats")
-    assert has(found, MODEL_STATS)
-    assert (found["model_id"], found["total_output_tokens"], found["total_duration_ms"]) == ("tiny", 100, 2000)
+    (row,) = get(script, f"/api/endpoints/{A}/model-stats")
+    assert has(row, MODEL_STATS)
+    assert (row["model_id"], row["total_output_tokens"], row["total_duration_ms"]) == ("tiny", 100, 2000)
 
 
 def test_model_tps(script: Api, served: World) -> None:
-    (found,) = get(script, f"/api/endpoints/{A}/model-tps")
-    assert has(found, MODEL_TPS)
-    assert (found["tps"], found["source"]) == (50, "production")
+    (row,) = get(script, f"/api/endpoints/{A}/model-tps")
+    assert has(row, MODEL_TPS)
+    assert (row["tps"], row["source"]) == (50, "production")
 
 
 def test_an_empty_installation_responds_on_all_paths(script: Api) -> None:
@@ -268,10 +268,10 @@ def resolved(node: Any, schema: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        found = schema
+        target = schema
         for part in node["$ref"].removeprefix("#/").split("/"):
-            found = found[part]
-        return resolved(found, schema)
+            target = target[part]
+        return resolved(target, schema)
     plain = {name: resolved(value, schema) for name, value in node.items() if name not in ("nullable", "readOnly")}
     return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") else plain
 
@@ -291,14 +291,16 @@ def test_every_returned_field_is_in_the_schema(script: Api, served: World, schem
     assert undescribed(get(script, path), expected) == set()
 
 
-def undescribed(found: Any, expected: Any) -> set[str]:
-    if isinstance(found, list):
-        return {name for item in found for name in undescribed(item, expected["items"])}
+def undescribed(payload: Any, expected: Any) -> set[str]:
+    if isinstance(payload, list):
+        return {name for item in payload for name in undescribed(item, expected["items"])}
     properties = expected.get("properties") if isinstance(expected, dict) else None
-    if not isinstance(found, dict) or properties is None:
+    if not isinstance(payload, dict) or properties is None:
         return set()
-    inside = {name for key, value in found.items() if key in properties for name in undescribed(value, properties[key])}
-    return (set(found) - set(properties)) | inside
+    inside = {
+        name for key, value in payload.items() if key in properties for name in undescribed(value, properties[key])
+    }
+    return (set(payload) - set(properties)) | inside
 
 
 def test_the_schema_is_served(script: Api) -> None:

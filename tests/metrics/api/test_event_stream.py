@@ -92,9 +92,9 @@ def listening(hub: Hub, scenario: Scenario) -> None:
 def waiting(hub: Hub) -> list[bytes]:
     """Return events that were sent and not yet received."""
     (listener,) = hub._listeners
-    found = list(listener.pending)
+    pending = list(listener.pending)
     listener.pending.clear()
-    return found
+    return pending
 
 
 def change(latency: int) -> None:
@@ -362,7 +362,9 @@ def apply(shown: Any, reported: Any) -> None:
     known = {endpoint["id"]: endpoint for endpoint in shown["endpoints"]}
     for name, fields in reported.get("endpoints", {}).items():
         known[name] = known.get(name, {}) | fields
-    shown["endpoints"] = [known[name] for name in reported.get("shown", [it["id"] for it in shown["endpoints"]])]
+    shown["endpoints"] = [
+        known[name] for name in reported.get("shown", [endpoint["id"] for endpoint in shown["endpoints"]])
+    ]
     for name in ("history", "minutes"):
         minutes = {slot["minute"]: slot for slot in (*shown[name], *reported.get(name, ()))}
         shown[name] = list(minutes.values())[-60:]
@@ -600,7 +602,7 @@ def test_checking_the_session_leaves_no_connection_open(hub: Hub, clock: Clock) 
 
     made = asyncio.run(run())
     assert made
-    assert [it.connection for it in made] == [None] * len(made)
+    assert [wrapper.connection for wrapper in made] == [None] * len(made)
 
 
 def in_own_connection(work: Callable[[], None]) -> None:

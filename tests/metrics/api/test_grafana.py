@@ -15,10 +15,10 @@ from endpoints.registry import registry
 from gateway.ipc import record
 from gateway.registry.schema import Speeds
 from metrics.api import prometheus
-from metrics.memory.hardware_totals import HardwareCosts
+from metrics.costs.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
-from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries.figures import Moment
+from metrics.spending.used_budgets import UsedBudget, used_budgets
 from tests.metrics.records import NOW, A, request
 from tests.metrics.world import World, fake_installation, own_database
 
@@ -32,8 +32,8 @@ PROMQL = {"sum", "by", "rate", "delta", "increase", "histogram_quantile", "max",
 def queries(part: Any = DASHBOARD) -> Iterator[str]:
     """Return the queries of panels and of the selection of endpoints."""
     if isinstance(part, list):
-        for it in part:
-            yield from queries(it)
+        for item in part:
+            yield from queries(item)
     elif isinstance(part, dict):
         for name, value in part.items():
             if name in ("expr", "definition"):
@@ -62,11 +62,11 @@ def reported(
         monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
         shown_world.writer.backlog.behind_since = NOW.timestamp()
         shown_world.follower.hardware.install(HardwareCosts({(A, "EUR", True): 1}))
-        found: dict[str, set[str]] = {}
+        labels: dict[str, set[str]] = {}
         for family in text_string_to_metric_families(prometheus.text(Moment.now()).decode()):
             for sample in family.samples:
-                found.setdefault(sample.name, set()).update(sample.labels)
-        return found
+                labels.setdefault(sample.name, set()).update(sample.labels)
+        return labels
 
 
 def test_every_metric_and_label_of_a_query_exists(reported: dict[str, set[str]]) -> None:

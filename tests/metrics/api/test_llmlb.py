@@ -72,12 +72,12 @@ def test_bodies_are_not_returned(script: Api, shown_world: World) -> None:
 
 
 def test_every_type_has_the_name_of_llmlb() -> None:
-    stored = {"anthropic_messages" if it == "AnthropicMessages" else it.lower() for it in KINDS}
+    stored = {"anthropic_messages" if kind == "AnthropicMessages" else kind.lower() for kind in KINDS}
     assert stored == set(TYPES)
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "count"),
     [
         ("model=IN", 2),
         ("model=%25", 0),
@@ -92,7 +92,7 @@ def test_every_type_has_the_name_of_llmlb() -> None:
         ("start_time=2026-03-10T12:00:20Z&end_time=2026-03-10T12:00:20Z", 1),
     ],
 )
-def test_filters(script: Api, shown_world: World, query: str, found: int) -> None:
+def test_filters(script: Api, shown_world: World, query: str, count: int) -> None:
     served(
         shown_world,
         request(client_ip="192.0.2.9"),
@@ -101,11 +101,11 @@ def test_filters(script: Api, shown_world: World, query: str, found: int) -> Non
         request(ago=10, endpoint=B, model="large"),
     )
     reported = get(script, f"?{query}")
-    assert (len(reported["records"]), reported["total_count"], reported["total_is_capped"]) == (found, found, False)
+    assert (len(reported["records"]), reported["total_count"], reported["total_is_capped"]) == (count, count, False)
 
 
 @pytest.mark.parametrize(
-    ("query", "page", "size", "found"),
+    ("query", "page", "size", "count"),
     [
         ("page=0", 1, 10, 10),
         ("page=2", 2, 10, 2),
@@ -116,13 +116,13 @@ def test_filters(script: Api, shown_world: World, query: str, found: int) -> Non
         ("offset=10", 2, 10, 2),
     ],
 )
-def test_pages_are_numbered(script: Api, shown_world: World, query: str, page: int, size: int, found: int) -> None:
+def test_pages_are_numbered(script: Api, shown_world: World, query: str, page: int, size: int, count: int) -> None:
     served(shown_world, *(request(ago=second) for second in range(12)))
     reported = get(script, f"?{query}")
     assert (reported["page"], reported["per_page"], len(reported["records"]), reported["total_count"]) == (
         page,
         size,
-        found,
+        count,
         12,
     )
 
@@ -130,8 +130,8 @@ def test_pages_are_numbered(script: Api, shown_world: World, query: str, page: i
 def test_pages_have_every_record_once_newest_first(script: Api, shown_world: World) -> None:
     records = [request(ago=second) for second in range(12)]
     served(shown_world, *records)
-    found = [it["id"] for number in (1, 2) for it in get(script, f"?page={number}")["records"]]
-    assert found == [it.id for it in records]
+    ids = [row["id"] for number in (1, 2) for row in get(script, f"?page={number}")["records"]]
+    assert ids == [entry.id for entry in records]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_an_export_as_json_is_one_array(shown_world: World, count: int) -> None:
     served(shown_world, *records)
     response, text = download("?format=json&model=tiny")
     assert response["Content-Type"] == "application/json"
-    assert [it["id"] for it in json.loads(text)] == [it.id for it in records]
+    assert [row["id"] for row in json.loads(text)] == [entry.id for entry in records]
 
 
 def test_an_export_in_another_format_is_refused(script: Api) -> None:
@@ -264,7 +264,7 @@ def test_models_are_listed_as_in_llmlb(anybody: Api) -> None:
     EndpointModel(endpoint=add_endpoint(B, "b", status="offline"), model_id="large").save(force_insert=True)
     registry.reload()
     reported = with_key(key_for(make_admin(), "registry.read")).call("GET", "/api/models").json()
-    assert [(it["name"], it["status"], it["size"]) for it in reported] == [
+    assert [(model["name"], model["status"], model["size"]) for model in reported] == [
         ("large", "unavailable", None),
         ("tiny", "available", None),
     ]

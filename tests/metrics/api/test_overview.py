@@ -31,9 +31,9 @@ def get(client: Api, name: str) -> Any:
 
 def test_the_busiest(as_viewer: Api, served: World) -> None:
     fake_installation().key_names = lambda ids: {KEY: "notebook"}
-    found = get(as_viewer, "busiest")
-    assert found["models"] == [{"model_id": "tiny", "requests": 2}, {"model_id": "large", "requests": 1}]
-    assert found["api_keys"] == [
+    busiest = get(as_viewer, "busiest")
+    assert busiest["models"] == [{"model_id": "tiny", "requests": 2}, {"model_id": "large", "requests": 1}]
+    assert busiest["api_keys"] == [
         {"api_key_id": None, "api_key_name": None, "requests": 2},
         {"api_key_id": KEY, "api_key_name": "notebook", "requests": 1},
     ]
@@ -79,7 +79,10 @@ def test_today_and_now_in_the_stats(as_viewer: Api, served: World) -> None:
 
 def test_recent_attempts_of_an_endpoint(as_viewer: Api, served: World) -> None:
     rows = {row["id"]: row for row in get(as_viewer, "endpoints")}
-    assert [(rows[it]["recent_attempts"], rows[it]["recent_failures"]) for it in (A, B)] == [(2, 1), (1, 0)]
+    assert [(rows[endpoint_id]["recent_attempts"], rows[endpoint_id]["recent_failures"]) for endpoint_id in (A, B)] == [
+        (2, 1),
+        (1, 0),
+    ]
     assert (rows[B]["tokens_per_second"], rows[B]["slots"]) == (15.0, None)
 
 
@@ -89,8 +92,8 @@ def test_tokens_of_all_time(as_viewer: Api, served: World) -> None:
 
 def test_models_over_all_endpoints(as_viewer: Api, served: World) -> None:
     served.write()
-    found = [(row["model_id"], row["total_requests"]) for row in get(as_viewer, "model-stats")]
-    assert found == [("tiny", 3), ("large", 1)]
+    models = [(row["model_id"], row["total_requests"]) for row in get(as_viewer, "model-stats")]
+    assert models == [("tiny", 3), ("large", 1)]
 
 
 def test_no_engine_reports_its_load(as_viewer: Api, endpoints: object) -> None:

@@ -1,152 +1,74 @@
-"""The schema of the API agrees with the typed payloads: the same fields, types, nulls and optional fields."""
+"""Payloads of figures: their fields, and the responses with them."""
 
-from types import NoneType, UnionType
-from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_type_hints
 
 import pytest
-from rest_framework import serializers
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
-from metrics.api import (
-    client_serializers,
-    endpoint_serializers,
-    figure_serializers,
-    llmlb,
-    models,
-    overview_serializers,
-    request_serializers,
-    routing_serializers,
-    usage_serializers,
-)
-from metrics.queries import (
-    client_detail,
-    client_hours,
-    clients,
-    endpoint_days,
-    learned,
-    model_figures,
-    payloads,
-    running_requests,
-    uptime,
-    usage,
-)
-from metrics.queries.requests import bodies, failures, lookups, payload
-from metrics.queries.requests import llmlb as llmlb_records
-from metrics.queries.routing import engine, routing_preview
-
-SCHEMAS: dict[Any, Any] = {
-    payloads.EndpointPayload: figure_serializers.DashboardEndpointSerializer,
-    payloads.StatsPayload: figure_serializers.StatsSerializer,
-    payloads.OverviewPayload: figure_serializers.OverviewSerializer,
-    payloads.DayPayload: figure_serializers.DayStatsSerializer,
-    payloads.ModelTotalsPayload: figure_serializers.ModelStatsSerializer,
-    payloads.ModelTpsPayload: figure_serializers.ModelTpsSerializer,
-    payloads.AttentionPayload: overview_serializers.AttentionSerializer,
-    payloads.BusiestPayload: overview_serializers.BusiestSerializer,
-    payloads.EndpointEventPayload: overview_serializers.EndpointEventSerializer,
-    payloads.MinuteFiguresPayload: overview_serializers.MinuteFiguresSerializer,
-    payload.RequestDetailPayload: request_serializers.RequestDetailSerializer,
-    lookups.RequestPagePayload: request_serializers.RequestPageSerializer,
-    bodies.BodiesPayload: request_serializers.BodiesSerializer,
-    failures.FailurePayload: endpoint_serializers.FailureSerializer,
-    engine.EnginePayload: endpoint_serializers.EngineSerializer,
-    learned.LearnedPayload: endpoint_serializers.LearnedSerializer,
-    uptime.HealthPayload: endpoint_serializers.HealthSerializer,
-    routing_preview.RoutePayload: routing_serializers.RouteSerializer,
-    running_requests.RunningRequestsPayload: routing_serializers.LiveSerializer,
-    clients.RankedClientPayload: client_serializers.RankedSerializer,
-    client_hours.ClientHourPayload: client_serializers.ClientHourSerializer,
-    client_hours.HeatPayload: client_serializers.HeatSerializer,
-    client_detail.ClientDetailPayload: client_serializers.ClientDetailSerializer,
-    client_detail.ClientKeyPayload: client_serializers.ClientKeySerializer,
-    usage.UsagePayload: usage_serializers.UsageSerializer,
-    model_figures.ModelDetailPayload: models.CatalogueModelDetailSerializer,
-    llmlb_records.LlmlbRecord: llmlb.RecordSerializer,
-    llmlb.RegisteredModel: llmlb.RegisteredModelSerializer,
-}
-
-TYPES: dict[type[serializers.Field[Any, Any, Any, Any]], type] = {
-    serializers.BooleanField: bool,
-    serializers.IntegerField: int,
-    serializers.FloatField: float,
-    serializers.CharField: str,
-    serializers.UUIDField: str,
-    serializers.ChoiceField: str,
-    serializers.DateField: str,
-    serializers.DateTimeField: str,
-}
-
-
-def differences(payload_type: Any, fields: dict[str, Any], path: str = "") -> list[str]:
-    hints = get_type_hints(payload_type)
-    found = [f"{path}{name} is in one of them" for name in hints.keys() ^ fields.keys()]
-    for name in hints.keys() & fields.keys():
-        if fields[name].required != (name in payload_type.__required_keys__):
-            found.append(f"{path}{name} is optional in one of them")
-        found += _type_differences(hints[name], fields[name], f"{path}{name}")
-    return found
-
-
-def _type_differences(hint: Any, field: Any, path: str) -> list[str]:
-    if get_origin(hint) is NotRequired:
-        (hint,) = get_args(hint)
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    nullable = NoneType in kinds or Any in kinds
-    if field.allow_null != nullable:
-        return [f"{path} may be null in one of them"]
-    kind = next((it for it in kinds if it is not NoneType), NoneType)
-    if kind in (Any, NoneType):
-        return []
-    if isinstance(field, serializers.ListSerializer):
-        (item,) = get_args(kind)
-        child: Any = field.child
-        return differences(item, child.get_fields(), f"{path}[].")
-    if isinstance(field, serializers.ListField):
-        (item,) = get_args(kind)
-        return _type_differences(item, field.child, f"{path}[]")
-    if isinstance(field, serializers.DictField):
-        return [] if is_typeddict(kind) or get_origin(kind) is dict else [f"{path} is an object in one of them"]
-    if isinstance(field, serializers.Serializer):
-        if is_typeddict(kind):
-            return differences(kind, field.get_fields(), f"{path}.")
-        value = get_args(kind)[1]
-        return [
-            it for name, one in field.get_fields().items() for it in _type_differences(value, one, f"{path}.{name}")
-        ]
-    return [] if TYPES[type(field)] is kind else [f"{path} is {kind} and {type(field).__name__}"]
-
-
-@pytest.mark.parametrize("payload_type", SCHEMAS, ids=lambda it: it.__name__)
-def test_the_schema_has_the_fields_of_the_payload(payload_type: Any) -> None:
-    assert differences(payload_type, SCHEMAS[payload_type]().get_fields()) == []
-
-
-def test_sums_of_some_days_have_more_fields_than_those_of_all_time() -> None:
-    fields = endpoint_serializers.ModelDaysSerializer().get_fields()
-    hints = get_type_hints(endpoint_days.ModelDaysPayload)
-    more = hints.keys() - get_type_hints(payloads.ModelTotalsPayload).keys()
-    assert {name for name, field in fields.items() if not field.required} == more
-    assert differences(endpoint_days.ModelDaysPayload, fields) == [
-        f"{name} is optional in one of them" for name in hints.keys() & fields.keys() if name in more
-    ]
+from endpoints.openapi.descriptions import RESPONSES
+from gateway.routing.model_list import ModelPayload
+from metrics.api.dashboard import MinuteHistory
+from metrics.queries import endpoint_days, model_payloads, payloads, uptime
+from metrics.queries.payloads import MinutePayload
+from metrics.queries.requests.payload import FIELDS, RequestPayload
+from tests.access.people import Api
+from tests.payload_types import is_payload
 
 
 def test_live_endpoints_have_some_of_the_fields_of_endpoints() -> None:
-    assert get_type_hints(payloads.LiveEndpointPayload).items() <= get_type_hints(payloads.EndpointPayload).items()
+    live, every = (
+        get_type_hints(payload) for payload in (payloads.LiveEndpointPayload, payloads.DashboardEndpointPayload)
+    )
+    assert live.items() <= every.items()
 
 
-def test_states_of_health_match_the_schema() -> None:
-    assert tuple(endpoint_serializers.SecondsSerializer().get_fields()) == uptime.STATES[1:]
+def test_sums_of_all_time_lack_the_optional_fields_of_some_days() -> None:
+    of_days, of_all_time = endpoint_days.ModelDaysPayload, payloads.ModelStatsPayload
+    assert of_days.__required_keys__ == of_all_time.__required_keys__
+    assert of_days.__optional_keys__ == {
+        "output_tokens", "tokens_per_second", "p50_duration_ms", "p50_first_token_ms",
+    }  # fmt: skip
 
 
+def test_seconds_of_health_are_those_of_its_states() -> None:
+    assert tuple(uptime.SecondsPayload.__annotations__) == uptime.KNOWN_STATES
+
+
+def test_listed_models_have_the_fields_of_the_gateway() -> None:
+    listed = model_payloads.ListedModelPayload
+    assert get_type_hints(listed).keys() == get_type_hints(ModelPayload).keys()
+    assert listed.__required_keys__ == ModelPayload.__required_keys__
+
+
+def test_exports_have_each_field_of_a_request_once() -> None:
+    assert sorted(FIELDS) == sorted(RequestPayload.__annotations__)
+
+
+def test_views_of_figures_declare_the_payloads_of_their_responses() -> None:
+    declared = {view.__qualname__ for view, responses in RESPONSES.items() if is_payload(responses)}
+    assert {"OverviewFigures.get", "Requests.get", "UsageByGroup.get", "DashboardModels.get", "Health.get"} <= declared
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("change", "difference"),
+    ("row", "difference"),
     [
-        ({"success": None}, "success is in one of them"),
-        ({"success": serializers.FloatField()}, "success is <class 'int'> and FloatField"),
-        ({"success": serializers.IntegerField(allow_null=True)}, "success may be null in one of them"),
-        ({"success": serializers.IntegerField(required=False)}, "success is optional in one of them"),
+        ({"minute": "2026-01-31T12:00:00Z", "success": 1}, "[].error is missing"),
+        ({"minute": "2026-01-31T12:00:00Z", "success": 1, "error": 0, "late": 2}, "[].late is not declared"),
+        ({"minute": "2026-01-31T12:00:00Z", "success": 1, "error": None}, "[].error is None, not int"),
+        ({"minute": "noon", "success": 1, "error": 0}, "[].minute is 'noon', no date-time"),
     ],
 )
-def test_a_difference_is_detected(change: dict[str, Any], difference: str) -> None:
-    fields = figure_serializers.MinuteSerializer().get_fields() | change
-    assert differences(payloads.MinutePayload, {name: it for name, it in fields.items() if it}) == [difference]
+def test_a_response_that_differs_from_its_declaration_fails(
+    as_admin: Api, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any], difference: str
+) -> None:
+    assert RESPONSES[MinuteHistory.get] == list[MinutePayload]
+
+    def get(view: APIView, request: object) -> Response:
+        return Response([row])
+
+    monkeypatch.setitem(RESPONSES, get, list[MinutePayload])
+    monkeypatch.setattr(MinuteHistory, "get", get)
+    with pytest.raises(AssertionError, match=difference.replace("[", r"\[")):
+        as_admin.get("/api/dashboard/request-history")

@@ -17,12 +17,12 @@ from gateway.ipc.counters.limit_use import LimitUse
 from gateway.registry.schema import Speeds
 from gateway.routing.adaptive import FASTEST, PROBE, WAITED
 from metrics.api import prometheus
-from metrics.memory.hardware_totals import HardwareCosts
+from metrics.costs.hardware_totals import HardwareCosts
 from metrics.memory.runtime import runtime
-from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.models import DayRollUp
 from metrics.queries import figures
 from metrics.queries.figures import Moment
+from metrics.spending.used_budgets import UsedBudget, used_budgets
 from tests.access.people import Api, key_for, make_user, session_of, with_key
 from tests.metrics.learning.work import answered
 from tests.metrics.records import NOW, A, B, load, request
@@ -67,10 +67,12 @@ def scraper(admin: User) -> Api:
 
 def read(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Return every sample by name and labels; fail on duplicates."""
-    samples = [it for family in text_string_to_metric_families(text.decode()) for it in family.samples]
-    found = {(it.name.removeprefix("routerdash_"), frozenset(it.labels.items())): it.value for it in samples}
-    assert len(found) == len(samples)
-    return found
+    samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
+    values = {
+        (sample.name.removeprefix("routerdash_"), frozenset(sample.labels.items())): sample.value for sample in samples
+    }
+    assert len(values) == len(samples)
+    return values
 
 
 class Scrape:
@@ -84,7 +86,7 @@ class Scrape:
 
     def all(self, name: str) -> list[dict[str, str]]:
         """Return the labels of each sample."""
-        return [dict(labels) for found, labels in self.samples if found == name]
+        return [dict(labels) for sample_name, labels in self.samples if sample_name == name]
 
     @property
     def counters(self) -> dict[Any, float]:
@@ -105,12 +107,15 @@ def change(**fields: Any) -> None:
 
 
 def test_requests_tokens_and_rejections_are_those_of_the_stats(served: World) -> None:
-    found, stats = Scrape(), dict[str, Any](figures.stats(Moment.now()))
+    scrape, stats = Scrape(), dict[str, Any](figures.stats(Moment.now()))
     for outcome, name in (("ok", "successful"), ("failed", "failed"), ("cancelled", "cancelled")):
-        assert found("requests_total", outcome=outcome) == stats[f"{name}_requests"] > 0
+        assert scrape("requests_total", outcome=outcome) == stats[f"{name}_requests"] > 0
     for direction in ("input", "output"):
-        assert found("tokens_total", direction=direction) == stats[f"total_{direction}_tokens"] > 0
-    reasons = {it["reason"]: found("rejected_requests_total", **it) for it in found.all("rejected_requests_total")}
+        assert scrape("tokens_total", direction=direction) == stats[f"total_{direction}_tokens"] > 0
+    reasons = {
+        labels["reason"]: scrape("rejected_requests_total", **labels)
+        for labels in scrape.all("rejected_requests_total")
+    }
     assert reasons == stats["rejected_by_reason"]
     assert reasons["invalid_api_key"] == 1
 
@@ -147,35 +152,35 @@ def test_damaged_bytes_survive_a_restart(restored: World, monkeypatch: pytest.Mo
 
 
 def test_attempts_cancelled_and_in_flight_are_those_of_each_endpoint(served: World) -> None:
-    found, rows = Scrape(), figures.endpoints(Moment.now())
+    scrape, rows = Scrape(), figures.endpoints(Moment.now())
     assert len(rows) == 2
     for row in rows:
-        assert found("endpoint_attempts_total", **of(row), outcome="ok") == row["successful_requests"] > 0
-        assert found("endpoint_attempts_total", **of(row), outcome="failed") == row["failed_requests"] > 0
-        assert found("endpoint_cancelled_total", **of(row)) == row["cancelled_requests"]
-        assert found("endpoint_in_flight_requests", **of(row)) == row["active_requests"]
+        assert scrape("endpoint_attempts_total", **of(row), outcome="ok") == row["successful_requests"] > 0
+        assert scrape("endpoint_attempts_total", **of(row), outcome="failed") == row["failed_requests"] > 0
+        assert scrape("endpoint_cancelled_total", **of(row)) == row["cancelled_requests"]
+        assert scrape("endpoint_in_flight_requests", **of(row)) == row["active_requests"]
 
 
 def test_responses_are_counted_by_their_duration(restored: World, endpoints: object) -> None:
     durations = (1, 8191, 8192, 50_000, 2_000_000, 2**28 - 1, 2**28, 10**10)
-    restored.gateway(*[request(duration_us=it) for it in durations], request(record.FAILED))
-    found = Scrape()
+    restored.gateway(*[request(duration_us=duration) for duration in durations], request(record.FAILED))
+    scrape = Scrape()
     for bound in (0.008192, 0.016384, 0.065536, 2.097152, 268.435456):
-        assert found("answer_seconds_bucket", le=str(bound)) == sum(it / 1e6 < bound for it in durations)
-    assert found("answer_seconds_bucket", le="+Inf") == found("answer_seconds_count") == len(durations)
-    assert found("answer_seconds_sum") == pytest.approx(sum(durations) / 1e6)
+        assert scrape("answer_seconds_bucket", le=str(bound)) == sum(duration / 1e6 < bound for duration in durations)
+    assert scrape("answer_seconds_bucket", le="+Inf") == scrape("answer_seconds_count") == len(durations)
+    assert scrape("answer_seconds_sum") == pytest.approx(sum(durations) / 1e6)
 
 
 def test_responses_of_an_endpoint_equal_its_roll_ups(served: World) -> None:
     served.write()
-    found = Scrape()
+    scrape = Scrape()
     for row in figures.endpoints(Moment.now()):
         days = DayRollUp.objects.filter(endpoint_id=row["id"])
         sums = days.aggregate(*map(Sum, ("requests_ok", "ok_duration_us", "input_tokens", "output_tokens")))
-        assert found("endpoint_answer_seconds_count", **of(row)) == sums["requests_ok__sum"] > 0
-        assert found("endpoint_answer_seconds_sum", **of(row)) == pytest.approx(sums["ok_duration_us__sum"] / 1e6)
+        assert scrape("endpoint_answer_seconds_count", **of(row)) == sums["requests_ok__sum"] > 0
+        assert scrape("endpoint_answer_seconds_sum", **of(row)) == pytest.approx(sums["ok_duration_us__sum"] / 1e6)
         for name in ("input", "output"):
-            assert found("endpoint_tokens_total", **of(row), direction=name) == sums[f"{name}_tokens__sum"] > 0
+            assert scrape("endpoint_tokens_total", **of(row), direction=name) == sums[f"{name}_tokens__sum"] > 0
 
 
 def test_slots_are_left_out_without_a_limit(served: World) -> None:
@@ -183,21 +188,21 @@ def test_slots_are_left_out_without_a_limit(served: World) -> None:
 
 
 def test_speeds_are_those_of_each_model(served: World) -> None:
-    found, moment = Scrape(), Moment.now()
+    scrape, moment = Scrape(), Moment.now()
     reported = [(A, "a", row) for row in figures.model_tps(A, moment)] + [
         (B, "b", row) for row in figures.model_tps(B, moment)
     ]
     for endpoint_id, name, row in reported:
         labels = {"model": row["model_id"], "kind": row["api_kind"], "endpoint_id": endpoint_id, "endpoint_name": name}
-        assert found("endpoint_tokens_per_second", **labels) == row["tps"]
+        assert scrape("endpoint_tokens_per_second", **labels) == row["tps"]
 
 
 def test_times_are_in_seconds(restored: World, endpoints: object) -> None:
     change(latency_ms=120)
     restored.gateway(request(duration_us=250_000))
-    found = Scrape()
-    assert found("endpoint_latency_seconds", endpoint_id=A, endpoint_name="a") == 0.12
-    assert found("average_response_time_seconds") == 0.25
+    scrape = Scrape()
+    assert scrape("endpoint_latency_seconds", endpoint_id=A, endpoint_name="a") == 0.12
+    assert scrape("average_response_time_seconds") == 0.25
 
 
 def test_the_age_of_waiting_records_is_in_seconds(restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,9 +228,9 @@ def test_an_endpoint_has_exactly_one_operator_state(endpoints: tuple[Endpoint, E
 
 def test_values_that_were_never_measured_are_left_out(restored: World, endpoints: object) -> None:
     restored.gateway(request(record.FAILED))
-    found = Scrape()
+    scrape = Scrape()
     names = ("endpoint_latency_seconds", "endpoint_tokens_per_second", "average_response_time_seconds")
-    assert [found.all(name) for name in (*names, "records_waiting_seconds")] == [[], [], [], []]
+    assert [scrape.all(name) for name in (*names, "records_waiting_seconds")] == [[], [], [], []]
 
 
 def test_large_counts_are_written_as_integers(restored: World) -> None:
@@ -234,10 +239,10 @@ def test_large_counts_are_written_as_integers(restored: World) -> None:
 
 
 def test_an_empty_installation_counts_zeros(restored: World) -> None:
-    found = Scrape()
-    assert set(found.counters.values()) == {0}
-    assert found("requests_total", outcome="ok") == found("in_flight_requests") == 0
-    assert found.all("endpoint_status") == []
+    scrape = Scrape()
+    assert set(scrape.counters.values()) == {0}
+    assert scrape("requests_total", outcome="ok") == scrape("in_flight_requests") == 0
+    assert scrape.all("endpoint_status") == []
 
 
 # Restarts
@@ -264,9 +269,9 @@ def test_no_counter_is_exposed_before_all_are_restored(served: World, monkeypatc
     """Prometheus would take smaller values for a reset, and restored values for new ones."""
     forget_figures(monkeypatch, served.root)
     served.follower.database_id = "of this test"
-    found = Scrape()
-    assert (found("figures_restored"), found.counters) == (0, {})
-    assert found("endpoint_status", endpoint_id=A, endpoint_name="a", status="online") == 1
+    scrape = Scrape()
+    assert (scrape("figures_restored"), scrape.counters) == (0, {})
+    assert scrape("endpoint_status", endpoint_id=A, endpoint_name="a", status="online") == 1
 
 
 def test_a_deleted_endpoint_removes_only_its_own_counters(served: World, endpoints: tuple[Endpoint, Endpoint]) -> None:
@@ -275,7 +280,7 @@ def test_a_deleted_endpoint_removes_only_its_own_counters(served: World, endpoin
     registry.reload()
     after = Scrape()
     assert after("requests_total", outcome="ok") == before("requests_total", outcome="ok")
-    assert {it["endpoint_id"] for it in after.all("endpoint_attempts_total")} == {A}
+    assert {labels["endpoint_id"] for labels in after.all("endpoint_attempts_total")} == {A}
 
 
 # Labels
@@ -298,8 +303,8 @@ def test_any_name_of_an_endpoint_can_be_a_label(name: str) -> None:
 def test_endpoints_with_the_same_name_are_separate(restored: World, endpoints: object) -> None:
     entries = tuple(replace(entry, name="same") for entry in registry.all())
     moment = replace(Moment.now(), entries=entries)
-    found = Scrape(prometheus.text(moment))
-    assert sorted(it["endpoint_id"] for it in found.all("endpoint_cancelled_total")) == [A, B]
+    scrape = Scrape(prometheus.text(moment))
+    assert sorted(labels["endpoint_id"] for labels in scrape.all("endpoint_cancelled_total")) == [A, B]
 
 
 # Consistency
@@ -316,10 +321,10 @@ def test_a_scrape_is_of_one_moment(served: World) -> None:
 def test_api_page_and_metrics_of_one_version_agree(served: World, as_admin: Api) -> None:
     stats = as_admin.call("GET", "/api/dashboard/stats").json()
     html = as_admin.get("/").content.decode()
-    found = Scrape(as_admin.get("/metrics").content)
-    assert found("figures_version") == stats["figures_version"]
+    scrape = Scrape(as_admin.get("/metrics").content)
+    assert scrape("figures_version") == stats["figures_version"]
     assert f'data-figures-version="{stats["figures_version"]}"' in html
-    assert found("requests_total", outcome="failed") == stats["failed_requests"]
+    assert scrape("requests_total", outcome="failed") == stats["failed_requests"]
     assert f'data-stat="failed_requests">{stats["failed_requests"]}<' in html
 
 

@@ -30,15 +30,15 @@ def test_requests_come_newest_first_in_pages(script: Api, shown_world: World) ->
     shown_world.gateway(*records)
     shown_world.write()
     first = get(script, f"{REQUESTS}?limit=3")
-    assert [it["id"] for it in first["requests"]] == [it.id for it in records[:3]]
+    assert [row["id"] for row in first["requests"]] == [entry.id for entry in records[:3]]
     assert first["looked_back_to"] == "2026-03-10T12:00:28.000Z"
     second = get(script, f"{REQUESTS}?limit=3&cursor={first['next']}")
-    assert [it["id"] for it in second["requests"]] == [it.id for it in records[3:]]
+    assert [row["id"] for row in second["requests"]] == [entry.id for entry in records[3:]]
     assert (second["next"], second["looked_back_to"]) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "count"),
     [
         ("outcome=failed", 1),
         ("model=other", 1),
@@ -65,7 +65,7 @@ def test_requests_come_newest_first_in_pages(script: Api, shown_world: World) ->
         ("since=2026-03-10T21:00:29%2B09:00", 3),
     ],
 )
-def test_requests_are_filtered(script: Api, shown_world: World, query: str, found: int) -> None:
+def test_requests_are_filtered(script: Api, shown_world: World, query: str, count: int) -> None:
     shown_world.gateway(
         request(record.FAILED, endpoint=B),
         request(model="other", streamed=True, attempts=(attempt(record.FAILED, B), attempt()), request_id="mine"),
@@ -73,7 +73,7 @@ def test_requests_are_filtered(script: Api, shown_world: World, query: str, foun
         request(ago=5, input_tokens=3, output_tokens=4, queue_class="bulk"),
     )
     shown_world.write()
-    assert len(get(script, f"{REQUESTS}?{query}")["requests"]) == found
+    assert len(get(script, f"{REQUESTS}?{query}")["requests"]) == count
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_wrong_cursor_is_an_error_with_a_message(script: Api) -> None:
 @pytest.mark.parametrize("path", [REQUESTS, USAGE])
 def test_reading_needs_a_permission(anybody: Api, as_viewer: Api, admin: User, shown_world: World, path: str) -> None:
     weak = with_key(key_for(admin, INFERENCE))
-    found = [api.call("GET", path).status_code for api in (anybody, weak, as_viewer)]
-    assert found == [401, 403, 200]
+    statuses = [api.call("GET", path).status_code for api in (anybody, weak, as_viewer)]
+    assert statuses == [401, 403, 200]
 
 
 @pytest.mark.parametrize("path", [REQUESTS, f"{REQUESTS}?model=none", USAGE, f"{USAGE}?by=key", f"{USAGE}?by=endpoint"])
 def test_number_of_queries_of_the_api_does_not_grow_with_clients(script: Api, shown_world: World, path: str) -> None:
     get(script, path)  # caches are filled
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (3, 30):
         shown_world.gateway(*(request(api_key_id=KEY, model=f"m{number}") for number in range(count)))
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             get(script, path)
-        found.append(len(captured))
-    assert found[0] == found[1] <= 4
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 4
 
 
 # Usage
@@ -198,14 +198,14 @@ def test_usage_by_model(script: Api, usage: ApiKey) -> None:
 
 def test_usage_by_endpoint(script: Api, usage: ApiKey) -> None:
     rows = get(script, f"{USAGE}?by=endpoint")["rows"]
-    found = {(row["endpoint_id"], row["endpoint_name"]): row["requests"] for row in rows}
-    assert found == {(A, "a"): 1, (B, "b"): 1, (None, None): 1}
+    requests = {(row["endpoint_id"], row["endpoint_name"]): row["requests"] for row in rows}
+    assert requests == {(A, "a"): 1, (B, "b"): 1, (None, None): 1}
 
 
 def test_usage_by_key(script: Api, usage: ApiKey) -> None:
     rows = get(script, f"{USAGE}?by=key")["rows"]
-    found = {(row["api_key_id"], row["api_key_name"]): row["requests"] for row in rows}
-    assert found == {(str(usage.pk), "notebook"): 1, (None, None): 2}
+    requests = {(row["api_key_id"], row["api_key_name"]): row["requests"] for row in rows}
+    assert requests == {(str(usage.pk), "notebook"): 1, (None, None): 2}
 
 
 @pytest.mark.parametrize("query", [f"endpoint_id={A}", "model=tiny&since=2026-03-10"])

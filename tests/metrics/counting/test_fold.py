@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, OLLAMA_GENERATE, RESPONSES
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, Entry, RequestRecord, SegmentHead, Unrecorded
 from gateway.prices.counts import part_of
 from metrics.counting.cells import CELL_COLUMNS, Cell, Counters, Daily
 from metrics.counting.fold import Fold
+from metrics.counting.key_use import refusals
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.token_details import TokenDetails
 from metrics.memory.trackers import Trackers
@@ -101,6 +102,13 @@ def test_a_request_without_an_endpoint_is_an_error_of_the_timeline_only(outcome:
     assert fold_result(request(outcome)) == FoldResult(timeline=(0, 1))
 
 
+def test_a_request_that_routerdash_answers_itself_is_a_success_of_no_endpoint() -> None:
+    entry = request(attempts=(), kind=OLLAMA_GENERATE)
+    assert fold_result(entry) == FoldResult(timeline=(1, 0), average=2000.0)
+    cells = fold(entry).cells
+    assert [key[1] for key in cells] == [NO_ENDPOINT]
+
+
 def test_a_disconnect_in_the_queue_after_an_attempt_has_no_endpoint() -> None:
     entry = request(record.QUEUE, attempts=(attempt(record.FAILED, A),))
     assert entry.endpoint_id is None
@@ -113,6 +121,14 @@ def test_a_rejection_counts_only_by_its_reason() -> None:
     entries = [request(record.REJECTED, error=code) for code in ("unknown_key", "unknown_key", "too_large")]
     assert fold_result(*entries) == EMPTY
     assert fold(*entries).totals == {"rejected:unknown_key": 2, "rejected:too_large": 1}
+
+
+def test_a_record_may_stand_for_several_rejections() -> None:
+    entries = [request(record.REJECTED, error="unknown_key", count=count) for count in (1, 1_600)]
+    counted = fold(*entries, request(record.REJECTED, error="unknown_key", count=0))  # which is impossible
+    assert counted.totals == {"rejected:unknown_key": 1_601, "unrecorded": 1}
+    assert counted.cells == {(MINUTE, NO_ENDPOINT, "", "", ""): Cell(requests_rejected=1_601)}
+    assert list(refusals(counted).values()) == [1_601]
 
 
 def test_a_rejection_is_in_the_roll_ups_by_its_key() -> None:
@@ -133,38 +149,38 @@ def test_responses_are_in_the_histograms() -> None:
 
 def test_a_failed_over_attempt_counts_on_its_endpoint_and_the_request_once() -> None:
     entry = request(attempts=(attempt(record.FAILED, B), attempt(record.OK, A)), output_tokens=100)
-    found = fold(entry)
-    assert found.endpoints == {A: Counters(1, 1, 0), B: Counters(1, 0, 1)}
-    assert {key[0]: (it.total, it.failed) for key, it in found.daily.items()} == {A: (1, 0), B: (1, 1)}
-    assert found.totals["requests_ok"] == 1
+    folded = fold(entry)
+    assert folded.endpoints == {A: Counters(1, 1, 0), B: Counters(1, 0, 1)}
+    assert {key[0]: (day.total, day.failed) for key, day in folded.daily.items()} == {A: (1, 0), B: (1, 1)}
+    assert folded.totals["requests_ok"] == 1
     assert fold_result(entry).timeline == (1, 0)
 
 
 def test_attempts_before_a_client_disconnect_count_as_failed() -> None:
     entry = request(record.CANCELLED, attempts=(attempt(record.FAILED, B), attempt(record.CANCELLED, A)))
-    found = fold(entry)
-    assert found.endpoints == {A: Counters(cancelled=1), B: Counters(1, 0, 1)}
-    assert found.totals["requests_failed"] == 0
-    assert found.totals["requests_cancelled"] == 1
+    folded = fold(entry)
+    assert folded.endpoints == {A: Counters(cancelled=1), B: Counters(1, 0, 1)}
+    assert folded.totals["requests_failed"] == 0
+    assert folded.totals["requests_cancelled"] == 1
 
 
 def test_a_client_disconnect_before_any_attempt_counts_at_no_endpoint() -> None:
-    found = fold(request(record.CANCELLED, attempts=()))
-    assert found.endpoints == {}
-    assert found.totals["requests_cancelled"] == 1
+    folded = fold(request(record.CANCELLED, attempts=()))
+    assert folded.endpoints == {}
+    assert folded.totals["requests_cancelled"] == 1
 
 
 def test_unrecorded_requests_are_counted_as_a_number() -> None:
-    found = fold(Unrecorded(3), Unrecorded(4), SegmentHead("db"))
-    assert dict(found.totals) == {"unrecorded": 7}
+    folded = fold(Unrecorded(3), Unrecorded(4), SegmentHead("db"))
+    assert dict(folded.totals) == {"unrecorded": 7}
 
 
 # Details of the sums
 
 
 def test_tokens_add_up_over_all_outcomes() -> None:
-    found = fold(request(input_tokens=3, output_tokens=5), request(record.TRUNCATED, input_tokens=1, output_tokens=2))
-    assert (found.totals["input_tokens"], found.totals["output_tokens"]) == (4, 7)
+    folded = fold(request(input_tokens=3, output_tokens=5), request(record.TRUNCATED, input_tokens=1, output_tokens=2))
+    assert (folded.totals["input_tokens"], folded.totals["output_tokens"]) == (4, 7)
 
 
 def test_speed_is_that_of_the_successful_attempt() -> None:
@@ -178,9 +194,9 @@ def test_kinds_that_generate_text_have_a_speed(kind: str) -> None:
 
 
 def test_embeddings_have_no_speed() -> None:
-    found = fold(request(kind=EMBEDDINGS, output_tokens=9))
-    assert found.samples == {}
-    assert found.daily[A, "tiny", "2026-03-10", EMBEDDINGS] == Daily(1, 1, 0, 0, 0)
+    folded = fold(request(kind=EMBEDDINGS, output_tokens=9))
+    assert folded.samples == {}
+    assert folded.daily[A, "tiny", "2026-03-10", EMBEDDINGS] == Daily(1, 1, 0, 0, 0)
 
 
 def test_an_attempt_of_zero_duration_has_no_speed() -> None:
@@ -188,8 +204,8 @@ def test_an_attempt_of_zero_duration_has_no_speed() -> None:
 
 
 def test_daily_tokens_and_time_are_those_with_a_speed() -> None:
-    found = fold(request(output_tokens=100), request(output_tokens=0), request(record.FAILED, output_tokens=7))
-    assert found.daily[A, "tiny", "2026-03-10", CHAT] == Daily(3, 2, 1, 100, 2000)
+    folded = fold(request(output_tokens=100), request(output_tokens=0), request(record.FAILED, output_tokens=7))
+    assert folded.daily[A, "tiny", "2026-03-10", CHAT] == Daily(3, 2, 1, 100, 2000)
 
 
 def test_the_average_excludes_failures() -> None:
@@ -197,8 +213,8 @@ def test_the_average_excludes_failures() -> None:
 
 
 def test_cells_have_minute_endpoint_model_kind_and_key() -> None:
-    found = fold(request(api_key_id=KEY, ago=60), request(record.NO_ENDPOINT))
-    assert set(found.cells) == {(MINUTE - 1, A, "tiny", CHAT, KEY), (MINUTE, NO_ENDPOINT, "tiny", CHAT, "")}
+    folded = fold(request(api_key_id=KEY, ago=60), request(record.NO_ENDPOINT))
+    assert set(folded.cells) == {(MINUTE - 1, A, "tiny", CHAT, KEY), (MINUTE, NO_ENDPOINT, "tiny", CHAT, "")}
 
 
 def test_cells_of_a_failed_over_attempt_belong_to_its_endpoint() -> None:
@@ -286,11 +302,11 @@ def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) ->
     assert in_order(one) == in_order(other)
 
 
-def in_order(found: Fold) -> Fold:
-    for sums in found.speed_sums.values():
+def in_order(folded: Fold) -> Fold:
+    for sums in folded.speed_sums.values():
         sums.entries.sort(key=attrgetter("id"))
-    found.counted.sort(key=attrgetter("id"))
-    return found
+    folded.counted.sort(key=attrgetter("id"))
+    return folded
 
 
 @given(REQUESTS, REQUESTS)
@@ -308,10 +324,10 @@ def test_folding_many_records_equals_folding_each(entries: list[RequestRecord]) 
 
 @given(REQUESTS)
 def test_days_equal_the_sums_of_cells(entries: list[RequestRecord]) -> None:
-    found = fold(*entries, zone=ZoneInfo("Europe/Berlin"))
+    folded = fold(*entries, zone=ZoneInfo("Europe/Berlin"))
     for name in CELL_COLUMNS:
-        assert sum(getattr(cell, name) for cell in found.days.values()) == sum(
-            getattr(cell, name) for cell in found.cells.values()
+        assert sum(getattr(cell, name) for cell in folded.days.values()) == sum(
+            getattr(cell, name) for cell in folded.cells.values()
         )
 
 
@@ -346,8 +362,8 @@ def test_details_are_counted_beside_what_they_are_part_of(count: int) -> None:
 )
 def test_a_part_is_no_more_than_the_whole(part: int | None, whole: int | None, expected: int | None) -> None:
     assert part_of(part, whole) == expected
-    found = details(request(input_tokens=whole, cached_tokens=part))
-    assert (None if found is None else found.cached_tokens) == expected
+    token_details = details(request(input_tokens=whole, cached_tokens=part))
+    assert (None if token_details is None else token_details.cached_tokens) == expected
 
 
 def served(model: str | None, canonical: str | None = None, step: int = 0, **fields: Any) -> RequestRecord:
@@ -374,10 +390,10 @@ def test_requests_that_another_model_served_are_counted_by_it(
     entry: RequestRecord, expected: tuple[str, str, int] | None, count: int
 ) -> None:
     entry = msgspec.structs.replace(entry, input_tokens=7, cached_tokens=2)
-    found = fold(*[entry] * count)
-    assert [key[5:] for key in found.served] == ([] if expected is None else [expected])
-    for cell in found.served.values():
-        (asked,) = found.cells.values()
+    folded = fold(*[entry] * count)
+    assert [key[5:] for key in folded.served] == ([] if expected is None else [expected])
+    for cell in folded.served.values():
+        (asked,) = folded.cells.values()
         assert (cell.requests_ok, cell.requests_failed) == (asked.requests_ok, asked.requests_failed)
         assert (cell.input_tokens, cell.details, cell.ok_duration_us) == (
             7 * count,
@@ -395,11 +411,3 @@ def test_the_totals_have_all_details() -> None:
     entry = request(input_tokens=10, output_tokens=8, cached_tokens=4, cache_write_tokens=6, reasoning_tokens=5)
     totals = fold(entry, request()).totals
     assert [totals[name] for name in TokenDetails._fields] == [4, 10, 1, 1, 6, 1, 5, 8, 1]
-
-
-def test_a_fold_knows_if_requests_asked_for_a_model_name() -> None:
-    of_step = msgspec.structs.replace(attempt(), step=2)
-    failed = msgspec.structs.replace(attempt(record.FAILED), step=1)
-    assert not fold(request(), request(record.FAILED), request(record.QUEUE)).has_model_names
-    assert fold(request(), request(attempts=(of_step,))).has_model_names
-    assert fold(request(), request(record.FAILED, attempts=(failed,))).has_model_names

@@ -44,12 +44,12 @@ def of(*values: int) -> histogram.Histogram:
     return counts
 
 
-@given(st.lists(VALUES, max_size=20), st.integers(1, histogram.MANY))
-def test_many_values_are_counted_as_each_of_them(values: list[int], times: int) -> None:
-    many = values * times
+@given(st.lists(VALUES, max_size=20))
+def test_each_value_counts_in_its_bucket(values: list[int]) -> None:
     counts = of(3, 90)
-    histogram.count(counts, many)
-    assert counts == of(3, 90, *many)
+    for value in values:
+        histogram.count(counts, value)
+    assert counts == of(3, 90, *values)
 
 
 def test_adding_and_subtracting_gives_an_empty_histogram() -> None:
@@ -103,12 +103,12 @@ def test_one_value_is_its_own_quantile() -> None:
 def test_quantiles_are_close_to_the_exact_ones() -> None:
     rng = random.Random(1)
     values = [int(rng.lognormvariate(12, 1.5)) for _ in range(20_000)]
-    found = quantiles(of(*values), [share / 100 for share in range(1, 100)])
-    assert found == pytest.approx(statistics.quantiles(values, n=100), rel=1 / 16)
+    estimates = quantiles(of(*values), [share / 100 for share in range(1, 100)])
+    assert estimates == pytest.approx(statistics.quantiles(values, n=100), rel=1 / 16)
 
 
 @given(st.lists(VALUES, min_size=1), st.floats(0, 1))
 def test_a_quantile_lies_within_the_values(values: list[int], share: float) -> None:
-    found = quantiles(of(*values), (share,))
-    assert found is not None
-    assert bounds(bucket(min(values)))[0] <= found[0] <= bounds(bucket(max(values)))[1]
+    estimates = quantiles(of(*values), (share,))
+    assert estimates is not None
+    assert bounds(bucket(min(values)))[0] <= estimates[0] <= bounds(bucket(max(values)))[1]

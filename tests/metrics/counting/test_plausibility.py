@@ -5,7 +5,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metrics.counting.plausibility import are_ids, is_countable
+from metrics.counting.plausibility import is_countable
 from tests.metrics.records import request
 
 
@@ -23,12 +23,3 @@ from tests.metrics.records import request
 def test_an_id_is_hyphenated_lower_case(text: str) -> None:
     right = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) is not None
     assert is_countable(request(id=text)) == right
-    assert are_ids([text]) == are_ids([request().id, text, request().id]) == right
-
-
-def test_ids_are_not_joined_to_others() -> None:
-    one = request().id
-    assert are_ids([])
-    assert are_ids([one, one])
-    assert not are_ids([f"{one}\n{one}", ""])
-    assert not are_ids([one[:-1], f"{one[-1]}\n{one}"])

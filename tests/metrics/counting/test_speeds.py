@@ -11,7 +11,7 @@ from tests.metrics.records import split
 
 
 def samples_of(speeds: list[float], start: int = 0) -> list[Sample]:
-    return [(start + at, at, speed) for at, speed in enumerate(speeds)]
+    return [(start + number, number, speed) for number, speed in enumerate(speeds)]
 
 
 def plain(speeds: list[float]) -> float:
@@ -46,7 +46,9 @@ def test_the_average_of_the_window_equals_that_of_all_samples(speeds: list[float
     assert moving_average(kept) == pytest.approx(plain(speeds), rel=1e-9)
 
 
-SAMPLES = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), SPEEDS), max_size=300, unique_by=lambda it: it[:2])
+SAMPLES = st.lists(
+    st.tuples(st.integers(0, 400), st.integers(0, 3), SPEEDS), max_size=300, unique_by=lambda sample: sample[:2]
+)
 
 
 @given(SAMPLES, st.randoms(use_true_random=False))

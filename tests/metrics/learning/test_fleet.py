@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 
 from gateway.registry.schema import Model, Speeds
+from gateway.routing.expected_time import Parameters
 from metrics.counting.speeds import merge_samples
 from metrics.learning import fit
-from metrics.learning.fit import DEFAULT_PRIOR, Parameters
+from metrics.learning.fit import DEFAULT_PRIOR
 from metrics.learning.fleet import Fleet, Target, group_of, merged, offer
 from metrics.learning.samples import WINDOW, SpeedSample
 from tests.metrics.learning.work import CPU, DESKTOP, GPU, answers
@@ -32,8 +33,8 @@ GIVEN: Given = {
 
 def taken(given: Given) -> dict[Target, Speeds]:
     fleet = Fleet()
-    for at, samples in given.items():
-        fleet.put(at, GROUP, "ollama", 0, samples)
+    for given_target, samples in given.items():
+        fleet.put(given_target, GROUP, "ollama", 0, samples)
     return fleet.take()
 
 
@@ -49,8 +50,8 @@ def test_updates_end_in_the_same_bits_as_a_new_start() -> None:
     fleet = Fleet()
     published: dict[Target, Speeds] = {}
     for length in (1, 3, 20, 63, 64, 256):
-        for at, samples in GIVEN.items():
-            fleet.put(at, GROUP, "ollama", 0, samples[:length])
+        for given_target, samples in GIVEN.items():
+            fleet.put(given_target, GROUP, "ollama", 0, samples[:length])
             published |= fleet.take()
     assert published == taken(GIVEN)
 
@@ -80,8 +81,8 @@ def test_an_endpoint_with_few_samples_begins_from_the_others() -> None:
 
 def test_only_what_may_have_changed_is_taken() -> None:
     fleet = Fleet()
-    for at, samples in GIVEN.items():
-        fleet.put(at, GROUP, "ollama", 0, samples)
+    for given_target, samples in GIVEN.items():
+        fleet.put(given_target, GROUP, "ollama", 0, samples)
     fleet.take()
     assert fleet.take() == {}
     fleet.put(target("gpu"), GROUP, "ollama", 0, answers(256, GPU, seed=8))
@@ -97,12 +98,12 @@ def test_other_models_and_kinds_have_no_effect() -> None:
 
 def test_an_endpoint_that_was_forgotten_has_no_effect() -> None:
     fleet = Fleet()
-    for at, samples in GIVEN.items():
-        fleet.put(at, GROUP, "ollama", 0, samples)
+    for given_target, samples in GIVEN.items():
+        fleet.put(given_target, GROUP, "ollama", 0, samples)
     fleet.take()
     fleet.drop(target("cpu"))
     fleet.drop(target("unknown"))
-    without = taken({at: it for at, it in GIVEN.items() if at != target("cpu")})
+    without = taken({kept_target: window for kept_target, window in GIVEN.items() if kept_target != target("cpu")})
     assert fleet.take().items() <= without.items()
     assert target("cpu") not in fleet.targets()
 
@@ -122,9 +123,9 @@ MODEL = Model("llama3:8b", canonical="Meta/Llama-3-8B", aliases=("llama",))
 
 
 def test_requests_find_the_model_as_gateways_do() -> None:
-    found = offer("ollama", [MODEL])
-    assert {found.model(name) for name in ("llama3:8b", "Meta/Llama-3-8B", "LLAMA", "meta/llama-3-8b")} == {MODEL}
-    assert found.model("other") is None
+    offered = offer("ollama", [MODEL])
+    assert {offered.model(name) for name in ("llama3:8b", "Meta/Llama-3-8B", "LLAMA", "meta/llama-3-8b")} == {MODEL}
+    assert offered.model("other") is None
 
 
 def test_a_model_is_the_same_at_endpoints_with_other_names_for_it() -> None:
@@ -140,7 +141,7 @@ def test_samples_under_several_names_are_one_window() -> None:
 
 def test_prefixes_of_a_fleet_are_those_of_its_targets() -> None:
     fleet = Fleet()
-    fleet.put(target("gpu"), GROUP, "vllm", 0, [it._replace(cached=9) for it in answers(2, GPU)])
+    fleet.put(target("gpu"), GROUP, "vllm", 0, [sample._replace(cached=9) for sample in answers(2, GPU)])
     assert fleet.prefixes.total == (2, 2)
     fleet.drop(target("gpu"))
     assert fleet.prefixes.total == (0, 0)

@@ -16,9 +16,9 @@ Samples = list[tuple[int, ...]]
 
 def made(rng: random.Random, first: int, count: int) -> Samples:
     """Return samples of some milliseconds, the latest of them `first` milliseconds ago or later."""
-    at = round(NOW * 1e6) - 1000 * first
+    start_us = round(NOW * 1e6) - 1000 * first
     return [
-        (at + 1000 * number + rng.randrange(900), rng.getrandbits(48), rng.choice((-1, 5, 300, 70_000, 1 << 40)))
+        (start_us + 1000 * number + rng.randrange(900), rng.getrandbits(48), rng.choice((-1, 5, 300, 70_000, 1 << 40)))
         for number in range(count)
     ]
 

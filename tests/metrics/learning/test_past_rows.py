@@ -10,16 +10,16 @@ from endpoints.models import Endpoint
 from gateway.base.request_kinds import CHAT
 from gateway.ipc.record import RequestRecord
 from metrics.counting.fold import Fold
+from metrics.learning import past_rows, window_rows
 from metrics.learning.from_records import speed_sample
 from metrics.learning.past import HOUR_US, PER_SLOT, PastSample, hour_of, past_sample, thinned
 from metrics.learning.slowdown import JUDGED_HOURS, PER_HOUR, STORED_HOURS, reference_samples
 from metrics.models import PastSpeeds
-from metrics.storage import learning_rows, past_rows
 from tests.metrics.learning.work import answered
 from tests.metrics.records import A, request
 from tests.metrics.world import UTC_ZONE, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 KEY = (A, "tiny", CHAT)
 NOON_US = round(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp() * 1e6)
@@ -29,8 +29,8 @@ HOUR = hour_of(NOON_US)
 def records(count: int, every_us: int) -> list[RequestRecord]:
     """Return records up to noon. One of three teaches nothing."""
     return [
-        answered(completed_us=NOON_US - 1 - at * every_us, output_tokens=None if at % 3 == 0 else at + 1)
-        for at in range(count)
+        answered(completed_us=NOON_US - 1 - number * every_us, output_tokens=None if number % 3 == 0 else number + 1)
+        for number in range(count)
     ]
 
 
@@ -40,7 +40,7 @@ def samples(entries: list[RequestRecord]) -> list[PastSample]:
 
 def write(entries: list[RequestRecord]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
-        learning_rows.write(cursor, Fold(UTC_ZONE).add_all(entries))
+        window_rows.write(cursor, Fold(UTC_ZONE).add_all(entries))
 
 
 def test_samples_are_stored_by_hour(world: World, endpoints: tuple[Endpoint, ...]) -> None:
@@ -61,8 +61,8 @@ def test_any_batches_in_any_order_store_the_same(db: None) -> None:
     assert len(expected) == 18 * PER_SLOT
     PastSpeeds.objects.all().delete()
     shuffled = random.Random(5).sample(entries, len(entries))
-    for at in range(0, len(shuffled), 77):
-        write(shuffled[at : at + 99])
+    for start in range(0, len(shuffled), 77):
+        write(shuffled[start : start + 99])
     assert past_rows.read(KEY, 0, HOUR) == expected
 
 

@@ -14,34 +14,34 @@ from tests.metrics.records import request
 
 def test_a_sample_says_what_the_endpoint_did() -> None:
     work = {"pending_tokens": 30, "read_tokens": 70, "shared_us": 5_000_000, "was_idle": False}
-    found = speed_sample(answered(work=work))
-    assert found is not None
-    assert (found.duration_us, found.read, found.read_meanwhile, found.output) == (2_000_000, 430, 70, 100)
-    assert (found.shared_us, found.first_us, found.expected_us) == (5_000_000, UNKNOWN, 1_500_000)
+    sample = speed_sample(answered(work=work))
+    assert sample is not None
+    assert (sample.duration_us, sample.read, sample.read_meanwhile, sample.output) == (2_000_000, 430, 70, 100)
+    assert (sample.shared_us, sample.first_us, sample.expected_us) == (5_000_000, UNKNOWN, 1_500_000)
 
 
 def test_reported_cached_tokens_need_not_be_read() -> None:
-    found = speed_sample(answered(cached_tokens=300, work={"prefix_tokens": 350, "prefix_age": 2}))
-    assert found is not None
-    assert (found.read, found.prefix, found.prefix_age, found.cached) == (100, 350, 2, 300)
+    sample = speed_sample(answered(cached_tokens=300, work={"prefix_tokens": 350, "prefix_age": 2}))
+    assert sample is not None
+    assert (sample.read, sample.prefix, sample.prefix_age, sample.cached) == (100, 350, 2, 300)
 
 
 def test_an_expected_prefix_counts_where_nothing_is_reported() -> None:
-    found = speed_sample(answered(work={"prefix_tokens": 350}))
-    assert found is not None
-    assert (found.read, found.cached) == (50, UNKNOWN)
+    sample = speed_sample(answered(work={"prefix_tokens": 350}))
+    assert sample is not None
+    assert (sample.read, sample.cached) == (50, UNKNOWN)
 
 
 def test_expected_prompt_tokens_count_where_none_are_reported() -> None:
-    found = speed_sample(answered(input_tokens=None))
-    assert found is not None
-    assert found.read == 500
+    sample = speed_sample(answered(input_tokens=None))
+    assert sample is not None
+    assert sample.read == 500
 
 
 def test_the_first_token_counts_from_the_start_of_the_attempt_at_an_idle_endpoint() -> None:
-    found = speed_sample(answered(first_token_us=300_000))
-    assert found is not None
-    assert found.first_us == 300_000
+    sample = speed_sample(answered(first_token_us=300_000))
+    assert sample is not None
+    assert sample.first_us == 300_000
     busy = speed_sample(answered(first_token_us=300_000, work={"was_idle": False}))
     assert busy is not None
     assert busy.first_us == UNKNOWN
@@ -66,9 +66,9 @@ def test_a_generated_text_of_unknown_length_teaches_no_speed() -> None:
 
 def test_embeddings_have_no_output() -> None:
     entry = answered(kind=EMBEDDINGS, output_tokens=None)
-    found = speed_sample(entry)
-    assert found is not None
-    assert found.output == 0
+    sample = speed_sample(entry)
+    assert sample is not None
+    assert sample.output == 0
     assert length_sample(entry) == LengthSample(entry.completed_us, int(entry.id[-12:], 16), UNKNOWN, 400, 1600)
 
 
@@ -99,3 +99,10 @@ def test_stored_samples_are_read_back() -> None:
 def test_damaged_samples_are_none() -> None:
     assert unpack_speeds(b"\xc1") == []
     assert unpack_lengths(b"\xc1") == []
+
+
+def test_a_prompt_that_was_only_expected_teaches_no_length() -> None:
+    entry = answered(input_tokens=400, output_tokens=9, body_bytes=1600, estimated=True)
+    sample = length_sample(entry)
+    assert sample is not None
+    assert (sample.output, sample.input) == (9, UNKNOWN)

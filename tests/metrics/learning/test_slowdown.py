@@ -17,14 +17,14 @@ TODAY = WARM_UP_DAYS * DAY_US
 def samples(first: int, last: int, *, factor: float = 1.0, world: World = CALM) -> list[PastSample]:
     """Return the samples of some days."""
     traffic = Traffic(world, f"{first}")
-    return [it for day in range(first, last) for it in traffic.day(day, factor)]
+    return [sample for day in range(first, last) for sample in traffic.day(day, factor)]
 
 
 @pytest.fixture(scope="module")
 def past() -> Reference:
-    found = reference(slowdown.reference_samples(samples(0, 14)), "vllm")
-    assert found is not None
-    return found
+    past_reference = reference(slowdown.reference_samples(samples(0, 14)), "vllm")
+    assert past_reference is not None
+    return past_reference
 
 
 def test_nothing_is_found_while_nothing_changes(past: Reference) -> None:
@@ -33,10 +33,10 @@ def test_nothing_is_found_while_nothing_changes(past: Reference) -> None:
 
 @pytest.mark.parametrize("factor", [1.5, 2.0, 3.0])
 def test_a_slow_down_is_found_with_its_beginning_and_factor(past: Reference, factor: float) -> None:
-    found = find(past, [*samples(14, 16), *samples(16, 17, factor=factor)])
-    assert found is not None
-    assert found.factor == pytest.approx(factor, rel=0.1)
-    assert abs(found.since_us - 16 * DAY_US) < 2 * HOUR_US
+    slow_down = find(past, [*samples(14, 16), *samples(16, 17, factor=factor)])
+    assert slow_down is not None
+    assert slow_down.factor == pytest.approx(factor, rel=0.1)
+    assert abs(slow_down.since_us - 16 * DAY_US) < 2 * HOUR_US
 
 
 def test_a_slow_down_ends(past: Reference) -> None:
@@ -54,19 +54,23 @@ def test_a_few_slow_requests_are_none(past: Reference) -> None:
     """A model that is loaded, a stall: ten minutes at noon."""
     noon = 14 * DAY_US + DAY_US // 2
     day = [
-        it._replace(duration_us=20 * it.duration_us) if 0 <= it.completed_us - noon < 10 * MINUTE_US else it
-        for it in samples(14, 15)
+        sample._replace(duration_us=20 * sample.duration_us)
+        if 0 <= sample.completed_us - noon < 10 * MINUTE_US
+        else sample
+        for sample in samples(14, 15)
     ]
-    assert sum(it.duration_us > 60_000_000 for it in day) >= 7
+    assert sum(sample.duration_us > 60_000_000 for sample in day) >= 7
     assert list(slowdown.beginnings(past, day)) == []
 
 
 def test_load_and_lengths_that_the_past_had_not_are_not_compared(past: Reference) -> None:
     usual = samples(14, 15)
-    busier = [it._replace(shared_us=200 * it.duration_us, duration_us=9 * it.duration_us) for it in usual]
-    longer = [it._replace(output=100 * it.output, duration_us=500 * it.duration_us) for it in usual]
+    busier = [
+        sample._replace(shared_us=200 * sample.duration_us, duration_us=9 * sample.duration_us) for sample in usual
+    ]
+    longer = [sample._replace(output=100 * sample.output, duration_us=500 * sample.duration_us) for sample in usual]
     assert find(past, busier) is find(past, longer) is None
-    assert find(past, [it._replace(duration_us=9 * it.duration_us) for it in usual]) is not None
+    assert find(past, [sample._replace(duration_us=9 * sample.duration_us) for sample in usual]) is not None
 
 
 def test_other_prompts_and_responses_are_none() -> None:
@@ -78,14 +82,14 @@ def test_requests_without_output_are_compared_too() -> None:
     """Embeddings: short texts, and some of no known length."""
     rng = random.Random(1)
     usual = [
-        PastSample(at * HOUR_US // 8, rng.getrandbits(48), rng.randint(900, 1100) * read + 1, read, 0, 9000)
-        for at in range(8 * 24 * 7)
+        PastSample(number * HOUR_US // 8, rng.getrandbits(48), rng.randint(900, 1100) * read + 1, read, 0, 9000)
+        for number in range(8 * 24 * 7)
         for read in [rng.choice((0, 1, 50, 200))]
     ]
     past = reference(usual, "")
     assert past is not None
     assert find(past, usual) is None
-    slow = find(past, [it._replace(duration_us=3 * it.duration_us) for it in usual])
+    slow = find(past, [sample._replace(duration_us=3 * sample.duration_us) for sample in usual])
     assert slow is not None
     assert slow.factor == pytest.approx(3.0, rel=0.2)
 
@@ -126,19 +130,19 @@ def test_false_alarms_are_rare() -> None:
 
 @pytest.mark.parametrize(("factor", "requests"), [(1.5, 90), (2.0, 40), (3.0, 30)])
 def test_it_takes_few_requests(factor: float, requests: int) -> None:
-    found = detection(World("one", 3.0), factor, 2)
-    assert found is not None
-    assert found.requests <= requests
-    assert abs(found.began) < 1.0
+    detected = detection(World("one", 3.0), factor, 2)
+    assert detected is not None
+    assert detected.requests <= requests
+    assert abs(detected.began) < 1.0
 
 
 def test_samples_are_thinned_by_chance_alone() -> None:
-    many = [PastSample(at, at * 7919 % 1009, 1, 1, 1, 1) for at in range(0, 2 * SLOT_US, SLOT_US // 50)]
+    many = [PastSample(moment, moment * 7919 % 1009, 1, 1, 1, 1) for moment in range(0, 2 * SLOT_US, SLOT_US // 50)]
     kept = thinned(many)
     assert len(kept) == 2 * PER_SLOT
     assert kept == sorted(kept)
     assert thinned({*thinned(many[::2]), *thinned(many[1::2])}) == kept
-    assert max(it.number for it in kept) < 400
+    assert max(sample.number for sample in kept) < 400
 
 
 def test_a_sample_of_the_past() -> None:

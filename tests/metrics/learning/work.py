@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.base.request_kinds import CHAT
 from gateway.ipc.record import RequestRecord, Work
-from metrics.learning.fit import Parameters
+from gateway.routing.expected_time import Parameters
 from metrics.learning.samples import UNKNOWN, SpeedSample
 from tests.metrics.records import A, request
 
@@ -23,7 +23,7 @@ def seconds(of: Parameters, read: float, output: float, beside: float) -> float:
 def answers(count: int, of: Parameters, *, noise: float = 0.0, seed: int = 1, first: int = 1) -> list[SpeedSample]:
     """Return sorted samples of a server: up to six requests at a time, log-normal lengths, streams."""
     rng = random.Random(seed)
-    found = []
+    samples = []
     for number in range(first, first + count):
         beside, output = rng.randint(1, 6), int(rng.lognormvariate(5, 0.7)) + 1
         read, meanwhile = int(rng.lognormvariate(6, 1)), rng.randint(0, 500)
@@ -32,12 +32,12 @@ def answers(count: int, of: Parameters, *, noise: float = 0.0, seed: int = 1, fi
         duration_us = round(1e6 * seconds(of, read + meanwhile, output, beside) * rng.uniform(1 - noise, 1 + noise))
         first_us = round(1e6 * seconds(of, read, 1, 1)) if beside == 1 else UNKNOWN
         shared_us = duration_us * beside
-        found.append(
+        samples.append(
             SpeedSample(
                 number * 1_000_000, number, duration_us, read, meanwhile, output, shared_us, first_us, 0, 0, UNKNOWN, 0
             )
         )
-    return found
+    return samples
 
 
 def answered(

@@ -25,7 +25,8 @@ def test_copies_equal_those_of_everything(seed: int) -> None:
     for _ in range(40):
         ahead = round(rng.choice((0, 0, 0, 90, -3600)) * 1e6)
         records = [
-            msgspec.structs.replace(it, completed_us=it.completed_us + ahead) for it in load(rng.randrange(1000), 5)
+            msgspec.structs.replace(entry, completed_us=entry.completed_us + ahead)
+            for entry in load(rng.randrange(1000), 5)
         ]
         trackers.add(Fold(UTC_ZONE).add_all(records))
         now += rng.choice((0, 0.25, 30, -200, 20_000))

@@ -19,8 +19,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 
 def check(endpoint: Endpoint, minutes_ago: float, *, success: bool, error: str | None = None) -> None:
-    at = NOW - timedelta(minutes=minutes_ago)
-    Endpoint.record_check(endpoint.pk, success=success, latency_ms=5 if success else None, error=error, at=at)
+    moment = NOW - timedelta(minutes=minutes_ago)
+    Endpoint.record_check(
+        endpoint.pk, success=success, latency_ms=5 if success else None, error=error, checked_at=moment
+    )
     registry.reload()
 
 
@@ -38,8 +40,8 @@ def test_changes_of_status_are_listed_with_their_cause() -> None:
     check(endpoint, 4, success=False, error="refused")
     check(endpoint, 3, success=False, error="refused")
     endpoint_events.refresh()
-    found = [(event.kind, event.after, event.detail) for event in endpoint_events.recent()]
-    assert found == [(STATUS, "error", "no route"), (STATUS, "offline", "refused")]
+    changes = [(event.kind, event.after, event.detail) for event in endpoint_events.recent()]
+    assert changes == [(STATUS, "error", "no route"), (STATUS, "offline", "refused")]
     assert endpoint_events.since(A, "offline") == NOW - timedelta(minutes=4)
     assert endpoint_events.since(A, "online") is None
 
@@ -83,7 +85,7 @@ def test_the_database_is_not_read_without_changes(django_assert_num_queries: Any
 def test_the_number_of_queries_does_not_grow(django_assert_num_queries: Any, count: int) -> None:
     for number in range(count):
         endpoint = add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number}")
-        Endpoint.record_check(endpoint.pk, success=True, latency_ms=1, error=None, at=NOW)
+        Endpoint.record_check(endpoint.pk, success=True, latency_ms=1, error=None, checked_at=NOW)
     registry.reload()
     with django_assert_num_queries(5):
         endpoint_events.refresh()

@@ -96,15 +96,16 @@ def test_a_reader_ends_although_records_are_added_after_each_read(
     gateway, added, part = world.gateway(request(), request()), count(), world.follower.reader.part
 
     def under_load(*arguments: Any) -> Part:
-        found = part(*arguments)
+        read_part = part(*arguments)
         assert next(added) < 20, "it reads on and on"
         gateway.append(request())
-        return found
+        return read_part
 
     monkeypatch.setattr(world.follower.reader, "part", under_load)
     assert world.follower.catch_up() == 2
     step = world.writer._read({})
-    assert [it.records for it in step.parts] == [2, 2]  # the part that the follower has read, and the new records
+    # The part that the follower has read, and the new records.
+    assert [read_part.records for read_part in step.parts] == [2, 2]
 
 
 def test_a_backlog_over_one_batch_is_read_completely(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

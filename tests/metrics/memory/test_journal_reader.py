@@ -86,9 +86,9 @@ def test_a_missing_segment_is_skipped_and_logged(
     last = journal.segments(directory)[-1]
     for segment in journal.segments(directory)[:-1]:
         journal.segment_path(directory, segment).unlink()
-    found = journals.read(directory.name, START, 100)
-    assert found.position[0] == last
-    assert found.entries
+    batch = journals.read(directory.name, START, 100)
+    assert batch.position[0] == last
+    assert batch.entries
     assert "is missing; reading continues at" in caplog.text
 
 
@@ -128,11 +128,11 @@ def test_the_size_is_the_sum_of_all_segments(world: World, journals: JournalRead
 
 def parts(journals: JournalReader, writer: str, *limits: int) -> list[Part]:
     """Read parts from the start, with a maximum number of entries each."""
-    found: list[Part] = []
+    read_parts: list[Part] = []
     for limit in limits:
-        position = found[-1].batch.position if found else START
-        found.append(journals.part(writer, position, limit, UTC_ZONE))
-    return found
+        position = read_parts[-1].batch.position if read_parts else START
+        read_parts.append(journals.part(writer, position, limit, UTC_ZONE))
+    return read_parts
 
 
 def test_the_second_reader_takes_the_parts_of_the_first(world: World) -> None:
@@ -168,7 +168,9 @@ def test_a_slow_reader_reads_up_to_the_kept_parts(world: World) -> None:
     second = parts(journals, name, 5, 50, 8, 8)
     assert [len(part.batch.entries) for part in second] == [5, 3, 8, 5]
     assert (second[2], second[3]) == (first[1], first[2])
-    assert [it for part in second for it in part.batch.entries] == [it for part in first for it in part.batch.entries]
+    assert [entry for part in second for entry in part.batch.entries] == [
+        entry for part in first for entry in part.batch.entries
+    ]
 
 
 def test_a_damaged_part_is_not_cut(world: World) -> None:

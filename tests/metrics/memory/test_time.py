@@ -84,10 +84,10 @@ class Clock:
         self.check_rows()
 
     def check_rows(self) -> None:
-        minutes = Counter(it.completed_us // 60_000_000 for it in self.records)
+        minutes = Counter(entry.completed_us // 60_000_000 for entry in self.records)
         stored = rows("SELECT minute, SUM(requests_ok + requests_failed) FROM rollup_minutes GROUP BY minute")
         assert {minute: count for minute, count in stored if count} == minutes
-        dates = Counter(self.date_of(it) for it in self.records)
+        dates = Counter(self.date_of(entry) for entry in self.records)
         for table, column in (
             ("rollup_days", "requests_ok + requests_failed"),
             ("endpoint_daily_stats", "total_requests"),
@@ -96,73 +96,83 @@ class Clock:
         laws.check_all()
         laws.check_timeline(self.look())
 
-    def date_of(self, it: RequestRecord) -> str:
-        return datetime.fromtimestamp(it.completed_us / 1e6, self.zone).date().isoformat()
+    def date_of(self, entry: RequestRecord) -> str:
+        return datetime.fromtimestamp(entry.completed_us / 1e6, self.zone).date().isoformat()
 
     def plain(self) -> dict[str, Any]:
         """Every figure that depends on time, as defined in docs/reference/figures.md."""
         minute, today = int(self.now // 60), datetime.now(self.zone).date().isoformat()
-        ended = Counter((it.completed_us // 60_000_000, it.outcome == record.OK) for it in self.records)
-        served = [it for it in self.records if it.outcome == record.OK]
-        of_today = [it for it in self.records if self.date_of(it) == today]
+        ended = Counter((entry.completed_us // 60_000_000, entry.outcome == record.OK) for entry in self.records)
+        served = [entry for entry in self.records if entry.outcome == record.OK]
+        of_today = [entry for entry in self.records if self.date_of(entry) == today]
         return {
-            "timeline": tuple(Slot(at, ended[at, True], ended[at, False]) for at in range(minute - 59, minute + 1)),
+            "timeline": tuple(
+                Slot(slot_minute, ended[slot_minute, True], ended[slot_minute, False])
+                for slot_minute in range(minute - 59, minute + 1)
+            ),
             "average": self.plain_average(served, minute),
             "median": self.plain_median(served, minute),
             "speed": self.plain_speed(served),
             "date": today,
             "today": self.plain_today(of_today),
-            "average_today": mean(it for it in of_today if it.outcome == record.OK),
-            "totals": Counter(it.outcome == record.OK for it in self.records),
+            "average_today": mean(entry for entry in of_today if entry.outcome == record.OK),
+            "totals": Counter(entry.outcome == record.OK for entry in self.records),
         }
 
     def plain_average(self, served: list[RequestRecord], minute: int) -> float | None:
         return mean(self.recent(served, minute))
 
     def plain_median(self, served: list[RequestRecord], minute: int) -> float | None:
-        counts = Counter(histogram.bucket(it.duration_us) for it in self.recent(served, minute))
-        found = histogram.quantiles(counts, (0.5,))
-        return found[0] / 1000 if found else None
+        counts = Counter(histogram.bucket(entry.duration_us) for entry in self.recent(served, minute))
+        quantiles = histogram.quantiles(counts, (0.5,))
+        return quantiles[0] / 1000 if quantiles else None
 
     def recent(self, served: list[RequestRecord], minute: int) -> list[RequestRecord]:
-        found = [it for it in served if it.completed_us // 60_000_000 > minute - 24 * 60]
+        recent = [entry for entry in served if entry.completed_us // 60_000_000 > minute - 24 * 60]
         latest = max(map(self.date_of, served), default=None)
-        return found or [it for it in served if self.date_of(it) == latest]
+        return recent or [entry for entry in served if self.date_of(entry) == latest]
 
     def plain_speed(self, served: list[RequestRecord]) -> float | None:
-        come = [it for it in served if it.completed_us <= round(self.now * 1e6) + CLOCK_SLACK_US] or served
-        ordered = sorted(come, key=lambda it: (it.completed_us, it.id))
-        return moving_average([(0, 0, (it.output_tokens or 0) / (it.duration_us / 1e6)) for it in ordered])
+        come = [entry for entry in served if entry.completed_us <= round(self.now * 1e6) + CLOCK_SLACK_US] or served
+        ordered = sorted(come, key=lambda entry: (entry.completed_us, entry.id))
+        return moving_average([(0, 0, (entry.output_tokens or 0) / (entry.duration_us / 1e6)) for entry in ordered])
 
     def plain_today(self, of_today: list[RequestRecord]) -> Daily | None:
-        ok = [it for it in of_today if it.outcome == record.OK]
-        tokens, duration = sum(it.output_tokens or 0 for it in ok), sum(milliseconds(it.duration_us) for it in ok)
+        ok = [entry for entry in of_today if entry.outcome == record.OK]
+        tokens, duration = (
+            sum(entry.output_tokens or 0 for entry in ok),
+            sum(milliseconds(entry.duration_us) for entry in ok),
+        )
         return Daily(len(of_today), len(ok), len(of_today) - len(ok), tokens, duration) if of_today else None
 
 
 def latest_day(clock: Clock) -> tuple[str, int, int]:
     """Return date, served requests, and their duration."""
-    found = seeding.load(clock.now).latest_day
-    assert found is not None
-    return found[0], found[1].requests_ok, found[1].ok_duration_us
+    latest = seeding.load(clock.now).latest_day
+    assert latest is not None
+    return latest[0], latest[1].requests_ok, latest[1].ok_duration_us
 
 
 def mean(served: Any) -> float | None:
-    durations = [it.duration_us for it in served]
+    durations = [entry.duration_us for entry in served]
     return sum(durations) / len(durations) / 1000 if durations else None
 
 
-def figures(found: Figures) -> dict[str, Any]:
-    assert [slot.minute for slot in found.timeline] == list(range(int(found.at // 60) - 59, int(found.at // 60) + 1))
+def figures(tracked: Figures) -> dict[str, Any]:
+    assert [slot.minute for slot in tracked.timeline] == list(
+        range(int(tracked.at // 60) - 59, int(tracked.at // 60) + 1)
+    )
     return {
-        "timeline": found.timeline,
-        "average": found.average_response_time_ms,
-        "median": found.durations.p50,
-        "speed": found.speeds.get(KEY),
-        "date": found.date,
-        "today": found.today.get(KEY),
-        "average_today": found.average_today_ms.get(KEY),
-        "totals": Counter({True: found.totals.get("requests_ok", 0), False: found.totals.get("requests_failed", 0)}),
+        "timeline": tracked.timeline,
+        "average": tracked.average_response_time_ms,
+        "median": tracked.durations.p50,
+        "speed": tracked.speeds.get(KEY),
+        "date": tracked.date,
+        "today": tracked.today.get(KEY),
+        "average_today": tracked.average_today_ms.get(KEY),
+        "totals": Counter(
+            {True: tracked.totals.get("requests_ok", 0), False: tracked.totals.get("requests_failed", 0)}
+        ),
     }
 
 

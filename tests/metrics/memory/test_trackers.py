@@ -30,10 +30,10 @@ def add(to: Trackers, *entries: Entry) -> None:
     to.add(Fold(to.zone).add_all(entries))
 
 
-def counted(found: Trackers, now: float = AT) -> dict[int, tuple[int, int]]:
+def counted(request_trackers: Trackers, now: float = AT) -> dict[int, tuple[int, int]]:
     """Return the slots with requests, by their distance to the last one."""
-    slots = found.figures(now).timeline
-    return {slots[-1].minute - it.minute: (it.success, it.error) for it in slots if it.success or it.error}
+    slots = request_trackers.figures(now).timeline
+    return {slots[-1].minute - slot.minute: (slot.success, slot.error) for slot in slots if slot.success or slot.error}
 
 
 # The timeline
@@ -53,15 +53,15 @@ def test_a_request_is_in_the_minute_of_its_end() -> None:
 
 
 def test_a_late_record_lands_in_its_own_slot() -> None:
-    found = trackers(request())
-    add(found, request(ago=1200))
-    assert counted(found) == {0: (1, 0), 20: (1, 0)}
+    request_trackers = trackers(request())
+    add(request_trackers, request(ago=1200))
+    assert counted(request_trackers) == {0: (1, 0), 20: (1, 0)}
 
 
 def test_a_minute_ends_at_its_last_microsecond() -> None:
     end = (MINUTE + 1) * 60_000_000
-    found = trackers(request(completed_us=end - 1), request(completed_us=end))
-    assert counted(found, AT + 60) == {1: (1, 0), 0: (1, 0)}
+    request_trackers = trackers(request(completed_us=end - 1), request(completed_us=end))
+    assert counted(request_trackers, AT + 60) == {1: (1, 0), 0: (1, 0)}
 
 
 def test_the_oldest_slot_is_59_minutes_back() -> None:
@@ -69,9 +69,9 @@ def test_the_oldest_slot_is_59_minutes_back() -> None:
 
 
 def test_slots_move_on_with_the_clock() -> None:
-    found = trackers(request())
-    assert counted(found, AT + 60 * 30) == {30: (1, 0)}
-    assert counted(found, AT + 60 * 60) == {}
+    request_trackers = trackers(request())
+    assert counted(request_trackers, AT + 60 * 30) == {30: (1, 0)}
+    assert counted(request_trackers, AT + 60 * 60) == {}
 
 
 def test_cancelled_requests_are_in_no_slot() -> None:
@@ -90,8 +90,8 @@ def test_a_slot_is_a_value() -> None:
 # The average
 
 
-def average(found: Trackers, now: float = AT) -> float | None:
-    return found.figures(now).average_response_time_ms
+def average(request_trackers: Trackers, now: float = AT) -> float | None:
+    return request_trackers.figures(now).average_response_time_ms
 
 
 def test_no_average_before_anything_was_served() -> None:
@@ -99,21 +99,25 @@ def test_no_average_before_anything_was_served() -> None:
 
 
 def test_the_average_is_over_the_last_24_hours() -> None:
-    found = trackers(request(duration_us=100_000), request(duration_us=300_000, ago=23 * HOUR))
-    add(found, request(duration_us=9_000_000, ago=25 * HOUR))
-    assert average(found) == 200
+    request_trackers = trackers(request(duration_us=100_000), request(duration_us=300_000, ago=23 * HOUR))
+    add(request_trackers, request(duration_us=9_000_000, ago=25 * HOUR))
+    assert average(request_trackers) == 200
 
 
 def test_without_recent_requests_the_average_is_that_of_the_latest_day() -> None:
-    found = trackers(request(duration_us=100_000, ago=2 * DAY), request(duration_us=300_000, ago=2 * DAY + 60))
-    add(found, request(duration_us=9_000_000, ago=4 * DAY))
-    assert average(found) == 200
+    request_trackers = trackers(
+        request(duration_us=100_000, ago=2 * DAY), request(duration_us=300_000, ago=2 * DAY + 60)
+    )
+    add(request_trackers, request(duration_us=9_000_000, ago=4 * DAY))
+    assert average(request_trackers) == 200
 
 
 def test_the_average_falls_back_as_time_passes() -> None:
-    found = trackers(request(duration_us=100_000, ago=11 * HOUR), request(duration_us=300_000, ago=13 * HOUR))
-    assert average(found) == 200
-    assert average(found, AT + 40 * HOUR) == 100  # the later one's date alone
+    request_trackers = trackers(
+        request(duration_us=100_000, ago=11 * HOUR), request(duration_us=300_000, ago=13 * HOUR)
+    )
+    assert average(request_trackers) == 200
+    assert average(request_trackers, AT + 40 * HOUR) == 100  # the later one's date alone
 
 
 def test_the_average_counts_microseconds() -> None:
@@ -131,71 +135,71 @@ def test_the_latest_day_is_a_local_one() -> None:
 
 
 def test_a_speed_is_its_moving_average() -> None:
-    found = trackers(request(output_tokens=100, ago=60), request(output_tokens=200))
-    assert found.figures(AT).speeds == {SPEAKS: pytest.approx(0.2 * 100 + 0.8 * 50)}
+    request_trackers = trackers(request(output_tokens=100, ago=60), request(output_tokens=200))
+    assert request_trackers.figures(AT).speeds == {SPEAKS: pytest.approx(0.2 * 100 + 0.8 * 50)}
 
 
 def test_the_day_average_is_used_until_there_is_a_sample() -> None:
-    found = trackers()
-    found.state.day("2026-03-10").attempts[SPEAKS] = Daily(1, 1, 0, 100, 2000)
-    assert found.figures(AT).speeds == {SPEAKS: 50}
-    add(found, request(output_tokens=160))
-    assert found.figures(AT).speeds == {SPEAKS: 80}
+    request_trackers = trackers()
+    request_trackers.state.day("2026-03-10").attempts[SPEAKS] = Daily(1, 1, 0, 100, 2000)
+    assert request_trackers.figures(AT).speeds == {SPEAKS: 50}
+    add(request_trackers, request(output_tokens=160))
+    assert request_trackers.figures(AT).speeds == {SPEAKS: 80}
 
 
 def test_a_model_without_samples_has_no_speed() -> None:
-    found = trackers()
-    found.state.speeds[SPEAKS] = Speed()
-    assert found.figures(AT).speeds == {}
+    request_trackers = trackers()
+    request_trackers.state.speeds[SPEAKS] = Speed()
+    assert request_trackers.figures(AT).speeds == {}
 
 
 def test_todays_sums_reset_at_midnight_and_speeds_stay() -> None:
-    found = trackers(request(output_tokens=100))
-    before, after = found.figures(AT), found.figures(AT + 12 * HOUR)
+    request_trackers = trackers(request(output_tokens=100))
+    before, after = request_trackers.figures(AT), request_trackers.figures(AT + 12 * HOUR)
     assert (before.date, before.today) == ("2026-03-10", {SPEAKS: Daily(1, 1, 0, 100, 2000)})
     assert (after.date, after.today) == ("2026-03-11", {})
     assert after.speeds == before.speeds == {SPEAKS: 50}
 
 
 def test_midnight_is_the_local_one() -> None:
-    found = trackers(request(), zone=ZoneInfo("Asia/Tokyo"))
-    assert found.figures(AT + 2.9 * HOUR).today
-    assert not found.figures(AT + 3 * HOUR).today
+    request_trackers = trackers(request(), zone=ZoneInfo("Asia/Tokyo"))
+    assert request_trackers.figures(AT + 2.9 * HOUR).today
+    assert not request_trackers.figures(AT + 3 * HOUR).today
 
 
 def test_a_late_record_of_yesterday_does_not_count_today() -> None:
-    found = trackers(request())
-    add(found, request(ago=DAY))
-    assert found.figures(AT).today == {SPEAKS: Daily(1, 1, 0)}
-    assert found.figures(AT).endpoints == {A: Counters(2, 2)}
+    request_trackers = trackers(request())
+    add(request_trackers, request(ago=DAY))
+    assert request_trackers.figures(AT).today == {SPEAKS: Daily(1, 1, 0)}
+    assert request_trackers.figures(AT).endpoints == {A: Counters(2, 2)}
 
 
 def test_only_the_clock_changes_the_day() -> None:
-    found = trackers(request(), request())
-    add(found, request(ago=-12 * HOUR))
-    assert found.figures(AT).today == {SPEAKS: Daily(2, 2, 0)}
-    assert found.figures(AT + 12 * HOUR).today == {SPEAKS: Daily(1, 1, 0)}
+    request_trackers = trackers(request(), request())
+    add(request_trackers, request(ago=-12 * HOUR))
+    assert request_trackers.figures(AT).today == {SPEAKS: Daily(2, 2, 0)}
+    assert request_trackers.figures(AT + 12 * HOUR).today == {SPEAKS: Daily(1, 1, 0)}
 
 
 def test_unread_days_are_dropped() -> None:
-    found = trackers(request(), request(ago=DAY), request(ago=5 * DAY))
-    found.figures(AT)
-    assert set(found.state.days) == {"2026-03-10"}
+    request_trackers = trackers(request(), request(ago=DAY), request(ago=5 * DAY))
+    request_trackers.figures(AT)
+    assert set(request_trackers.state.days) == {"2026-03-10"}
 
 
 def test_unread_minutes_are_dropped() -> None:
-    found = trackers(request(), request(ago=30 * HOUR))
-    found.figures(AT)
-    assert set(found.state.minutes) == {MINUTE}
+    request_trackers = trackers(request(), request(ago=30 * HOUR))
+    request_trackers.figures(AT)
+    assert set(request_trackers.state.minutes) == {MINUTE}
 
 
 # Copies and versions
 
 
 def test_figures_are_a_copy() -> None:
-    found = trackers(request(output_tokens=100))
-    before = found.figures(AT)
-    add(found, request(record.FAILED))
+    request_trackers = trackers(request(output_tokens=100))
+    before = request_trackers.figures(AT)
+    add(request_trackers, request(record.FAILED))
     assert before.endpoints == {A: Counters(1, 1)}
     assert before.today[SPEAKS].total == 1
     assert before.timeline[-1] == Slot(MINUTE, 1, 0)
@@ -207,70 +211,74 @@ def test_figures_are_a_copy() -> None:
 
 
 def test_changing_figures_does_not_change_the_trackers() -> None:
-    found = trackers(request())
-    found.figures(AT).endpoints[A].total = 99
-    found.figures(AT).today[SPEAKS].total = 99
-    (day,) = found.state.days.values()
-    assert found.state.endpoints[A].total == day.attempts[SPEAKS].total == 1
+    request_trackers = trackers(request())
+    request_trackers.figures(AT).endpoints[A].total = 99
+    request_trackers.figures(AT).today[SPEAKS].total = 99
+    (day,) = request_trackers.state.days.values()
+    assert request_trackers.state.endpoints[A].total == day.attempts[SPEAKS].total == 1
 
 
 def test_every_batch_is_a_version() -> None:
-    found = trackers()
-    before = found.version
-    add(found, request())
-    assert found.figures(AT).version == before + 1
+    request_trackers = trackers()
+    before = request_trackers.version
+    add(request_trackers, request())
+    assert request_trackers.figures(AT).version == before + 1
 
 
 def test_installed_figures_replace_all_others() -> None:
-    found = trackers(request())
-    assert not found.figures(AT).seeded
-    found.install(FiguresState(UTC_ZONE, endpoints={A: Counters(7, 7)}))
-    assert found.figures(AT).endpoints == {A: Counters(7, 7)}
-    assert found.figures(AT).seeded
+    request_trackers = trackers(request())
+    assert not request_trackers.figures(AT).seeded
+    request_trackers.install(FiguresState(UTC_ZONE, endpoints={A: Counters(7, 7)}))
+    assert request_trackers.figures(AT).endpoints == {A: Counters(7, 7)}
+    assert request_trackers.figures(AT).seeded
 
 
 def test_counting_continues_from_installed_figures() -> None:
-    found = trackers()
+    request_trackers = trackers()
     before = Cell(requests_ok=1, ok_duration_us=1000)
     state = FiguresState(UTC_ZONE, latest_day=("2026-03-10", before))
     state.add_minute(MINUTE, before)
-    found.install(state)
-    add(found, request(duration_us=3000))
-    assert average(found) == 2
-    assert average(found, AT + 3 * DAY) == 2
+    request_trackers.install(state)
+    add(request_trackers, request(duration_us=3000))
+    assert average(request_trackers) == 2
+    assert average(request_trackers, AT + 3 * DAY) == 2
 
 
 def test_attempts_that_failed_over_show_on_both_endpoints() -> None:
     other = "dddddddd-0000-4000-8000-000000000009"
-    found = trackers(request(attempts=(attempt(record.FAILED, other), attempt())))
-    assert found.figures(AT).endpoints == {A: Counters(1, 1), other: Counters(1, 0, 1)}
+    request_trackers = trackers(request(attempts=(attempt(record.FAILED, other), attempt())))
+    assert request_trackers.figures(AT).endpoints == {A: Counters(1, 1), other: Counters(1, 0, 1)}
 
 
 # Percentiles
 
 
 def test_percentiles_are_over_the_requests_of_the_average() -> None:
-    found = trackers(*(request(duration_us=1000 * at, ago=at) for at in range(1, 101)))
-    add(found, request(duration_us=9_000_000, ago=25 * HOUR))
-    spread = found.figures(AT).durations
+    request_trackers = trackers(*(request(duration_us=1000 * number, ago=number) for number in range(1, 101)))
+    add(request_trackers, request(duration_us=9_000_000, ago=25 * HOUR))
+    spread = request_trackers.figures(AT).durations
     assert spread.average == 50.5
     assert (spread.p50, spread.p95, spread.p99) == pytest.approx((50, 95, 99), rel=1 / 16)
 
 
 def test_percentiles_fall_back_to_the_latest_day() -> None:
-    found = trackers(request(duration_us=100_000, ago=2 * DAY), request(duration_us=9_000_000, ago=4 * DAY))
-    assert found.figures(AT).durations.p99 == pytest.approx(100, rel=1 / 16)
+    request_trackers = trackers(request(duration_us=100_000, ago=2 * DAY), request(duration_us=9_000_000, ago=4 * DAY))
+    assert request_trackers.figures(AT).durations.p99 == pytest.approx(100, rel=1 / 16)
 
 
 def test_percentiles_drop_old_minutes_exactly() -> None:
-    found = trackers(request(duration_us=100_000, ago=11 * HOUR), request(duration_us=300_000, ago=23 * HOUR))
-    found.figures(AT + 2 * HOUR)
-    assert found.state.recent == found.state.minutes[MINUTE - 11 * 60]
+    request_trackers = trackers(
+        request(duration_us=100_000, ago=11 * HOUR), request(duration_us=300_000, ago=23 * HOUR)
+    )
+    request_trackers.figures(AT + 2 * HOUR)
+    assert request_trackers.state.recent == request_trackers.state.minutes[MINUTE - 11 * 60]
 
 
 def test_first_tokens_are_measured_for_streams_only() -> None:
-    found = trackers(request(first_token_us=20_000), request(), request(record.FAILED, first_token_us=90_000))
-    spread = found.figures(AT).first_tokens
+    request_trackers = trackers(
+        request(first_token_us=20_000), request(), request(record.FAILED, first_token_us=90_000)
+    )
+    spread = request_trackers.figures(AT).first_tokens
     assert spread.average == 20
     assert spread.p50 == pytest.approx(20, rel=1 / 16)
 

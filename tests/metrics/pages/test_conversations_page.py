@@ -52,9 +52,9 @@ def shown(html: str) -> list[str]:
 
 
 def link(html: str, text: str) -> str:
-    found = re.search(rf'<a class="btn" rel="(?:next|prev)" href="([^"]*)">(?:<svg.*?</svg>)?{text}', html)
-    assert found is not None
-    return found[1].replace("&amp;", "&")
+    match = re.search(rf'<a class="btn" rel="(?:next|prev)" href="([^"]*)">(?:<svg.*?</svg>)?{text}', html)
+    assert match is not None
+    return match[1].replace("&amp;", "&")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,9 @@ def link(html: str, text: str) -> str:
 )
 def test_the_list_shows_the_conversations_of_the_api(as_viewer: Api, traffic: World, query: str) -> None:
     reported = as_viewer.call("GET", API + query).json()
-    assert shown(page(as_viewer, LIST + query)) == [it["conversation"] for it in reported["conversations"]]
+    assert shown(page(as_viewer, LIST + query)) == [
+        conversation["conversation"] for conversation in reported["conversations"]
+    ]
 
 
 def test_pages_lead_to_each_other(as_viewer: Api, traffic: World) -> None:
@@ -82,8 +84,8 @@ def test_invalid_filters_are_ignored_with_a_note(as_viewer: Api, traffic: World)
 def test_a_conversation_has_its_requests_in_order(as_viewer: Api, traffic: World) -> None:
     html = page(as_viewer, f"{LIST}/{key(1)}")
     reported = as_viewer.call("GET", f"{API}/{key(1)}").json()
-    assert shown(html) == [it["id"] for it in reported["requests"]]
-    assert [it["endpoint_id"] for it in reported["requests"]] == [A, B, A]
+    assert shown(html) == [row["id"] for row in reported["requests"]]
+    assert [row["endpoint_id"] for row in reported["requests"]] == [A, B, A]
     assert (reported["moves"], reported["cached_tokens"], reported["cached_share"]) == (2, 400, 0.5)
     assert html.count('<span class="tag">moved</span>') == 2
     assert html.count("This endpoint had the lowest cost.") == 1
@@ -95,7 +97,7 @@ def test_the_page_of_a_request_leads_to_its_conversation(as_viewer: Api, traffic
     newest = as_viewer.call("GET", f"/api/requests?conversation={key(1)}").json()["requests"]
     assert len(newest) == 3
     assert f'href="{LIST}/{key(1)}"' in page(as_viewer, f"/requests/{newest[0]['id']}")
-    assert shown(page(as_viewer, f"/requests?conversation={key(1)}")) == [it["id"] for it in newest]
+    assert shown(page(as_viewer, f"/requests?conversation={key(1)}")) == [row["id"] for row in newest]
 
 
 def test_an_unknown_conversation_is_not_found(as_viewer: Api, traffic: World) -> None:

@@ -55,17 +55,17 @@ def visible_text(html: str) -> str:
 
 
 def part(html: str, name: str) -> str:
-    found = re.search(rf'data-part="{name}"[^>]*>(.*?)</(?:tbody|ol|dl)>', html, re.DOTALL)
-    assert found is not None, name
-    return found[1]
+    match = re.search(rf'data-part="{name}"[^>]*>(.*?)</(?:tbody|ol|dl)>', html, re.DOTALL)
+    assert match is not None, name
+    return match[1]
 
 
 def shown_days(html: str) -> list[dict[str, Any]]:
     """Return the days of the table that have attempts, oldest first, in the format of the API."""
-    found = re.findall(
+    matches = re.findall(
         r'data-day="([^"]+)".*?<td class="n">([\d,]+)</td><td class="n">([\d,]+)</td><td class="n">([\d,]+)</td>', html
     )
-    rows = [(date, *(int(number.replace(",", "")) for number in numbers)) for date, *numbers in found]
+    rows = [(date, *(int(number.replace(",", "")) for number in numbers)) for date, *numbers in matches]
     names = ("date", "total_requests", "successful_requests", "failed_requests")
     return [dict(zip(names, row, strict=True)) for row in reversed(rows) if row[1]]
 
@@ -82,7 +82,7 @@ def test_the_days_are_those_of_the_api(as_viewer: Api, served: World, days: int)
     assert shown_days(html) == reported
     assert html.count("data-day=") == days
     for name, figure in (("ok", "successful_requests"), ("failed", "failed_requests")):
-        assert f'data-read="{name}">{sum(it[figure] for it in reported):,}<' in html
+        assert f'data-read="{name}">{sum(day[figure] for day in reported):,}<' in html
 
 
 def test_thirty_days_are_the_default_range(as_viewer: Api, served: World) -> None:
@@ -124,8 +124,8 @@ def test_the_models_are_those_of_the_api(as_viewer: Api, served: World) -> None:
         assert row["model_id"] in shown
         assert f'data-label="Attempts">{row["total_requests"]}<' in shown
         assert f'data-label="Output tokens">{row["output_tokens"]:,}<' in shown
-        assert sum(it["total_requests"] for it in reported) == sum(
-            it["total_requests"] for it in as_viewer.call("GET", f"/api/endpoints/{A}/daily-stats?days=30").json()
+        assert sum(model["total_requests"] for model in reported) == sum(
+            day["total_requests"] for day in as_viewer.call("GET", f"/api/endpoints/{A}/daily-stats?days=30").json()
         )
 
 
@@ -179,7 +179,7 @@ def test_refused_and_truncated_attempts_are_errors_and_cancelled_ones_are_not(as
     served.gateway(request(record.REFUSED), request(record.TRUNCATED), request(record.CANCELLED))
     served.write()
     reported = as_viewer.call("GET", f"/api/endpoints/{A}/failures").json()
-    assert sorted(it["outcome"] for it in reported) == ["failed", "refused", "truncated"]
+    assert sorted(row["outcome"] for row in reported) == ["failed", "refused", "truncated"]
 
 
 # Other details
@@ -303,7 +303,7 @@ def test_a_drain_shows_its_beginning_and_author(as_admin: Api, endpoints: object
     html = page(as_admin)
     assert 'data-drain-since="2026-03-10T12:00:30+00:00"' in html
     assert '<rect class="f" width="100.00%"' in html
-    assert "Operator&#x27;s state: Enabled → Draining by ada (API)" in visible_text(part(html, "edits"))
+    assert "Administrative state: Enabled → Draining by ada (API)" in visible_text(part(html, "edits"))
 
 
 # Caches and reasoning
@@ -334,7 +334,7 @@ def test_the_page_says_how_vllm_reports_cached_tokens(
 ) -> None:
     Endpoint.objects.filter(pk=A).update(endpoint_type=kind)
     registry.reload()
-    served.gateway(*(request(input_tokens=9, cached_tokens=None if at else cached) for at in range(count)))
+    served.gateway(*(request(input_tokens=9, cached_tokens=None if index else cached) for index in range(count)))
     served.write()
     assert ("--enable-prompt-tokens-details" in page(as_viewer)) == is_shown
 
@@ -349,8 +349,8 @@ def test_number_of_queries_does_not_grow_with_rows(
     with django_assert_num_queries(14):
         page(as_viewer)
     DailyStat.objects.bulk_create(
-        DailyStat(endpoint_id=A, model_id=f"m{it}", date="2026-03-09", total_requests=1, successful_requests=1)
-        for it in range(50)
+        DailyStat(endpoint_id=A, model_id=f"m{index}", date="2026-03-09", total_requests=1, successful_requests=1)
+        for index in range(50)
     )
     HealthCheck.objects.bulk_create(
         HealthCheck(endpoint_id=A, checked_at=NOW, success=True, status_before="online", status_after="error")
@@ -370,7 +370,7 @@ def test_number_of_queries_does_not_grow_with_rows(
 def test_unknown_days_differ_from_days_without_requests(as_viewer: Api, endpoints: object) -> None:
     unknown = re.findall(r'<rect class="day-unknown"[^>]*>', page(as_viewer))
     assert unknown
-    assert all('fill="url(#dots)"' in it for it in unknown)
+    assert all('fill="url(#dots)"' in rectangle for rectangle in unknown)
 
 
 def test_spans_of_days_are_in_the_viewers_language(as_viewer: Api, endpoints: object) -> None:
@@ -417,8 +417,8 @@ def test_an_engine_that_only_counts_requests_shows_no_models(as_viewer: Api, ser
     about = visible_text(part(page(as_viewer), "about"))
     assert "Requests of other clients 0" in about
     assert "Models in memory" not in about
-    found = as_viewer.get(f"/api/endpoints/{A}/engine").json()
-    assert (found["loaded_models"], found["loading_models"], found["other_requests"]) == (None, None, 0)
+    reported = as_viewer.get(f"/api/endpoints/{A}/engine").json()
+    assert (reported["loaded_models"], reported["loading_models"], reported["other_requests"]) == (None, None, 0)
 
 
 def test_without_a_report_nothing_is_shown(as_viewer: Api, served: World) -> None:

@@ -39,7 +39,7 @@ def names(html: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected_names"),
     [
         ("", ["beta", "gamma", "Alpha"]),
         ("q=basement", ["Alpha"]),
@@ -61,14 +61,14 @@ def names(html: str) -> list[str]:
         ("status=&type=&q=", ["beta", "gamma", "Alpha"]),
     ],
 )
-def test_filters_and_order_are_in_the_url(as_viewer: Api, three: World, query: str, found: list[str]) -> None:
-    assert names(page(as_viewer, f"{LIST}?{query}")) == found
+def test_filters_and_order_are_in_the_url(as_viewer: Api, three: World, query: str, expected_names: list[str]) -> None:
+    assert names(page(as_viewer, f"{LIST}?{query}")) == expected_names
 
 
 @pytest.mark.parametrize("query", ["q=basement", "status=offline", "type=ollama", "model=org/tiny", "tag=osaka"])
 def test_the_api_has_the_same_filters(as_viewer: Api, three: World, query: str) -> None:
     reported = as_viewer.call("GET", f"/api/endpoints?{query}").json()["endpoints"]
-    assert sorted(it["name"] for it in reported) == sorted(names(page(as_viewer, f"{LIST}?{query}")))
+    assert sorted(endpoint["name"] for endpoint in reported) == sorted(names(page(as_viewer, f"{LIST}?{query}")))
 
 
 @pytest.mark.parametrize("query", ["sort=colour", "page=0x1", "page=-1", "sort=%00&page=99999999"])
@@ -80,7 +80,7 @@ def test_invalid_parameters_are_ignored_and_reported(as_viewer: Api, three: Worl
 
 def test_figures_are_those_of_the_api(as_viewer: Api, three: World) -> None:
     fake_installation().in_flight = lambda: {A: 3}
-    reported = {it["id"]: it for it in as_viewer.call("GET", "/api/dashboard/endpoints").json()}[A]
+    reported = {endpoint["id"]: endpoint for endpoint in as_viewer.call("GET", "/api/dashboard/endpoints").json()}[A]
     html = page(as_viewer, LIST)
     assert reported["total_requests"] == 2
     for name in ("active_requests", "total_requests", "failed_requests", "model_count"):
@@ -150,5 +150,5 @@ def test_the_share_of_found_prefixes_is_shown_if_it_is_known(
     as_viewer: Api, three: World, share: PrefixShare, shown: str | None
 ) -> None:
     fake_installation().prefix_share = lambda: share
-    found = re.search(r"latest responses that found their prefix in a cache: (.*?) *</span>", page(as_viewer, LIST))
-    assert (found and found[1]) == shown
+    match = re.search(r"latest responses that found their prefix in a cache: (.*?) *</span>", page(as_viewer, LIST))
+    assert (match and match[1]) == shown

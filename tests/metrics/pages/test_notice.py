@@ -1,4 +1,4 @@
-"""Staff of an installation that is upgraded sees once that requests are routed in another way."""
+"""Administrators of an installation that is upgraded see once that requests are routed in another way."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +32,7 @@ def shows(user: User) -> bool:
 
 
 @pytest.mark.usefixtures("_upgraded")
-def test_staff_sees_the_notice_until_it_is_dismissed(admin: User, viewer: User) -> None:
+def test_administrators_see_the_notice_until_it_is_dismissed(admin: User, viewer: User) -> None:
     assert (shows(admin), shows(viewer)) == (True, False)
     response = session_of(admin).post(DISMISS)
     assert (response.status_code, response.headers["location"]) == (302, "/")
@@ -43,7 +43,7 @@ def test_staff_sees_the_notice_until_it_is_dismissed(admin: User, viewer: User) 
 
 
 @pytest.mark.usefixtures("_upgraded")
-def test_only_a_post_of_staff_dismisses(admin: User, viewer: User) -> None:
+def test_only_a_post_of_an_administrator_dismisses(admin: User, viewer: User) -> None:
     assert session_of(viewer).post(DISMISS).status_code == 403
     assert session_of(admin).get(DISMISS).status_code == 405
     assert shows(admin)

@@ -35,13 +35,15 @@ def shown(html: str) -> list[str]:
 
 def link(html: str, text: str) -> str | None:
     """Return the query of a link of the pager."""
-    found = re.search(rf'<a class="btn"[^>]* href="{LIST}([^"]*)"([^>]*)>(?:<svg.*?</svg>)?{text}', html)
-    return None if found is None or "hidden" in found[2] else found[1].replace("&amp;", "&")
+    match = re.search(rf'<a class="btn"[^>]* href="{LIST}([^"]*)"([^>]*)>(?:<svg.*?</svg>)?{text}', html)
+    return None if match is None or "hidden" in match[2] else match[1].replace("&amp;", "&")
 
 
 @pytest.fixture
 def traffic(shown_world: World) -> World:
-    shown_world.gateway(*(it for it in load(7, 90) if it.outcome != record.REJECTED), request(request_id="mine"))
+    shown_world.gateway(
+        *(entry for entry in load(7, 90) if entry.outcome != record.REJECTED), request(request_id="mine")
+    )
     shown_world.write()
     return shown_world
 
@@ -58,7 +60,7 @@ def traffic(shown_world: World) -> World:
 def test_the_list_shows_the_rows_of_the_api(as_viewer: Api, traffic: World, query: str) -> None:
     reported = as_viewer.call("GET", f"/api/requests{query}").json()
     html = page(as_viewer, query)
-    assert shown(html) == [it["id"] for it in reported["requests"]]
+    assert shown(html) == [row["id"] for row in reported["requests"]]
     older = link(html, "Older")
     assert (older and parse_qs(urlsplit(older).query)["cursor"][0]) == reported["next"]
 
@@ -100,14 +102,14 @@ def test_a_row_has_all_important_fields(as_viewer: Api, admin: User, shown_world
 @pytest.mark.parametrize("query", ["", f"?id={NOW}", "?retried=true", "?since=-1h&model=tiny"])
 def test_number_of_queries_does_not_grow_with_rows(as_viewer: Api, shown_world: World, query: str) -> None:
     page(as_viewer, query)
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (3, 60):
         shown_world.gateway(*(request(api_key_id=KEY, model="tiny", ago=number) for number in range(count)))
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             page(as_viewer, query)
-        found.append(len(captured))
-    assert found[0] == found[1] <= 4
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 4
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from access.models import INFERENCE, ApiKey, User
 from endpoints.models import Endpoint
 from endpoints.registry import registry
-from gateway.base.request_kinds import CHAT
+from gateway.base.request_kinds import CHAT, OLLAMA_GENERATE
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work
 from gateway.registry.schema import EndpointFacts, Model, Speeds
@@ -74,24 +74,24 @@ def seen(html: str) -> str:
 
 
 def test_a_request_is_returned_with_its_attempts(script: Api, shown_world: World) -> None:
-    found = reported(script, written(shown_world, failed_over()))
-    assert (found["queue_ms"], found["request_id"], found["tokens_per_second"]) == (600.0, "mine-7", 50.0)
-    assert [(it["endpoint_name"], it["at_ms"], it["reason"]) for it in found["attempts"]] == [
+    payload = reported(script, written(shown_world, failed_over()))
+    assert (payload["queue_ms"], payload["request_id"], payload["tokens_per_second"]) == (600.0, "mine-7", 50.0)
+    assert [(attempt["endpoint_name"], attempt["at_ms"], attempt["reason"]) for attempt in payload["attempts"]] == [
         ("b", 640.0, "least"),
         ("a", 731.0, "only"),
     ]
-    assert found["attempts"][0]["scores"] == [
+    assert payload["attempts"][0]["scores"] == [
         {"endpoint_id": B, "endpoint_name": "b", "in_flight": 2},
         {"endpoint_id": A, "endpoint_name": "a", "in_flight": 5},
     ]
 
 
 def test_a_request_has_the_fields_of_the_list_and_more(script: Api, shown_world: World) -> None:
-    found = reported(script, written(shown_world, failed_over()))
+    payload = reported(script, written(shown_world, failed_over()))
     (listed,) = script.call("GET", "/api/requests").json()["requests"]
-    assert {name: found[name] for name in listed} == listed
+    assert {name: payload[name] for name in listed} == listed
     more = {"api_key_name", "cost_parts", "partly_priced", "reporting_cost", "hardware_costs"}
-    assert set(found) - set(listed) == more
+    assert set(payload) - set(listed) == more
 
 
 def test_the_api_key_has_its_name(script: Api, shown_world: World) -> None:
@@ -104,8 +104,8 @@ def test_the_api_key_has_its_name(script: Api, shown_world: World) -> None:
     "fields", [{"outcome": record.FAILED}, {"kind": "embeddings"}, {"output_tokens": None}, {"outcome": record.QUEUE}]
 )
 def test_a_request_without_a_speed_has_none(script: Api, shown_world: World, fields: dict[str, Any]) -> None:
-    found = reported(script, written(shown_world, request(**{"output_tokens": 5, **fields})))
-    assert found["tokens_per_second"] is None
+    payload = reported(script, written(shown_world, request(**{"output_tokens": 5, **fields})))
+    assert payload["tokens_per_second"] is None
 
 
 def test_a_request_needs_two_queries(script: Api, shown_world: World, django_assert_num_queries: Any) -> None:
@@ -143,6 +143,14 @@ def test_the_page_shows_the_attempts(as_viewer: Api, shown_world: World) -> None
     assert "Attempt 1 b Failed 90 ms This endpoint had the fewest running requests. connection refused" in text
     assert "Candidate In flight Chosen: b 2 a 5" in text
     assert "Attempt 2 a OK 200 1.00 s No other endpoint was available." in text
+
+
+def test_a_request_that_no_endpoint_served_has_a_page(as_viewer: Api, shown_world: World) -> None:
+    """A model was only to be loaded, at Ollama's API."""
+    request_id = written(shown_world, request(attempts=(), kind=OLLAMA_GENERATE))
+    assert "The request did not reach an endpoint." in seen(page(as_viewer, request_id))
+    assert (reported(as_viewer, request_id)["outcome"], reported(as_viewer, request_id)["attempts"]) == ("ok", [])
+    assert as_viewer.get("/requests").status_code == 200
 
 
 def test_the_page_reads_the_price_of_the_request_once(as_viewer: Api, shown_world: World, prices: object) -> None:
@@ -227,7 +235,7 @@ def test_names_are_escaped(as_viewer: Api, shown_world: World) -> None:
     assert re.findall("<script>|<i>|<u>", html) == []
 
 
-def test_only_staff_have_links_to_the_admin(as_admin: Api, as_viewer: Api, shown_world: World) -> None:
+def test_only_administrators_have_links_to_the_admin(as_admin: Api, as_viewer: Api, shown_world: World) -> None:
     request_id = written(shown_world, request())
     link = f"/admin/metrics/requesthistory/{request_id}/change/"
     assert link in page(as_admin, request_id)

@@ -26,8 +26,8 @@ def badges(client: Api, path: str, language: str = "en") -> str:
     html = re.sub(r"<template.*?</template>", "", html)
     if path == ADMIN_LIST or "/endpoints/" not in path:
         html = next(row for row in html.split("<tr")[1:] if A in row)
-    found = re.findall(r"<(span|small)[^<>]*data-(?:pause|lacks)(?![^<>]* hidden)[^<>]*>(.*?)</\1>", html)
-    return " ".join(" ".join(re.sub(r"<[^>]+>", "", text).split()) for _, text in found)
+    matches = re.findall(r"<(span|small)[^<>]*data-(?:pause|lacks)(?![^<>]* hidden)[^<>]*>(.*?)</\1>", html)
+    return " ".join(" ".join(re.sub(r"<[^>]+>", "", text).split()) for _, text in matches)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -51,9 +51,12 @@ def test_a_pause_is_shown_with_its_cause_and_end(
 @pytest.mark.parametrize("cause", [*sorted(SETTING_ASIDE), None])
 def test_prometheus_has_the_cause_of_a_pause(cause: str | None) -> None:
     fake_installation().aside = lambda: {A: AsideNote(UNTIL if cause else 0, cause, ())}
-    found = Scrape()
-    values = {it: found("endpoint_paused", endpoint_id=A, endpoint_name="a", cause=it) for it in SETTING_ASIDE}
-    assert values == {it: float(it == cause) for it in SETTING_ASIDE}
+    scrape = Scrape()
+    values = {
+        known_cause: scrape("endpoint_paused", endpoint_id=A, endpoint_name="a", cause=known_cause)
+        for known_cause in SETTING_ASIDE
+    }
+    assert values == {known_cause: float(known_cause == cause) for known_cause in SETTING_ASIDE}
 
 
 @pytest.mark.parametrize("path", PAGES)

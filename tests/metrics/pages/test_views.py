@@ -36,9 +36,9 @@ def page(client: Api, path: str = "/") -> str:
 
 def stat(html: str, name: str) -> str:
     """Return a figure of the cards at the top."""
-    found = re.search(rf'data-stat="{name}">([^<]*)<', html)
-    assert found is not None, name
-    return found[1]
+    match = re.search(rf'data-stat="{name}">([^<]*)<', html)
+    assert match is not None, name
+    return match[1]
 
 
 def row(html: str, endpoint_id: str = A) -> str:
@@ -47,9 +47,9 @@ def row(html: str, endpoint_id: str = A) -> str:
 
 
 def value(html: str, name: str) -> str:
-    found = re.search(rf'data-value="{name}">([^<]*)<', row(html))
-    assert found is not None, name
-    return found[1]
+    match = re.search(rf'data-value="{name}">([^<]*)<', row(html))
+    assert match is not None, name
+    return match[1]
 
 
 @pytest.fixture
@@ -121,11 +121,13 @@ def test_the_average_is_labelled_as_one_of_responses(as_viewer: Api, served: Wor
 
 
 def test_the_page_contains_the_state_for_its_script(as_viewer: Api, served: World) -> None:
-    found = re.search(r'<script id="shown" type="application/json">(.*?)</script>', page(as_viewer))
-    assert found is not None
-    shown = json.loads(found[1])
+    match = re.search(r'<script id="shown" type="application/json">(.*?)</script>', page(as_viewer))
+    assert match is not None
+    shown = json.loads(match[1])
     reported = as_viewer.call("GET", "/api/dashboard/overview").json()
-    assert shown["endpoints"] == [{"id": it["id"], "slots": it["slots"]} for it in reported["endpoints"]]
+    assert shown["endpoints"] == [
+        {"id": endpoint["id"], "slots": endpoint["slots"]} for endpoint in reported["endpoints"]
+    ]
     assert set(shown) == {"endpoints", "attention", "attention_count", "marks"}
 
 
@@ -202,9 +204,9 @@ def test_a_latency_is_shown(as_viewer: Api, served: World) -> None:
 
 def test_an_offline_endpoint_shows_its_last_latency_as_old(as_viewer: Api) -> None:
     add_endpoint(A, "a", latency_ms=120, last_seen=NOW, status="offline")
-    found = row(page(as_viewer))
-    assert 'class="stale" data-latency title="Measured 2026-03-10T12:00:30+00:00"' in found
-    assert ">120<" in found
+    shown_row = row(page(as_viewer))
+    assert 'class="stale" data-latency title="Measured 2026-03-10T12:00:30+00:00"' in shown_row
+    assert ">120<" in shown_row
 
 
 def test_an_offline_endpoint_that_was_never_measured_is_a_dash(as_viewer: Api) -> None:
@@ -263,7 +265,7 @@ def test_an_empty_overview_starts_with_the_first_steps(as_admin: Api, as_viewer:
 def test_every_page_of_an_empty_installation_explains_itself(as_admin: Api, as_viewer: Api, path: str) -> None:
     registry.reload()
     taught = page(as_admin, f"/{path}").split("data-no-endpoints>")[1].split("</section>")[0]
-    assert all(it in taught for it in ('href="/endpoints/discover"', 'href="/endpoints/add"', "make demo"))
+    assert all(text in taught for text in ('href="/endpoints/discover"', 'href="/endpoints/add"', "make demo"))
     assert "/endpoints/add" not in page(as_viewer, f"/{path}").split("data-no-endpoints>")[1]
     add_endpoint(A)
     assert "data-no-endpoints" not in page(as_admin, f"/{path}")
@@ -293,7 +295,7 @@ def test_an_unknown_endpoint_has_no_page(as_viewer: Api, endpoint_id: str) -> No
     assert "This page does not exist." in response.content.decode()
 
 
-def test_only_staff_may_edit(as_admin: Api, as_viewer: Api, endpoints: object) -> None:
+def test_only_administrators_may_edit(as_admin: Api, as_viewer: Api, endpoints: object) -> None:
     edit = f"/admin/endpoints/endpoint/{A}/change/"
     assert edit in page(as_admin, f"/endpoints/{A}")
     assert edit not in page(as_viewer, f"/endpoints/{A}")

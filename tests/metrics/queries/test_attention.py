@@ -16,25 +16,26 @@ from django.conf import settings
 from endpoints import clouds
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
-from gateway.base import limits, volumes
+from gateway.base import bounds, volumes
+from gateway.base.bounds import Bound
 from gateway.base.config import load
-from gateway.base.limits import Limit
-from gateway.ipc.limit_hits import Hits
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.live_page import LivePage
 from gateway.routing.set_aside import AsideNote
+from metrics.learning.current_slowdowns import SlowModel, slowdowns
 from metrics.learning.slowdown import Slowdown
 from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.installation import InteractiveWaits
 from metrics.memory.runtime import runtime
-from metrics.memory.used_budgets import UsedBudget, used_budgets
 from metrics.queries import figures, overview
 from metrics.queries.figures import Moment
-from metrics.queries.slowdowns import SlowModel, slowdowns
+from metrics.spending.used_budgets import UsedBudget, used_budgets
 from metrics.times import json_time
 from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, B, request
 from tests.metrics.world import World, add_endpoint, fake_installation
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 Disk = namedtuple("Disk", "total used free")  # the order of shutil
 
@@ -58,8 +59,8 @@ def restored(shown_world: World) -> World:
 
 
 def items(client: Api) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.call("GET", "/api/dashboard/attention").json()
-    return found
+    listed: list[dict[str, Any]] = client.call("GET", "/api/dashboard/attention").json()
+    return listed
 
 
 def kinds(client: Api) -> list[str]:
@@ -80,8 +81,8 @@ def test_an_offline_endpoint_is_listed_with_cause_and_lost_models(as_viewer: Api
     for endpoint, model in ((away, "both"), (away, "alone"), (other, "both")):
         EndpointModel(endpoint=endpoint, model_id=model).save(force_insert=True)
     for minutes in (3, 2):
-        at = NOW - timedelta(minutes=minutes)
-        Endpoint.record_check(A, success=False, latency_ms=None, error="connection refused", at=at)
+        moment = NOW - timedelta(minutes=minutes)
+        Endpoint.record_check(A, success=False, latency_ms=None, error="connection refused", checked_at=moment)
     registry.reload()
     endpoint_events.refresh()
     (item,) = items(as_viewer)
@@ -93,7 +94,7 @@ def test_an_offline_endpoint_is_listed_with_cause_and_lost_models(as_viewer: Api
 @pytest.mark.parametrize("cause", clouds.REMARKS)
 def test_a_cloud_that_refuses_the_account_is_online_and_listed(as_viewer: Api, restored: World, cause: str) -> None:
     add_endpoint(A, "a", status="online")
-    Endpoint.record_check(A, success=True, latency_ms=1, error=None, at=NOW, remark=cause)
+    Endpoint.record_check(A, success=True, latency_ms=1, error=None, checked_at=NOW, remark=cause)
     registry.reload()
     (item,) = items(as_viewer)
     assert (item["kind"], item["severity"], item["cause"], item["endpoint_name"]) == ("account", "bad", cause, "a")
@@ -102,7 +103,7 @@ def test_a_cloud_that_refuses_the_account_is_online_and_listed(as_viewer: Api, r
 @pytest.mark.parametrize(
     ("cause", "shown"), [("money", [clouds.NO_CREDIT]), ("key_refused", [clouds.KEY_REFUSED]), ("limited", [])]
 )
-def test_a_pause_is_listed_if_an_operator_must_act(
+def test_a_pause_is_listed_if_an_administrator_must_act(
     as_viewer: Api, restored: World, cause: str, shown: list[str]
 ) -> None:
     add_endpoint(A, "a", status="online")
@@ -114,7 +115,7 @@ def test_a_pause_is_listed_if_an_operator_must_act(
 
 def test_a_remark_and_a_pause_are_one_item(as_viewer: Api, restored: World) -> None:
     add_endpoint(A, "a", status="online")
-    Endpoint.record_check(A, success=True, latency_ms=1, error=None, at=NOW, remark=clouds.NOT_PERMITTED)
+    Endpoint.record_check(A, success=True, latency_ms=1, error=None, checked_at=NOW, remark=clouds.NOT_PERMITTED)
     registry.reload()
     fake_installation().aside = lambda: {A: AsideNote(int(AT) + 60, "key_refused", ())}
     assert [item["cause"] for item in items(as_viewer)] == [clouds.NOT_PERMITTED]
@@ -127,7 +128,7 @@ def test_a_paused_endpoint_that_is_offline_is_one_item(as_viewer: Api, restored:
 
 
 @pytest.mark.parametrize("state", ["draining", "disabled"])
-def test_endpoints_disabled_by_an_operator_are_not_listed(as_viewer: Api, restored: World, state: str) -> None:
+def test_endpoints_disabled_by_an_administrator_are_not_listed(as_viewer: Api, restored: World, state: str) -> None:
     add_endpoint(A, "a", status="offline").set_operator_state(state)
     registry.reload()
     assert items(as_viewer) == []
@@ -222,7 +223,7 @@ def test_a_difference_between_database_and_gateways_is_shown_for_a_day(as_viewer
 
 def test_plain_text_keys_of_endpoints(as_viewer: Api, restored: World) -> None:
     add_endpoint(A, "a", api_key_encrypted="sk-as-llmlb-left-it", status="online")
-    assert [(it["kind"], it["keys"], it["severity"]) for it in items(as_viewer)] == [("clear_keys", 1, "warn")]
+    assert [(item["kind"], item["keys"], item["severity"]) for item in items(as_viewer)] == [("clear_keys", 1, "warn")]
     html = as_viewer.get("/").content.decode()
     assert "1 API key of an endpoint is stored in plain text" in html
     assert "adopt --encrypt-keys" in html
@@ -290,7 +291,7 @@ def test_only_the_first_items_of_many_are_shown(as_viewer: Api, restored: World)
     assert "lists 4 more." in html
 
 
-def test_buttons_for_staff_are_shown_to_staff_only(as_admin: Api, as_viewer: Api, restored: World) -> None:
+def test_buttons_for_administrators_are_shown_to_them_only(as_admin: Api, as_viewer: Api, restored: World) -> None:
     fake_installation().generated_passwords = lambda: [(B, "admin", NOW)]
     for client, button in ((as_admin, True), (as_viewer, False)):
         assert (f"/admin/access/user/{B}/change/" in client.get("/").content.decode()) is button
@@ -299,22 +300,22 @@ def test_buttons_for_staff_are_shown_to_staff_only(as_admin: Api, as_viewer: Api
 def test_each_limit_hit_within_the_last_minute_is_one_item(
     as_viewer: Api, restored: World, endpoints: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some, other = Limit(1, "some", "Some of all", "2", "waits"), Limit(2, "other", "Other", "3", "is refused")
-    monkeypatch.setattr(limits, "BY_NAME", {it.name: it for it in (some, other)})
-    monkeypatch.setattr("gateway.ipc.limit_hits.LIMITS", (some, other))
-    monkeypatch.setattr(runtime.installation, "limit_hits", Hits(LivePage(tmp_path / "live")))
+    some, other = Bound(1, "some", "Some of all", "2", "waits"), Bound(2, "other", "Other", "3", "is refused")
+    monkeypatch.setattr(bounds, "BY_NAME", {bound.name: bound for bound in (some, other)})
+    monkeypatch.setattr("gateway.ipc.bound_hits.BOUNDS", (some, other))
+    monkeypatch.setattr(runtime.installation, "bound_hits", Hits(LivePage(tmp_path / "live")))
     for _ in range(3):
-        runtime.installation.limit_hits.hit(some)
+        runtime.installation.bound_hits.hit(some)
     (item,) = items(as_viewer)
     assert (item["kind"], item["severity"], item["cause"]) == ("bound", "warn", "some")
     assert item["since"] == "2026-03-10T12:00:30.000Z"
-    runtime.installation.limit_hits.hit(other)
-    assert [it["cause"] for it in items(as_viewer)] == ["some", "other"]
+    runtime.installation.bound_hits.hit(other)
+    assert [listed["cause"] for listed in items(as_viewer)] == ["some", "other"]
     assert "<b>Some of all</b>" in as_viewer.get("/").content.decode()
 
 
 @pytest.mark.parametrize(
-    ("environment", "found"),
+    ("environment", "expected_kinds"),
     [
         ({"ROUTERDASH_HOST": "0.0.0.0"}, ["plain_http"]),
         ({"ROUTERDASH_HOST": "192.0.2.1", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, ["plain_http"]),
@@ -323,12 +324,16 @@ def test_each_limit_hit_within_the_last_minute_is_one_item(
     ],
 )
 def test_passwords_sent_without_encryption(
-    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: list[str]
+    as_viewer: Api,
+    restored: World,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    expected_kinds: list[str],
 ) -> None:
     given = {"ROUTERDASH_DATA_DIR": str(settings.ROUTERDASH.data_dir), "ROUTERDASH_TIME_ZONE": "UTC", **environment}
     monkeypatch.setattr(settings, "ROUTERDASH", load(given))
-    assert kinds(as_viewer) == found
-    assert ("accepts plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)
+    assert kinds(as_viewer) == expected_kinds
+    assert ("accepts plain HTTP" in as_viewer.get("/").content.decode()) == bool(expected_kinds)
 
 
 def used_budget(spent: int, *, instead: str | None = None, period: str = "month", level: str = "key") -> UsedBudget:
@@ -341,14 +346,14 @@ def used_budget(spent: int, *, instead: str | None = None, period: str = "month"
 def test_budgets_of_which_most_is_spent(as_admin: Api, as_viewer: Api, restored: World, endpoints: object) -> None:
     spent, other = used_budget(1000), used_budget(1005, instead="small", level="user")
     used_budgets.note([other, spent, used_budget(999), used_budget(800, level="everyone"), used_budget(799)], 4)
-    found = items(as_viewer)
-    assert [(it["kind"], it["severity"], it["percent"], it["level"]) for it in found] == [
+    listed = items(as_viewer)
+    assert [(item["kind"], item["severity"], item["percent"], item["level"]) for item in listed] == [
         ("budget_spent", "bad", 100, "key"),
         ("budget_spent", "warn", 100, "user"),
         ("budget", "warn", 99, "key"),
         ("budget", "warn", 80, "everyone"),
     ]
-    assert [(it["subject_id"], it["until"], it["model"]) for it in found[:2]] == [
+    assert [(item["subject_id"], item["until"], item["model"]) for item in listed[:2]] == [
         (A, json_time(NOW + timedelta(hours=1)), None),
         (A, json_time(NOW + timedelta(hours=1)), "small"),
     ]
@@ -368,7 +373,7 @@ def test_budgets_of_which_most_is_spent(as_admin: Api, as_viewer: Api, restored:
 
 def test_a_budget_without_an_end_is_refused_for_good(as_viewer: Api, restored: World, endpoints: object) -> None:
     used_budgets.note([used_budget(2000, period="total")], 1)
-    assert [(it["until"], it["percent"]) for it in items(as_viewer)] == [(None, 200)]
+    assert [(item["until"], item["percent"]) for item in items(as_viewer)] == [(None, 200)]
     assert "in total) is spent: requests are refused.\n" in as_viewer.get("/").content.decode()
 
 
@@ -380,9 +385,9 @@ def test_the_period_of_a_budget_ends(as_viewer: Api, restored: World, endpoints:
 
 def test_only_the_fullest_budgets_have_an_item_each(as_admin: Api, restored: World, endpoints: object) -> None:
     used_budgets.note([used_budget(990 - number) for number in range(50)], 70)
-    found = items(as_admin)
-    assert [it["percent"] for it in found] == [99, 98, 98, 98, 98, None]
-    assert [(it["kind"], it["budgets"]) for it in found[-1:]] == [("more_budgets", 65)]
+    listed = items(as_admin)
+    assert [item["percent"] for item in listed] == [99, 98, 98, 98, 98, None]
+    assert [(item["kind"], item["budgets"]) for item in listed[-1:]] == [("more_budgets", 65)]
     html = as_admin.get("/").content.decode()
     assert "65 more budgets are spent, or nearly so." in html
     assert 'btn-small" href="/limits"' in html
@@ -406,15 +411,15 @@ def test_models_for_which_budgets_of_money_count_nothing(
 
 
 def slow_model(model: str, factor: float) -> SlowModel:
-    at = round(AT * 1e6)
-    return SlowModel(A, model, "chat_completions", Slowdown(at - 3_600_000_000, factor, 50, at))
+    now_us = round(AT * 1e6)
+    return SlowModel(A, model, "chat_completions", Slowdown(now_us - 3_600_000_000, factor, 50, now_us))
 
 
 def test_a_slow_endpoint(as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     add_endpoint(A, "a", status="online")
     registry.reload()
-    found = {("x", model, ""): slow_model(model, factor) for model, factor in (("one", 1.62), ("two", 2.04))}
-    monkeypatch.setattr(slowdowns, "_found", found)
+    slow_models = {("x", model, ""): slow_model(model, factor) for model, factor in (("one", 1.62), ("two", 2.04))}
+    monkeypatch.setattr(slowdowns, "_slow_models", slow_models)
     (item,) = items(as_viewer)
     assert (item["kind"], item["severity"], item["since"]) == ("slow", "warn", "2026-03-10T11:00:30.000Z")
     assert (item["endpoint_name"], item["model"], item["factor"], item["models"]) == ("a", "two", 2.04, 2)
@@ -429,5 +434,29 @@ def test_a_slow_endpoint_without_requests(
 ) -> None:
     add_endpoint(A, "a", status=status).set_operator_state(state)
     registry.reload()
-    monkeypatch.setattr(slowdowns, "_found", {("x", "one", ""): slow_model("one", 2.0)})
+    monkeypatch.setattr(slowdowns, "_slow_models", {("x", "one", ""): slow_model("one", 2.0)})
     assert "slow" not in kinds(as_viewer)
+
+
+def assumed(endpoint_id: str, name: str, slots: int, **options: Any) -> None:
+    add_endpoint(endpoint_id, name, status="online").set_options(assumed_slots=slots, **options)
+
+
+def test_requests_wait_for_an_assumed_limit(as_viewer: Api, restored: World) -> None:
+    """Not for one that administrators have entered, nor at an endpoint with a free slot."""
+    assumed(A, "a", 4)
+    assumed(B, "b", 4, learned_slots=2)
+    registry.reload()
+    installation = fake_installation()
+    assert kinds(as_viewer) == []
+    installation.waiting_interactive = lambda: InteractiveWaits(1, frozenset((A, B)))
+    installation.in_flight = lambda: {A: 3, B: 9}
+    assert kinds(as_viewer) == []
+    installation.in_flight = lambda: {A: 4, B: 9}
+    (item,) = items(as_viewer)
+    shown = item["kind"], item["severity"], item["endpoint_id"], item["endpoint_name"], item["slots"]
+    assert shown == ("assumed_slots", "warn", A, "a", 4)
+    page = " ".join(as_viewer.get("/").content.decode().split())
+    assert "Requests wait for <b>a</b>, for which 4 requests at a time are assumed." in page
+    installation.waiting_interactive = InteractiveWaits
+    assert kinds(as_viewer) == []

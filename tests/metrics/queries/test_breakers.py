@@ -15,7 +15,7 @@ from tests.metrics.api.test_prometheus import Scrape
 from tests.metrics.records import AT, NOW, A, B
 from tests.metrics.world import fake_installation
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 DUE = int(AT) + 5
 
@@ -52,9 +52,9 @@ def test_open_pages_receive_breaker_changes() -> None:
 
 
 def test_prometheus_has_the_open_breakers(clock: Any) -> None:
-    found = Scrape()
-    assert found("endpoint_breaker_open", endpoint_id=A, endpoint_name="a") == 1
-    assert found("endpoint_breaker_open", endpoint_id=B, endpoint_name="b") == 0
+    scrape = Scrape()
+    assert scrape("endpoint_breaker_open", endpoint_id=A, endpoint_name="a") == 1
+    assert scrape("endpoint_breaker_open", endpoint_id=B, endpoint_name="b") == 0
     clock.shift(6)
     assert Scrape(prometheus.text(Moment.now()))("endpoint_breaker_open", endpoint_id=A, endpoint_name="a") == 0
 

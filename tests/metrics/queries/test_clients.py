@@ -29,7 +29,7 @@ from tests.metrics import laws
 from tests.metrics.records import AT, KEY, load, request
 from tests.metrics.world import UTC_ZONE, World, own_database, rows, where
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 CLIENTS = "/api/dashboard/clients"
 ONE, NETWORK = "192.0.2.1", "2001:db8:0:7::/64"
@@ -107,15 +107,15 @@ def test_each_network_is_found_by_any_of_its_addresses(world: World, first: str)
         gateway.append(*sent(1, str(ipaddress.ip_address(address))))
     world.write()
     assert rows("SELECT clients FROM rollup_all_clients") == [
-        (len({client_of(str(ipaddress.ip_address(it))) for it in ADDRESSES}),)
+        (len({client_of(str(ipaddress.ip_address(known_address))) for known_address in ADDRESSES}),)
     ]
 
 
 def test_days_are_by_key_and_model(world: World) -> None:
     world.gateway(*sent(2, api_key_id=KEY), *sent(1, model="large"))
     world.write()
-    found = rows("SELECT day, api_key_id, model, requests_ok FROM rollup_client_days ORDER BY model")
-    assert found == [(int(AT // 86_400), "", "large", 1), (int(AT // 86_400), KEY, "tiny", 2)]
+    stored = rows("SELECT day, api_key_id, model, requests_ok FROM rollup_client_days ORDER BY model")
+    assert stored == [(int(AT // 86_400), "", "large", 1), (int(AT // 86_400), KEY, "tiny", 2)]
 
 
 def test_a_crash_between_batches_counts_once(world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_the_ranking_is_by_requests(script: Api, busy: World) -> None:
     assert reported["counted_since"] == "2026-03-01T12:00:00.000Z"
 
 
-@pytest.mark.parametrize(("query", "found"), [
+@pytest.mark.parametrize(("query", "expected_ranking"), [
     ("range=7d", [(ONE, 7), (NETWORK, 3)]),
     ("range=30d", [(ONE, 7), (NETWORK, 3), ("198.51.100.9", 1)]),
     ("range=30d&sort=failed", [(ONE, 7), ("2001:db8:0:7::/64", 3), ("198.51.100.9", 1)]),
@@ -225,10 +225,10 @@ def test_the_ranking_is_by_requests(script: Api, busy: World) -> None:
     ("range=30d&ip=2001:", [(NETWORK, 3)]),
     ("page=7", []),
 ])  # fmt: skip
-def test_the_ranking_of_a_part(script: Api, busy: World, query: str, found: list[Any]) -> None:
+def test_the_ranking_of_a_part(script: Api, busy: World, query: str, expected_ranking: list[Any]) -> None:
     reported = [(row["ip"], row["request_count"]) for row in get(script, f"{CLIENTS}?{query}")["rankings"]]
-    assert sorted(reported) == sorted(found)
-    assert reported[0] == found[0] if found else reported == []
+    assert sorted(reported) == sorted(expected_ranking)
+    assert reported[0] == expected_ranking[0] if expected_ranking else reported == []
 
 
 @pytest.mark.parametrize(("counts", "marked"), [((100, 0), True), ((0, 100), True), ((99, 99), False), ((0, 0), False)])
@@ -277,23 +277,27 @@ def test_two_addresses_of_a_network_are_one_client_of_an_hour(script: Api, shown
 
 
 def cell(reported: Sequence[Any], day: int, hour: int) -> int:
-    count: int = next(it["count"] for it in reported if (it["day_of_week"], it["hour"]) == (day, hour))
+    count: int = next(
+        heat_cell["count"] for heat_cell in reported if (heat_cell["day_of_week"], heat_cell["hour"]) == (day, hour)
+    )
     return count
 
 
 def test_the_heatmap_is_of_seven_days_in_utc(script: Api, busy: World) -> None:
     reported = get(script, f"{CLIENTS}/heatmap")
-    assert (len(reported), sum(it["count"] for it in reported)) == (168, 10)
+    assert (len(reported), sum(heat_cell["count"] for heat_cell in reported)) == (168, 10)
     assert (cell(reported, 2, 12), cell(reported, 2, 10), cell(reported, 1, 6)) == (7, 1, 2)  # a Tuesday; a Monday
-    assert sum(it["count"] for it in get(script, f"{CLIENTS}/heatmap?ip=2001:db8:0:7::5")) == 2
+    assert sum(heat_cell["count"] for heat_cell in get(script, f"{CLIENTS}/heatmap?ip=2001:db8:0:7::5")) == 2
 
 
 def shades(*counts: int) -> tuple[list[int], list[tuple[int, int]]]:
-    cells: list[HeatPayload] = [{"day_of_week": at // 24, "hour": at % 24, "count": 0} for at in range(168)]
-    for at, count in enumerate(counts):
-        cells[24 + at]["count"] = count  # on Monday
+    cells: list[HeatPayload] = [
+        {"day_of_week": hour_of_week // 24, "hour": hour_of_week % 24, "count": 0} for hour_of_week in range(168)
+    ]
+    for hour, count in enumerate(counts):
+        cells[24 + hour]["count"] = count  # on Monday
     drawn = heatmap(cells)
-    return [it["level"] for it in drawn["days"][0]["hours"]][: len(counts)], drawn["steps"]
+    return [heat_cell["level"] for heat_cell in drawn["days"][0]["hours"]][: len(counts)], drawn["steps"]
 
 
 def test_hours_next_to_a_peak_have_different_shades() -> None:
@@ -315,23 +319,25 @@ def test_the_heatmap_is_that_of_a_zone(script: Api, busy: World, zone: str, day:
 
 
 @pytest.mark.parametrize(
-    ("zone", "at", "day", "counts"),
+    ("zone", "local_time", "day", "counts"),
     [
         ("Europe/Berlin", "2026-10-25T12:00", 0, {1: 1, 2: 2, 3: 1}),  # 2 o'clock occurs twice
         ("Europe/Berlin", "2026-03-29T12:00", 0, {1: 1, 2: 0, 3: 1}),  # and does not occur
         ("Australia/Lord_Howe", "2026-04-05T12:00", 0, {0: 1, 1: 2, 2: 1}),  # half an hour
     ],
 )
-def test_days_with_shifted_hours_have_every_request(zone: str, at: str, day: int, counts: dict[int, int]) -> None:
-    with time_machine.travel(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)), tick=False):
+def test_days_with_shifted_hours_have_every_request(
+    zone: str, local_time: str, day: int, counts: dict[int, int]
+) -> None:
+    with time_machine.travel(datetime.fromisoformat(local_time).replace(tzinfo=ZoneInfo(zone)), tick=False):
         first = hour_now() - HEATMAP_HOURS + 1
         hour: ClientHourPayload = {
             "hour": "", "request_count": 1, "failed_count": 0, "input_tokens": 0, "output_tokens": 0, "unique_ips": 1,
         }  # fmt: skip
         each = ClientTimeline(first, [hour] * HEATMAP_HOURS)
         reported = each.heatmap(ZoneInfo(zone))
-    assert sum(it["count"] for it in reported) == 168
-    assert {at: cell(reported, day, at) for at in counts} == counts
+    assert sum(heat_cell["count"] for heat_cell in reported) == 168
+    assert {hour_of_day: cell(reported, day, hour_of_day) for hour_of_day in counts} == counts
 
 
 # One client
@@ -342,11 +348,11 @@ def test_the_detail_is_of_all_time(script: Api, busy: World) -> None:
     assert (reported["total_requests"], reported["failed_requests"], reported["total_tokens"]) == (7, 2, 60)
     assert (reported["first_seen"], reported["last_seen"]) == ("2026-03-09T06:00:00.000Z", "2026-03-10T12:00:30.000Z")
     assert reported["model_distribution"] == [{"model": "tiny", "request_count": 7, "percentage": 100.0}]
-    assert [it for it in reported["hourly_pattern"] if it["count"]] == [
+    assert [hour for hour in reported["hourly_pattern"] if hour["count"]] == [
         {"hour": 6, "count": 2},
         {"hour": 12, "count": 5},
     ]
-    assert [it["status"] for it in reported["recent_requests"]] == ["success"] * 5 + ["error"] * 2
+    assert [row["status"] for row in reported["recent_requests"]] == ["success"] * 5 + ["error"] * 2
 
 
 @pytest.mark.parametrize("path", [NETWORK, NETWORK.replace("/", "%2F"), "2001:db8:0:7:1::/64"])
@@ -360,7 +366,7 @@ def test_the_detail_of_a_network_has_all_its_addresses(script: Api, busy: World,
 def test_an_unknown_client_is_zeros(script: Api, busy: World, client: str) -> None:
     reported = get(script, f"{CLIENTS}/{client}/detail")
     assert (reported["total_requests"], reported["first_seen"], reported["recent_requests"]) == (0, None, [])
-    assert [it["count"] for it in reported["hourly_pattern"]] == [0] * 24
+    assert [hour["count"] for hour in reported["hourly_pattern"]] == [0] * 24
 
 
 def test_keys_are_shown_by_name(script: Api, busy: World) -> None:
@@ -391,15 +397,15 @@ def test_a_malformed_client_is_not_found(script: Api) -> None:
 @pytest.mark.parametrize("path", ["", "/timeline", "/models", "/heatmap", f"/{ONE}/detail", f"/{ONE}/api-keys"])
 def test_number_of_queries_of_the_api_does_not_grow_with_clients(script: Api, shown_world: World, path: str) -> None:
     get(script, CLIENTS + path)  # caches are filled
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (3, 30):
         others = [request(client_ip=f"2001:db8:{n}::1", id=uuid7(), model=f"m{n}", ago=n * HOUR) for n in range(count)]
         shown_world.gateway(*others, *sent(count, api_key_id=KEY))
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             get(script, CLIENTS + path)
-        found.append(len(captured))
-    assert found[0] == found[1] <= 7
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 7
 
 
 # The threshold
@@ -448,7 +454,10 @@ def test_page_and_api_agree(as_viewer: Api, busy: World) -> None:
     ]
     assert page["slots"] == get(as_viewer, f"{CLIENTS}/timeline?range=7d")
     assert page["models"] == get(as_viewer, f"{CLIENTS}/models?range=7d")
-    heat = {(it["day_of_week"], it["hour"]): it["count"] for it in get(as_viewer, f"{CLIENTS}/heatmap")}
+    heat = {
+        (heat_cell["day_of_week"], heat_cell["hour"]): heat_cell["count"]
+        for heat_cell in get(as_viewer, f"{CLIENTS}/heatmap")
+    }
     shown = {((n + 1) % 7, c["hour"]): c["count"] for n, day in enumerate(page["heat"]["days"]) for c in day["hours"]}
     assert shown == heat
 
@@ -460,7 +469,7 @@ def test_a_clients_page_and_api_agree(as_viewer: Api, busy: World) -> None:
         name: reported[name] for name in ("total_requests", "addresses", "total_tokens", "last_seen")
     }
     assert page["models"] == reported["model_distribution"]
-    assert [it["id"] for it in page["recent"]] == [it["id"] for it in reported["recent_requests"]]
+    assert [row["id"] for row in page["recent"]] == [row["id"] for row in reported["recent_requests"]]
     assert page["slots"] == get(as_viewer, f"{CLIENTS}/{NETWORK}/timeline")
 
 
@@ -500,15 +509,15 @@ def test_pages_need_a_login(anybody: Api) -> None:
 @pytest.mark.parametrize("path", ["/clients?range=30d", f"/clients/{ONE}"])
 def test_number_of_queries_does_not_grow_with_rows(as_viewer: Api, shown_world: World, path: str) -> None:
     as_viewer.get(path)
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (3, 60):
         others = [request(client_ip=f"10.0.{n}.1", id=uuid7(), model=f"m{n}", ago=n * HOUR) for n in range(count)]
         shown_world.gateway(*others, *sent(count, api_key_id=KEY))
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             assert as_viewer.get(path).status_code == 200
-        found.append(len(captured))
-    assert found[0] == found[1] <= 13
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 13
 
 
 def test_an_administrator_sets_the_threshold_on_the_page(as_admin: Api) -> None:

@@ -30,7 +30,7 @@ from metrics.times import json_time
 from tests.metrics.records import AT, NOW, A, B, attempt, load, request
 from tests.metrics.world import World, add_endpoint, fake_installation
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 
 def stats() -> dict[str, Any]:
@@ -127,9 +127,9 @@ def test_requests_are_counted_once_and_attempts_each(shown_world: World, endpoin
 def test_every_outcome_has_its_total(shown_world: World) -> None:
     outcomes = (record.OK, record.FAILED, record.REFUSED, record.NO_ENDPOINT, record.CANCELLED)
     shown_world.gateway(*map(request, outcomes), request(record.REJECTED, error="unknown_key"), Unrecorded(4))
-    found = stats()
+    reported = stats()
     names = ("total_requests", "failed_requests", "cancelled_requests", "rejected_requests", "records_unrecorded")
-    assert [found[name] for name in names] == [4, 3, 1, 1, 4]
+    assert [reported[name] for name in names] == [4, 3, 1, 1, 4]
 
 
 def test_the_oldest_waiting_record_has_an_age(shown_world: World, endpoints: object, monkeypatch: Any) -> None:
@@ -170,9 +170,9 @@ def test_the_last_batch_of_the_writer_is_reported(shown_world: World, endpoints:
     monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
     shown_world.gateway(request(), request())
     shown_world.write()
-    found = stats()
-    assert (found["last_batch_records"], found["last_commit_at"]) == (2, json_time(NOW))
-    assert found["last_batch_ms"] > 0
+    reported = stats()
+    assert (reported["last_batch_records"], reported["last_commit_at"]) == (2, json_time(NOW))
+    assert reported["last_batch_ms"] > 0
 
 
 def test_errors_of_the_writer_are_reported(shown_world: World, monkeypatch: Any) -> None:
@@ -301,10 +301,10 @@ def test_without_any_value_the_average_is_null(endpoints: object) -> None:
 
 def test_the_history_is_60_minutes_with_z(shown_world: World) -> None:
     shown_world.gateway(request(), request(record.FAILED, ago=120))
-    found = queries_figures.history(Moment.now().figures)
-    assert len(found) == 60
-    assert found[-1] == {"minute": "2026-03-10T12:00:00Z", "success": 1, "error": 0}
-    assert found[-3] == {"minute": "2026-03-10T11:58:00Z", "success": 0, "error": 1}
+    minutes = queries_figures.history(Moment.now().figures)
+    assert len(minutes) == 60
+    assert minutes[-1] == {"minute": "2026-03-10T12:00:00Z", "success": 1, "error": 0}
+    assert minutes[-3] == {"minute": "2026-03-10T11:58:00Z", "success": 0, "error": 1}
 
 
 def test_only_endpoints_with_a_speed_have_an_aggregate(shown_world: World, endpoints: object) -> None:
@@ -382,8 +382,8 @@ def test_days_with_rows_oldest_first() -> None:
     day("2026-03-08", 5, model="a")
     day("2026-03-08", 6, model="b")
     day("2026-03-09", 7, endpoint_id=B)
-    found = daily_stats(A, 7, "2026-03-10")
-    assert [(row["date"], row["total_requests"], row["failed_requests"]) for row in found] == [
+    days = daily_stats(A, 7, "2026-03-10")
+    assert [(row["date"], row["total_requests"], row["failed_requests"]) for row in days] == [
         ("2026-03-08", 11, 0),
         ("2026-03-10", 2, 1),
     ]
@@ -400,12 +400,12 @@ def test_models_of_all_time_busiest_first() -> None:
     day("2026-03-10", 2, model="rare", tokens=9)
     day("2025-01-01", 5, 1, model="busy")
     day("2026-03-10", 5, model="busy")
-    found = model_stats(A)
-    assert [(row["model_id"], row["total_requests"], row["failed_requests"]) for row in found] == [
+    models = model_stats(A)
+    assert [(row["model_id"], row["total_requests"], row["failed_requests"]) for row in models] == [
         ("busy", 10, 1),
         ("rare", 2, 0),
     ]
-    assert found[1]["total_output_tokens"] == 9
+    assert models[1]["total_output_tokens"] == 9
 
 
 def test_models_of_all_endpoints_belong_to_existing_endpoints(endpoints: object) -> None:
@@ -440,17 +440,17 @@ def test_there_is_no_wait_for_a_writer_that_is_far_behind() -> None:
 
 def test_the_overview_is_of_one_moment(shown_world: World, endpoints: object) -> None:
     shown_world.gateway(request(output_tokens=100))
-    found = queries_figures.overview()
-    assert set(found) == {"endpoints", "stats", "history", "endpoint_tps", "generated_at", "generation_time_ms"}
-    assert found["generated_at"] == json_time(datetime.fromtimestamp(AT, UTC))
-    assert found["history"][-1]["success"] == found["stats"]["total_requests"] == 1
+    payload = queries_figures.overview()
+    assert set(payload) == {"endpoints", "stats", "history", "endpoint_tps", "generated_at", "generation_time_ms"}
+    assert payload["generated_at"] == json_time(datetime.fromtimestamp(AT, UTC))
+    assert payload["history"][-1]["success"] == payload["stats"]["total_requests"] == 1
 
 
 def test_pages_receive_the_speed_of_each_model(shown_world: World, endpoints: object) -> None:
     shown_world.gateway(request(output_tokens=100))
-    found = overview.live()
-    assert [(row["endpoint_name"], row["tps"]) for row in found["speeds"]] == [("a", 50)]
-    assert found["speeds_known"] == 1
+    payload = overview.live()
+    assert [(row["endpoint_name"], row["tps"]) for row in payload["speeds"]] == [("a", 50)]
+    assert payload["speeds_known"] == 1
 
 
 def test_pages_receive_the_speeds_of_the_busiest_models(
@@ -459,9 +459,9 @@ def test_pages_receive_the_speeds_of_the_busiest_models(
     monkeypatch.setattr(speeds, "SHOWN", 2)
     busy = [request(model=model, endpoint=B) for model in ("z", "z", "z", "b", "b")]
     shown_world.gateway(request(model="once"), *busy)
-    found = overview.live()
-    assert [row["model_id"] for row in found["speeds"]] == ["b", "z"]
-    assert found["speeds_known"] == 3
+    payload = overview.live()
+    assert [row["model_id"] for row in payload["speeds"]] == ["b", "z"]
+    assert payload["speeds_known"] == 3
 
 
 def test_all_speeds_are_those_of_each_endpoint(shown_world: World, endpoints: object) -> None:

@@ -16,7 +16,7 @@ from tests.access.people import Api, key_for, with_key
 from tests.metrics.records import A, B, request
 from tests.metrics.world import World, add_endpoint
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 MODELS = "/api/dashboard/models"
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -54,7 +54,7 @@ def test_the_same_weights_are_one_row(script: Api, offered: World) -> None:
     assert (row["ready"], row["endpoints_online"], row["max_tokens"]) == (True, 1, 8192)
     assert row["endpoint_ids"] == [A, B]
     assert "llama3.3:70b" in row["aliases"]
-    assert [(it["endpoint_name"], it["model_id"], it["shown_status"]) for it in row["endpoints"]] == [
+    assert [(offer["endpoint_name"], offer["model_id"], offer["shown_status"]) for offer in row["endpoints"]] == [
         ("a", LLAMA, "online"),
         ("b", "llama3.3:70b", "offline"),
     ]
@@ -62,14 +62,14 @@ def test_the_same_weights_are_one_row(script: Api, offered: World) -> None:
 
 def test_what_a_model_can_do(script: Api, offered: World) -> None:
     embed, llama, unknown = rows(script)
-    assert [it["capabilities"] for it in (embed, llama, unknown)] == [["embeddings"], ["chat"], []]
+    assert [model["capabilities"] for model in (embed, llama, unknown)] == [["embeddings"], ["chat"], []]
     assert embed["supported_apis"] == ["embeddings"]
     assert "messages" in llama["supported_apis"]
     assert "audio_speech" in unknown["supported_apis"]  # any name: gateways accept all
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected_names"),
     [
         ({"q": "llama3.3"}, [LLAMA]),
         ({"q": "LLAMA"}, [LLAMA]),
@@ -84,8 +84,8 @@ def test_what_a_model_can_do(script: Api, offered: World) -> None:
         ({"sort": "endpoints"}, [LLAMA, "embed", "日本語/モデル"]),
     ],
 )
-def test_filters(script: Api, offered: World, query: dict[str, str], found: list[str]) -> None:
-    assert names(script, **query) == found
+def test_filters(script: Api, offered: World, query: dict[str, str], expected_names: list[str]) -> None:
+    assert names(script, **query) == expected_names
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,10 @@ def test_speeds_are_listed_by_endpoint_and_kind(script: Api, offered: World) -> 
     )
     offered.write()
     row = rows(script, sort="speed")[0]
-    reported = [[(it["model_id"], it["api_kind"], it["tps"]) for it in offer["speeds"]] for offer in row["endpoints"]]
+    reported = [
+        [(speed["model_id"], speed["api_kind"], speed["tps"]) for speed in offer["speeds"]]
+        for offer in row["endpoints"]
+    ]
     assert reported == [
         [("llama3.3:70b", "chat_completions", 25.0), (LLAMA, "chat_completions", 50.0)],
         [(LLAMA, "messages", 15.0)],
@@ -136,17 +139,17 @@ def test_one_model_by_any_of_its_names(script: Api, offered: World, name: str) -
         request(record.FAILED, model=LLAMA, ago=20 * DAY),
     )
     offered.write()
-    found = script.call("GET", f"{MODELS}/{name}").json()
-    assert (found["id"], found["asked_names"]) == (LLAMA, sorted([LLAMA, "llama3.3:70b"]))
-    days = [(it["day"], it["requests"], it["failed_requests"], it["average_duration_ms"]) for it in found["days"]]
+    model = script.call("GET", f"{MODELS}/{name}").json()
+    assert (model["id"], model["asked_names"]) == (LLAMA, sorted([LLAMA, "llama3.3:70b"]))
+    days = [(day["day"], day["requests"], day["failed_requests"], day["average_duration_ms"]) for day in model["days"]]
     assert days == [("2026-03-10", 1, 0, 2000.0), ("2026-03-09", 1, 0, 4000.0), ("2026-02-18", 1, 1, None)]
 
 
 def test_a_removed_model_keeps_its_figures(script: Api, as_viewer: Api, offered: World) -> None:
     offered.gateway(request(model="gone/by <now>"))
     offered.write()
-    found = script.call("GET", f"{MODELS}/gone/by%20%3Cnow%3E").json()
-    assert (found["endpoints"], found["requests_today"], found["ready"]) == ([], 1, False)
+    model = script.call("GET", f"{MODELS}/gone/by%20%3Cnow%3E").json()
+    assert (model["endpoints"], model["requests_today"], model["ready"]) == ([], 1, False)
     html = as_viewer.get("/models/gone/by%20%3Cnow%3E").content.decode()
     assert "No endpoint offers this model now." in html
     assert "<now>" not in html
@@ -216,11 +219,11 @@ def test_many_models_are_paginated(as_viewer: Api, offered: World) -> None:
 def test_number_of_queries_does_not_grow_with_models(
     as_viewer: Api, offered: World, django_assert_num_queries: Any, number: int
 ) -> None:
-    for at in range(number):
-        made = add_endpoint(f"dddddddd-0000-4000-8000-{at:012}", f"d{at}")
-        EndpointModel(endpoint=made, model_id=f"model-{at}").save(force_insert=True)
+    for index in range(number):
+        made = add_endpoint(f"dddddddd-0000-4000-8000-{index:012}", f"d{index}")
+        EndpointModel(endpoint=made, model_id=f"model-{index}").save(force_insert=True)
     registry.reload()
-    offered.gateway(*(request(model=f"model-{at}") for at in range(number)))
+    offered.gateway(*(request(model=f"model-{position}") for position in range(number)))
     offered.write()
     page(as_viewer)
     with django_assert_num_queries(2):

@@ -20,7 +20,7 @@ from tests.markup import one_line
 from tests.metrics.records import AT, KEY, A
 from tests.metrics.world import fake_installation, without
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
 
 LIVE = "/api/live"
 WriteFile = Callable[..., None]
@@ -59,10 +59,10 @@ def test_all_workers_are_put_together_oldest_first(write_file: WriteFile) -> Non
         0, waiting=(waiting("w1", 1), waiting("w2", 5)), waiting_total=2, running=(running("r1"),), running_total=1
     )
     write_file(1, waiting=(waiting("w3", 3),), waiting_total=300)
-    found = read_running()
-    assert (ids(found["waiting"]), ids(found["running"])) == (["w2", "w3", "w1"], ["r1"])
-    assert (found["waiting_total"], found["running_total"]) == (302, 1)
-    assert (found["workers"], found["workers_told"]) == (2, 2)
+    listing = read_running()
+    assert (ids(listing["waiting"]), ids(listing["running"])) == (["w2", "w3", "w1"], ["r1"])
+    assert (listing["waiting_total"], listing["running_total"]) == (302, 1)
+    assert (listing["workers"], listing["workers_told"]) == (2, 2)
 
 
 @pytest.mark.parametrize(("total", "cut"), [(1, False), (2, True)])
@@ -117,8 +117,8 @@ def test_outdated_files_are_ignored(write_file: WriteFile, ago: float, shown: in
 def test_workers_that_drain_since_an_earlier_start_are_included(write_file: WriteFile) -> None:
     for worker in range(3):
         write_file(worker, running=(running(str(worker)),), running_total=1)
-    found = read_running()
-    assert (found["running_total"], found["workers"], found["workers_told"]) == (3, 3, 3)
+    listing = read_running()
+    assert (listing["running_total"], listing["workers"], listing["workers_told"]) == (3, 3, 3)
 
 
 def test_without_files_the_list_is_empty(write_file: WriteFile) -> None:
@@ -218,10 +218,10 @@ def test_a_read_without_patience_does_not_wait(write_file: WriteFile, monkeypatc
 @pytest.fixture
 def cancelled_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The IDs of the requests that workers had to cancel."""
-    found: list[str] = []
-    monkeypatch.setattr(runtime.installation, "cancel", found.append)
-    monkeypatch.setattr(runtime.installation, "cancelled", lambda: found)
-    return found
+    request_ids: list[str] = []
+    monkeypatch.setattr(runtime.installation, "cancel", request_ids.append)
+    monkeypatch.setattr(runtime.installation, "cancelled", lambda: request_ids)
+    return request_ids
 
 
 RUNS, WAITS, GONE = (f"0192a000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3))

@@ -13,7 +13,7 @@ from metrics.queries.live.shown_endpoints import CHOSEN_SECONDS, ShownEndpoints
 from tests.metrics.records import AT, request
 from tests.metrics.world import World, add_endpoint, fake_installation
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db(transaction=True)]
 
 
 def name(number: int) -> str:

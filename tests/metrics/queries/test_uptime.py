@@ -17,7 +17,7 @@ from tests.access.people import Api
 from tests.metrics.records import NOW, A, B
 from tests.metrics.world import add_endpoint
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 LONG_AGO = NOW - timedelta(days=100)
 HOUR = timedelta(hours=1)
@@ -33,9 +33,11 @@ def in_zone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(settings, "ROUTERDASH", replace(settings.ROUTERDASH, time_zone=name))
 
 
-def check(at: datetime, before: str = "online", after: str = "online", error: str | None = None, of: str = A) -> None:
+def check(
+    moment: datetime, before: str = "online", after: str = "online", error: str | None = None, of: str = A
+) -> None:
     HealthCheck.objects.create(
-        endpoint_id=of, checked_at=at, success=after == "online", status_before=before, status_after=after,
+        endpoint_id=of, checked_at=moment, success=after == "online", status_before=before, status_after=after,
         error_message=error,
     )  # fmt: skip
 
@@ -58,9 +60,9 @@ def look(days: int = 1, details: tuple[Edit, ...] = ()) -> HealthTimeline:
     return uptime.timeline(entry, days, details)
 
 
-def states(found: HealthTimeline) -> list[tuple[str, float]]:
+def states(timeline: HealthTimeline) -> list[tuple[str, float]]:
     """Return states with their lengths in hours, oldest first."""
-    return [(it.state, it.seconds / 3600) for it in found.spans]
+    return [(span.state, span.seconds / 3600) for span in timeline.spans]
 
 
 def change_of_state(ago: timedelta, before: str, after: str) -> Edit:
@@ -74,9 +76,9 @@ def online(db: None) -> None:
 
 def test_without_changes_the_state_is_the_current_one(online: None) -> None:
     beat()
-    found = look()
-    assert states(found) == [("online", 12 + 30 / 3600)]
-    assert (found.uptime, found.spans[0].began) == (1.0, False)
+    timeline = look()
+    assert states(timeline) == [("online", 12 + 30 / 3600)]
+    assert (timeline.uptime, timeline.spans[0].began) == (1.0, False)
 
 
 def test_an_outage_is_the_time_between_two_changes(online: None) -> None:
@@ -84,10 +86,10 @@ def test_an_outage_is_the_time_between_two_changes(online: None) -> None:
     check(MIDNIGHT + 2 * HOUR, "online", "error", "HTTP 500")
     check(MIDNIGHT + 3 * HOUR, "error", "offline", "no route")
     check(MIDNIGHT + 6 * HOUR, "offline", "online")
-    found = look()
-    assert states(found)[:3] == [("online", 2), ("error", 1), ("offline", 3)]
-    assert [it.cause for it in found.spans] == [None, "HTTP 500", "no route", None]
-    assert found.uptime == pytest.approx((2 + 6 + 30 / 3600) / (12 + 30 / 3600))
+    timeline = look()
+    assert states(timeline)[:3] == [("online", 2), ("error", 1), ("offline", 3)]
+    assert [span.cause for span in timeline.spans] == [None, "HTTP 500", "no route", None]
+    assert timeline.uptime == pytest.approx((2 + 6 + 30 / 3600) / (12 + 30 / 3600))
 
 
 def test_before_the_first_change_the_state_is_the_one_before_it(online: None) -> None:
@@ -106,9 +108,9 @@ def test_changes_of_other_endpoints_are_ignored(online: None) -> None:
 def test_a_time_without_checks_is_unknown(online: None) -> None:
     beat(until=MIDNIGHT + 2.5 * HOUR)
     beat(since=MIDNIGHT + 6 * HOUR)
-    found = look()
-    assert states(found)[:2] == [("online", 2), ("unknown", 4)]
-    assert found.uptime == 1.0
+    timeline = look()
+    assert states(timeline)[:2] == [("online", 2), ("unknown", 4)]
+    assert timeline.uptime == 1.0
 
 
 def test_a_time_without_checks_can_last_until_now(online: None) -> None:
@@ -126,32 +128,32 @@ def test_the_time_before_the_registration_is_unknown(online: None) -> None:
     add_endpoint(B, "b", status="online", registered_at=MIDNIGHT + 5 * HOUR)
     entry = registry.get(B)
     assert entry is not None
-    found = uptime.timeline(entry, 1, ())
-    assert states(found)[0] == ("unknown", 5)
-    assert found.uptime == 1.0
+    timeline = uptime.timeline(entry, 1, ())
+    assert states(timeline)[0] == ("unknown", 5)
+    assert timeline.uptime == 1.0
 
 
 def test_time_in_an_operator_state_is_not_counted(online: None) -> None:
     beat()
     check(MIDNIGHT + 3 * HOUR, "online", "offline")
     check(MIDNIGHT + 9 * HOUR, "offline", "online")
-    at = NOW - MIDNIGHT
-    found = look(
+    since_midnight = NOW - MIDNIGHT
+    timeline = look(
         details=(
-            change_of_state(at - 8 * HOUR, "disabled", "enabled"),
-            change_of_state(at - 4 * HOUR, "enabled", "disabled"),
+            change_of_state(since_midnight - 8 * HOUR, "disabled", "enabled"),
+            change_of_state(since_midnight - 4 * HOUR, "enabled", "disabled"),
         )
     )
-    assert states(found)[:4] == [("online", 3), ("offline", 1), ("disabled", 4), ("offline", 1)]
-    assert found.spans[2].cause == "ada"
-    assert found.seconds["disabled"] == 4 * 3600
-    assert found.uptime == pytest.approx((3 + 3 + 30 / 3600) / (3 + 1 + 1 + 3 + 30 / 3600))
+    assert states(timeline)[:4] == [("online", 3), ("offline", 1), ("disabled", 4), ("offline", 1)]
+    assert timeline.spans[2].cause == "ada"
+    assert timeline.seconds["disabled"] == 4 * 3600
+    assert timeline.uptime == pytest.approx((3 + 3 + 30 / 3600) / (3 + 1 + 1 + 3 + 30 / 3600))
 
 
 def test_an_earlier_operator_state_is_known_from_the_next_change(online: None) -> None:
     beat()
-    found = look(details=(change_of_state(NOW - MIDNIGHT - 8 * HOUR, "draining", "enabled"),))
-    assert states(found)[0] == ("draining", 8)
+    timeline = look(details=(change_of_state(NOW - MIDNIGHT - 8 * HOUR, "draining", "enabled"),))
+    assert states(timeline)[0] == ("draining", 8)
 
 
 def test_without_changes_the_operator_state_is_the_current_one(online: None) -> None:
@@ -159,9 +161,9 @@ def test_without_changes_the_operator_state_is_the_current_one(online: None) -> 
     row = HealthCheck.objects.first()
     assert row is not None
     row.endpoint.set_operator_state("disabled")
-    found = look()
-    assert [state for state, _ in states(found)] == ["disabled"]
-    assert found.uptime is None
+    timeline = look()
+    assert [state for state, _ in states(timeline)] == ["disabled"]
+    assert timeline.uptime is None
 
 
 def test_a_new_endpoint_has_no_uptime(db: None) -> None:
@@ -173,17 +175,17 @@ def test_each_day_has_its_own_uptime(online: None) -> None:
     beat()
     check(MIDNIGHT - 12 * HOUR, "online", "offline")
     check(MIDNIGHT - 6 * HOUR, "offline", "online")
-    found = look(3)
-    assert [day.uptime for day in found.days] == [1.0, 0.75, 1.0]
-    assert sum(day.seconds["offline"] for day in found.days) == found.seconds["offline"] == 6 * 3600
+    timeline = look(3)
+    assert [day.uptime for day in timeline.days] == [1.0, 0.75, 1.0]
+    assert sum(day.seconds["offline"] for day in timeline.days) == timeline.seconds["offline"] == 6 * 3600
 
 
 def test_seconds_add_up_to_the_time_that_passed(online: None) -> None:
     beat(since=MIDNIGHT - 40 * HOUR, until=MIDNIGHT - 20 * HOUR)
     check(MIDNIGHT - 30 * HOUR, "online", "error")
-    found = look(5)
-    assert sum(found.seconds.values()) == (found.until - found.since).total_seconds()
-    assert sum(sum(day.seconds.values()) for day in found.days) == pytest.approx(sum(found.seconds.values()))
+    timeline = look(5)
+    assert sum(timeline.seconds.values()) == (timeline.until - timeline.since).total_seconds()
+    assert sum(sum(day.seconds.values()) for day in timeline.days) == pytest.approx(sum(timeline.seconds.values()))
 
 
 def test_the_grid_shows_the_worst_of_each_quarter_of_an_hour(online: None) -> None:
@@ -232,7 +234,7 @@ def test_the_api_returns_the_uptime(as_viewer: Api, online: None) -> None:
     check(MIDNIGHT + 2 * HOUR, "online", "offline", "no route")
     check(MIDNIGHT + 3 * HOUR, "offline", "online")
     reported = as_viewer.call("GET", f"/api/endpoints/{A}/health?days=2").json()
-    assert [it["state"] for it in reported["spans"]] == ["online", "offline", "online"]
+    assert [span["state"] for span in reported["spans"]] == ["online", "offline", "online"]
     assert reported["spans"][1] == {
         "state": "offline",
         "since": "2026-03-10T02:00:00.000Z",
@@ -240,13 +242,13 @@ def test_the_api_returns_the_uptime(as_viewer: Api, online: None) -> None:
         "duration_secs": 3600.0,
         "cause": "no route",
     }
-    assert [it["date"] for it in reported["by_day"]] == ["2026-03-09", "2026-03-10"]
+    assert [day["date"] for day in reported["by_day"]] == ["2026-03-09", "2026-03-10"]
     assert reported["uptime"] == pytest.approx(1 - 3600 / (36 * 3600 + 30))
 
 
 def test_the_api_returns_the_latencies_of_the_page(as_viewer: Api, endpoints: object) -> None:
     for latency in (12, None, 7):
-        Endpoint.record_check(A, success=latency is not None, latency_ms=latency, error=None, at=NOW)
+        Endpoint.record_check(A, success=latency is not None, latency_ms=latency, error=None, checked_at=NOW)
     assert as_viewer.call("GET", f"/api/endpoints/{A}/health").json()["latencies_ms"] == [12, None, 7]
 
 

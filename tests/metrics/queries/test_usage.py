@@ -34,7 +34,7 @@ from tests.access.people import Api, key_for, make_user, session_of
 from tests.metrics.records import KEY, A, B, attempt, request
 from tests.metrics.world import World, rows, where
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
 USAGE = "/api/usage"
 DAY = 86_400.0
@@ -89,9 +89,9 @@ WEEK = "since=2026-03-04&until=2026-03-10"
 )
 def test_the_period_before_is_as_long(since: str, until: str, before: tuple[str, str]) -> None:
     period = Period(date.fromisoformat(since), date.fromisoformat(until))
-    found = period.before
-    assert (found.since.isoformat(), found.until.isoformat()) == before
-    assert found.days == period.days
+    previous = period.before
+    assert (previous.since.isoformat(), previous.until.isoformat()) == before
+    assert previous.days == period.days
 
 
 def test_months_of_a_period() -> None:
@@ -116,7 +116,7 @@ def test_a_period_is_read_in_few_pieces(
 ) -> None:
     pieces = Pieces.of(Period(date.fromisoformat(since), date.fromisoformat(until)))
     assert pieces.months == months
-    assert [(sign, it.since.isoformat(), it.until.isoformat()) for sign, it in pieces.days] == days
+    assert [(sign, piece.since.isoformat(), piece.until.isoformat()) for sign, piece in pieces.days] == days
 
 
 def test_the_days_at_each_end_of_a_period_are_at_most_half_a_month() -> None:
@@ -126,7 +126,7 @@ def test_the_days_at_each_end_of_a_period_are_at_most_half_a_month() -> None:
             since = date(2024, 1, 1) + timedelta(days=begin)
             period = Period(since, since + timedelta(days=length - 1))
             pieces = Pieces.of(period)
-            assert sum(it.days for _, it in pieces.days) <= 31
+            assert sum(span.days for _, span in pieces.days) <= 31
             first, last = pieces.months or ("9", "0")
             counted = Counter(day for day in days if first <= day[:7] <= last)
             for sign, piece in pieces.days:
@@ -170,7 +170,7 @@ def test_any_period_is_the_sum_of_its_days(year: World, by: str, only: dict[str,
         sql = f"SELECT {column}, {names} FROM rollup_days WHERE date >= %s AND date <= %s{where} GROUP BY {column}"
         expected = {str(value): list(map(int, sums)) for value, *sums in rows(sql, since, until) if any(sums)}
         reported = usage(by, Period(date.fromisoformat(since), date.fromisoformat(until)), only, compare=True)
-        found = {
+        usage_sums = {
             str(next(iter(row.values())) or ("" if by == "key" else NO_ENDPOINT)): [
                 row["successful_requests"], row["failed_requests"], row["cancelled_requests"], row["input_tokens"],
                 row["output_tokens"], row["rejected_requests"],
@@ -179,7 +179,7 @@ def test_any_period_is_the_sum_of_its_days(year: World, by: str, only: dict[str,
         }  # fmt: skip
         if by in ("model", "endpoint"):  # refused requests have no model
             expected = {value: sums for value, sums in expected.items() if any(sums[:3])}
-        assert found == expected
+        assert usage_sums == expected
         before = reported["previous"]
         sql = f"SELECT {names} FROM rollup_days WHERE date >= %s AND date <= %s{where}"
         ((ok, failed, *_, rejected),) = rows(sql, before["since"], before["until"])
@@ -213,8 +213,8 @@ def test_there_is_no_percentage_of_zero() -> None:
 
 def test_usage_by_user(script: Api, used: World) -> None:
     rows = get(script, f"{USAGE}?by=user&{WEEK}")["rows"]
-    found = {(row["username"], row["user_id"] is None): (row["requests"], row["rejected_requests"]) for row in rows}
-    assert found == {("ada", False): (2, 0), ("yuki", False): (1, 0), (None, True): (1, 1)}
+    counts = {(row["username"], row["user_id"] is None): (row["requests"], row["rejected_requests"]) for row in rows}
+    assert counts == {("ada", False): (2, 0), ("yuki", False): (1, 0), (None, True): (1, 1)}
 
 
 def test_usage_of_a_deleted_key_is_that_of_its_user(script: Api, used: World) -> None:
@@ -251,14 +251,14 @@ def test_usage_by_what_served_the_requests(
         rows = get(script, f"{USAGE}?by={by}&since={since}&until=2026-03-10&model=tiny")["rows"]
         rows += get(script, f"{USAGE}?by={by}&since=2026-03-04&until=2026-03-10&model=large")["rows"]
         names = {"model": "model_id", "served": "served_model", "canonical": "canonical_name", "step": "step"}
-        found: dict[Any, tuple[int, int]] = {}
+        sums: dict[Any, tuple[int, int]] = {}
         for row in rows:
-            one, other = found.get(row[names[by]], (0, 0))
-            found[row[names[by]]] = one + row["requests"], other + row["cancelled_requests"]
+            one, other = sums.get(row[names[by]], (0, 0))
+            sums[row[names[by]]] = one + row["requests"], other + row["cancelled_requests"]
         older = 1 if since == "2025-01-01" else 0  # of the asked name, a week earlier
         first = next(iter(expected))
         counts = {**expected, first: (expected[first][0] + older, expected[first][1])}
-        assert found == counts
+        assert sums == counts
 
 
 def test_usage_of_own_and_external_endpoints(script: Api, used: World) -> None:
@@ -292,8 +292,8 @@ def test_totals_do_not_depend_on_the_grouping(script: Api, used: World, by: str)
 
 def test_rows_have_the_figures_of_the_previous_period(script: Api, used: World) -> None:
     rows = get(script, f"{USAGE}?by=user&{WEEK}&compare=true")["rows"]
-    found = {row["username"]: (row["previous_requests"], row["previous_total_tokens"]) for row in rows}
-    assert found == {"ada": (1, 10), "yuki": (2, 0), None: (0, 0)}
+    previous_figures = {row["username"]: (row["previous_requests"], row["previous_total_tokens"]) for row in rows}
+    assert previous_figures == {"ada": (1, 10), "yuki": (2, 0), None: (0, 0)}
 
 
 def test_the_comparison_is_optional(script: Api, used: World) -> None:
@@ -313,17 +313,17 @@ def test_number_of_queries_of_a_comparison_does_not_grow_with_rows(
 ) -> None:
     path = f"{USAGE}?by={by}&compare=true"
     get(script, path)
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (3, 30):
         for number in range(count):
             key_for(admin, name=f"{count}-{number}")
         keys = [str(key.pk) for key in ApiKey.objects.all()]
-        shown_world.gateway(*(request(api_key_id=key, ago=DAY * at) for at, key in enumerate(keys)))
+        shown_world.gateway(*(request(api_key_id=key, ago=DAY * days) for days, key in enumerate(keys)))
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             get(script, path)
-        found.append(len(captured))
-    assert found[0] == found[1] <= 5
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 5
 
 
 # As a file
@@ -480,17 +480,19 @@ def test_number_of_queries_of_the_page_does_not_grow_with_rows(
     as_viewer: Api, shown_world: World, admin: User, query: str
 ) -> None:
     as_viewer.get(f"/usage{query}")
-    found: list[int] = []
+    query_counts: list[int] = []
     for count in (2, 40):
         for number in range(count):
             key_for(admin, name=f"{count}-{number}")
         keys = [str(key.pk) for key in ApiKey.objects.all()]
-        shown_world.gateway(*(request(api_key_id=key, model=key, ago=DAY * (at % 29)) for at, key in enumerate(keys)))
+        shown_world.gateway(
+            *(request(api_key_id=key, model=key, ago=DAY * (index % 29)) for index, key in enumerate(keys))
+        )
         shown_world.write()
         with CaptureQueriesContext(connection) as captured:
             assert as_viewer.get(f"/usage{query}").status_code == 200
-        found.append(len(captured))
-    assert found[0] == found[1] <= 7
+        query_counts.append(len(captured))
+    assert query_counts[0] == query_counts[1] <= 7
 
 
 def test_the_page_shows_the_rows_with_the_most_requests(as_viewer: Api, shown_world: World) -> None:

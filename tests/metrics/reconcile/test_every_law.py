@@ -17,20 +17,21 @@ from django.conf import settings
 from django.db import transaction
 
 from gateway.base.config import load as config_of
-from metrics.reconcile import audit, averages, checks, cost_laws, detail_laws, distributions, laws, tables
+from metrics.costs import laws as cost_laws
+from metrics.reconcile import audit, averages, checks, detail_laws, distributions, journals, key_laws, laws, tables
 from metrics.reconcile.comparison import Comparison, FigureDifference
-from metrics.reconcile.limits import key_laws
-from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.scope import Scope, read
-from tests.metrics.hardware import add_rate
+from metrics.reconcile.slices import audited_slices
+from tests.metrics.costs.hardware_rates import add_rate
 from tests.metrics.records import AT, NOW, A, load
 from tests.metrics.storage.test_seeding import adopted
 from tests.metrics.world import World, change_costs, rows
+from tests.slices import slice_tests
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 Check = Callable[[Scope], Iterator[FigureDifference]]
-LAWS = {f"{law.__module__.rpartition('.')[2]}.{law.__name__}": law for law in (*laws.DERIVED, *laws.CHECKED_ONLY)}
+LAWS = {f"{law.__module__.rpartition('.')[2]}.{law.__name__}": law for law in (*laws.derived(), *laws.CHECKED_ONLY)}
 
 
 def _twice() -> None:
@@ -48,15 +49,14 @@ DAMAGES: dict[Check, Callable[[], object]] = {
     detail_laws.served_is_part: lambda: rows("UPDATE rollup_served_days SET requests_ok = requests_ok + 1000000"),
     cost_laws.priced_are_part: lambda: change_costs("requests = requests + 1000000"),
     cost_laws.one_currency: lambda: change_costs("currency = 'CHF'"),
-    hardware_laws.hours: lambda: rows("UPDATE hardware_hours SET cost = cost + 1"),
-    hardware_laws.rates: lambda: rows("UPDATE rollup_hardware_days SET seconds = seconds + 1"),
-    hardware_laws.requests: lambda: rows("UPDATE rollup_hardware_days SET requests = requests + 1000000"),
     key_laws.reasons_are_part: lambda: rows("DELETE FROM metric_totals WHERE name LIKE 'rejected:%%'"),
     key_laws.last_uses: lambda: rows("UPDATE api_key_last_uses SET last_used_us = last_used_us - 1"),
     averages.differences: lambda: rows("UPDATE moving_averages SET value = value * 2"),
 }
+for _of_slice in slice_tests():
+    DAMAGES.update(_of_slice.damages)
 # Other tests break these: of the journals in test_reconcile.py, of what runs in tests/e2e.
-ELSEWHERE = {"journals.differences"}
+ELSEWHERE = {journals.differences}
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_law_finds_a_wrong_figure_in_each_of_its_columns(scope: Scope, name: s
     for column in comparison.columns:
         with undone():
             spoil(comparison, column)
-            assert column in {found.what for found in comparison.differences()}, column
+            assert column in {difference.what for difference in comparison.differences()}, column
 
 
 @pytest.mark.parametrize("which", ["derived", "sums"])
@@ -136,7 +136,7 @@ def test_a_negative_figure_is_found_in_every_table_and_column(scope: Scope, tabl
     for column in tables.TABLES[table][1]:
         with undone():
             rows(f"UPDATE {stored_in(table)} SET {column} = -1")
-            assert column in {found.what for found in checks.negative(scope)}, column
+            assert column in {difference.what for difference in checks.negative(scope)}, column
 
 
 def test_no_check_is_without_a_damage() -> None:
@@ -144,10 +144,12 @@ def test_no_check_is_without_a_damage() -> None:
     parts: dict[str, Any] = {name: module for name, module in vars(audit).items() if inspect.ismodule(module)}
     source = inspect.getsource(audit._differences)
     called = {
-        f"{name}.{function}"
+        member
         for name, module in parts.items()
-        for function, found in vars(module).items()
-        if inspect.isfunction(found) and f"{name}.{function}(" in source
+        for function, member in vars(module).items()
+        if inspect.isfunction(member) and f"{name}.{function}(" in source
     }
-    broken = {f"{check.__module__.rpartition('.')[2]}.{check.__name__}" for check in DAMAGES}
-    assert called - {"distributions.derived", "distributions.sums"} == broken | ELSEWHERE
+    of_slices = {check for one in audited_slices() for check in one.checks()}
+    assert of_slices <= DAMAGES.keys()
+    derived = {distributions.derived, distributions.sums, laws.derived}
+    assert called - derived == DAMAGES.keys() - of_slices | ELSEWHERE

@@ -20,7 +20,7 @@ from tests.metrics.records import NOW, A, request
 from tests.metrics.world import World, own_database, without
 from tests.router import ROOT
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 Run = Callable[..., str]
 
@@ -43,8 +43,8 @@ def run(settings: Any, tmp_path: Path) -> Run:
 def only_writer(run: Run) -> dict[str, Any]:
     """Return the only writer of the list."""
     (writer,) = json.loads(run("--json"))["writers"]
-    found: dict[str, Any] = writer
-    return found
+    reported_writer: dict[str, Any] = writer
+    return reported_writer
 
 
 def dumped(run: Run, *arguments: str) -> list[dict[str, Any]]:
@@ -65,10 +65,10 @@ def test_without_journals_the_total_is_zero(run: Run) -> None:
 def test_records_without_a_position_wait_from_the_start(world: World, run: Run) -> None:
     own_database()
     world.gateway(request(ago=90), request(ago=30))
-    found = only_writer(run)
-    size = found["segments"][0]["bytes"]
-    assert (found["alive"], found["belongs_to"], found["position"]) == (True, "this database", None)
-    assert found["waiting"] == {"records": 2, "bytes": size, "damaged_bytes": 0, "oldest_secs": 90.0}
+    writer = only_writer(run)
+    size = writer["segments"][0]["bytes"]
+    assert (writer["alive"], writer["belongs_to"], writer["position"]) == (True, "this database", None)
+    assert writer["waiting"] == {"records": 2, "bytes": size, "damaged_bytes": 0, "oldest_secs": 90.0}
 
 
 def test_written_records_do_not_wait(world: World, run: Run) -> None:
@@ -76,20 +76,20 @@ def test_written_records_do_not_wait(world: World, run: Run) -> None:
     world.write()
     end = journal.segment_path(world.path(gateway), 1).stat().st_size
     gateway.append(request(ago=5))
-    found = only_writer(run)
-    assert found["position"] == f"1:{end}"
-    assert found["waiting"]["records"] == 1
-    assert found["waiting"]["bytes"] == found["segments"][0]["bytes"] - end
+    writer = only_writer(run)
+    assert writer["position"] == f"1:{end}"
+    assert writer["waiting"]["records"] == 1
+    assert writer["waiting"]["bytes"] == writer["segments"][0]["bytes"] - end
 
 
 def test_segments_after_the_position_are_counted(world: World, run: Run) -> None:
     own_database()
     gateway = world.gateway(*[request() for _ in range(6)], segment_bytes=600)
-    found = only_writer(run)
-    assert [it["segment"] for it in found["segments"]] == journal.segments(world.path(gateway))
-    assert len(found["segments"]) > 1
-    assert found["waiting"]["records"] == 6
-    assert found["waiting"]["bytes"] == sum(it["bytes"] for it in found["segments"])
+    writer = only_writer(run)
+    assert [segment["segment"] for segment in writer["segments"]] == journal.segments(world.path(gateway))
+    assert len(writer["segments"]) > 1
+    assert writer["waiting"]["records"] == 6
+    assert writer["waiting"]["bytes"] == sum(segment["bytes"] for segment in writer["segments"])
 
 
 def test_damage_after_the_position_is_counted(world: World, run: Run) -> None:
@@ -125,8 +125,8 @@ def test_the_command_does_not_change_journals_or_locks(world: World, run: Run) -
 def test_records_of_another_database_do_not_wait_for_this_one(world: World, run: Run) -> None:
     own_database()
     world.gateway(request(), database_id="another")
-    found = only_writer(run)
-    assert (found["belongs_to"], found["waiting"]) == ("another database", None)
+    writer = only_writer(run)
+    assert (writer["belongs_to"], writer["waiting"]) == ("another database", None)
     assert "waiting: 0 records" in run()
 
 
@@ -184,14 +184,14 @@ def test_without_the_database_positions_are_unknown(world: World, run: Run) -> N
     gateway = world.gateway(request())
     with without("journal_positions"):
         text = run()
-        found = json.loads(run("--json"))
+        report = json.loads(run("--json"))
     assert "the database is unavailable, so the positions are unknown: " in run.stderr  # type: ignore[attr-defined]
     assert f"{gateway.name}  alive, database the database of this test" in text
     assert "  position  unknown" in text
     assert "segments  1 (" in text
     assert "waiting: unknown" in text
-    assert found["database"] == {"reached": False, "id": None}
-    assert found["total"]["waiting"] is None
+    assert report["database"] == {"reached": False, "id": None}
+    assert report["total"]["waiting"] is None
 
 
 def test_the_command_does_not_create_a_database_id(world: World, run: Run) -> None:

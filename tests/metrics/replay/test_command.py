@@ -36,24 +36,24 @@ def recorded(world: World, endpoints: tuple[Endpoint, ...]) -> World:
 
 
 def test_it_predicts_the_gain_of_the_other_policy(recorded: World) -> None:
-    found = Replayed("--policy", "adaptive")
-    assert found.code == 0
-    assert "p95 of the time per output token: " in found.out
-    assert "times shorter." in found.out
-    assert "times today's users" in found.out
+    run = Replayed("--policy", "adaptive")
+    assert run.code == 0
+    assert "p95 of the time per output token: " in run.out
+    assert "times shorter." in run.out
+    assert "times today's users" in run.out
 
 
 def test_it_prints_json(recorded: World) -> None:
-    found = json.loads(Replayed("--json").out)
-    assert found["per_token_gain"]["low"] > 1.0
-    assert found["recorded_policy"] == "least_inflight"
-    assert {it["endpoint_id"] for it in found["happened"]["endpoints"]} >= {A}
+    prediction = json.loads(Replayed("--json").out)
+    assert prediction["per_token_gain"]["low"] > 1.0
+    assert prediction["recorded_policy"] == "least_inflight"
+    assert {endpoint["endpoint_id"] for endpoint in prediction["happened"]["endpoints"]} >= {A}
 
 
 def test_too_few_requests_are_refused(recorded: World) -> None:
-    found = Replayed("--since", "2m")
-    assert found.code == 1
-    assert "Cannot tell: there are " in found.out
+    run = Replayed("--since", "2m")
+    assert run.code == 1
+    assert "Cannot tell: there are " in run.out
 
 
 def test_a_history_of_failures_is_refused(recorded: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,6 +63,6 @@ def test_a_history_of_failures_is_refused(recorded: World, monkeypatch: pytest.M
 
 
 def test_an_unknown_endpoint_is_an_error(recorded: World) -> None:
-    found = Replayed("--endpoint-removed", "nowhere")
-    assert found.code == 2
-    assert "no endpoint 'nowhere'" in found.err
+    run = Replayed("--endpoint-removed", "nowhere")
+    assert run.code == 2
+    assert "no endpoint 'nowhere'" in run.err

@@ -21,19 +21,19 @@ def carried(*nodes: Node, seconds: float = 2.0, queue: int = 1000) -> Headroom:
 
 
 def test_a_limit_of_slots_is_named() -> None:
-    found = carried(node(A, slots=4))
-    assert (found.limit, found.endpoint) == (limits.SLOTS, A)
-    assert 1.0 < found.low < found.high < 16.0
+    estimate = carried(node(A, slots=4))
+    assert (estimate.limit, estimate.endpoint) == (limits.SLOTS, A)
+    assert 1.0 < estimate.low < estimate.high < 16.0
 
 
 def test_slow_reading_is_named() -> None:
-    found = carried(node(A, FAST._replace(read=0.002)), seconds=3.0)
-    assert (found.limit, found.endpoint) == (limits.PREFILL, A)
+    estimate = carried(node(A, FAST._replace(read=0.002)), seconds=3.0)
+    assert (estimate.limit, estimate.endpoint) == (limits.PREFILL, A)
 
 
 def test_slow_writing_is_named() -> None:
-    found = carried(node(A, FAST._replace(share=0.02)), seconds=0.4)
-    assert (found.limit, found.endpoint) == (limits.DECODE, A)
+    estimate = carried(node(A, FAST._replace(share=0.02)), seconds=0.4)
+    assert (estimate.limit, estimate.endpoint) == (limits.DECODE, A)
 
 
 def test_a_full_queue_is_named() -> None:
@@ -52,13 +52,13 @@ def test_a_stricter_time_leaves_fewer_users() -> None:
 @pytest.mark.parametrize("users", [0.5, 1.0, 2.0, 3.5])
 def test_sessions_are_copied(users: float) -> None:
     sessions = chats(400)
-    found = multiplied(sessions, users, Random(1))
-    assert len(found) == pytest.approx(users * len(sessions), rel=0.1)
-    assert [it.start for it in found] == sorted(it.start for it in found)
-    assert sessions[0].start <= found[0].start
-    assert found[-1].start <= sessions[-1].start
+    copies = multiplied(sessions, users, Random(1))
+    assert len(copies) == pytest.approx(users * len(sessions), rel=0.1)
+    assert [session.start for session in copies] == sorted(session.start for session in copies)
+    assert sessions[0].start <= copies[0].start
+    assert copies[-1].start <= sessions[-1].start
 
 
 def test_copies_are_conversations_of_their_own() -> None:
-    found = multiplied(chats(50), 2.0, Random(1))
-    assert len({it.turns[0].conversation for it in found}) == 100
+    copies = multiplied(chats(50), 2.0, Random(1))
+    assert len({session.turns[0].conversation for session in copies}) == 100

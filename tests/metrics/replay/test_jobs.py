@@ -14,12 +14,12 @@ import time_machine
 
 from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS
 from endpoints.models import Endpoint
-from metrics.api.replay import replays as api_views
-from metrics.api.replay import serializers as api_serializers
 from metrics.exports.downloads import database_parameters
-from metrics.pages import replay as page_module
 from metrics.queries.stored import run_sql
+from metrics.replay import api as api_views
 from metrics.replay import jobs, worker
+from metrics.replay import pages as page_module
+from metrics.replay import serializers as api_serializers
 from metrics.replay.ask import ReplayQuestion, answer
 from metrics.replay.installation import offered_endpoints, replay_scope
 from metrics.replay.jobs import DONE, FAILED, Replay, Replays
@@ -68,14 +68,14 @@ def script(text: str) -> Replays:
 def test_a_process_refuses_too_few_requests(shown_world: World, endpoints: tuple[Endpoint, ...], own: Replays) -> None:
     write(shown_world, 10)
     key = with_key(key_for(make_admin(), MANAGE_ENDPOINTS, READ_ENDPOINTS))
-    since, until = (it.isoformat() for it in SPAN)
+    since, until = (moment.isoformat() for moment in SPAN)
     started = key.call("POST", "/api/replays", {"since": since, "until": until})
     assert started.status_code == 202
     name = started.json()["id"]
     assert ended(own.get(name)).state == DONE
-    found = key.call("GET", f"/api/replays/{name}").json()
-    assert found["answer"]["refusal"]["code"] == "too_few_requests"
-    assert found["answer"]["sentences"][0].startswith("Cannot tell: there are ")
+    replay = key.call("GET", f"/api/replays/{name}").json()
+    assert replay["answer"]["refusal"]["code"] == "too_few_requests"
+    assert replay["answer"]["sentences"][0].startswith("Cannot tell: there are ")
 
 
 def test_the_program_of_a_replay_answers(
@@ -89,7 +89,7 @@ def test_the_program_of_a_replay_answers(
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
     worker.main()
     messages = [msgspec.json.decode(line, type=ReplayMessage) for line in out.getvalue().splitlines()]
-    shares = [it.progress for it in messages]
+    shares = [message.progress for message in messages]
     assert shares == sorted(shares)
     answer = messages[-1].answer
     assert answer is not None
@@ -143,7 +143,7 @@ def test_the_oldest_answers_are_forgotten(db: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(jobs, "KEPT", 2)
     made = script("")
     names = [ended(made.start(ADAPTIVE, *SPAN)).id for _ in range(3)]
-    assert [it.id for it in made.latest()] == names[:0:-1]
+    assert [replay.id for replay in made.latest()] == names[:0:-1]
     assert made.get(names[0]) is None
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.base.config import LEAST_INFLIGHT
 from gateway.routing.adaptive import NO_LIMIT
-from metrics.learning.fit import Parameters
+from gateway.routing.expected_time import Parameters
 from metrics.replay.nodes import ENDLESS, KnownEndpoint, Node, PrefixCache, fit_nodes
 from metrics.replay.run import RunSetting, play
 from metrics.replay.timeline import beside, seen_slots
@@ -25,11 +25,11 @@ def token(of: Parameters, beside: float = 2.0) -> float:
     return of.write + of.share * beside
 
 
-@pytest.mark.parametrize(("at", "real"), [(0, FAST), (1, SLOW)])
-def test_the_parameters_are_found(at: int, real: Parameters) -> None:
-    found = fitted(happened(), *FLEET)[at].behaviours[GROUP].parameters
-    assert token(found) == pytest.approx(token(real), rel=0.15)
-    assert found.read == pytest.approx(real.read, rel=0.25)
+@pytest.mark.parametrize(("index", "real"), [(0, FAST), (1, SLOW)])
+def test_the_parameters_are_found(index: int, real: Parameters) -> None:
+    parameters = fitted(happened(), *FLEET)[index].behaviours[GROUP].parameters
+    assert token(parameters) == pytest.approx(token(real), rel=0.15)
+    assert parameters.read == pytest.approx(real.read, rel=0.25)
 
 
 def test_residuals_are_near_one_where_the_model_is_right() -> None:
@@ -39,9 +39,9 @@ def test_residuals_are_near_one_where_the_model_is_right() -> None:
 
 def test_a_limit_that_was_reached_is_seen() -> None:
     limited = node(A, SLOW, slots=2)
-    (found,) = fitted(happened(chats(150, 3.0), [limited]), node(A, SLOW))
-    assert found.places == 2
-    assert found.slots is None
+    (fitted_node,) = fitted(happened(chats(150, 3.0), [limited]), node(A, SLOW))
+    assert fitted_node.places == 2
+    assert fitted_node.slots is None
 
 
 def test_without_a_limit_none_is_seen() -> None:
@@ -64,7 +64,7 @@ def test_no_more_than_the_slots_run_beside() -> None:
 
 
 def test_requests_without_streams_show_no_limit() -> None:
-    assert seen_slots([it._replace(first=0.0) for it in happened(nodes=[node(A, SLOW, slots=1)])]) == NO_LIMIT
+    assert seen_slots([request._replace(first=0.0) for request in happened(nodes=[node(A, SLOW, slots=1)])]) == NO_LIMIT
 
 
 def test_the_size_of_a_cache_follows_from_its_hits() -> None:
@@ -75,13 +75,13 @@ def test_the_size_of_a_cache_follows_from_its_hits() -> None:
         parts = chats(200, 1.0)
         played = play(RunSetting(nodes, LENGTHS, LEAST_INFLIGHT, noise=False), parts)
         cache, requests = PrefixCache(of), []
-        for it in sorted(played, key=lambda one: one.sent):
-            hits = cache.match(it.turn)
-            cache.keep(it.turn)
+        for request in sorted(played, key=lambda one: one.sent):
+            hits = cache.match(request.turn)
+            cache.keep(request.turn)
             requests.append(
                 PastRequest(
-                    it.arrived, it.sent, it.first, it.ended, A, it.turn.key, *GROUP, it.turn.prompt, it.turn.output,
-                    cached=hits, conversation=it.turn.conversation,
+                    request.arrived, request.sent, request.first, request.ended, A, request.turn.key, *GROUP,
+                    request.turn.prompt, request.turn.output, cached=hits, conversation=request.turn.conversation,
                 )
             )  # fmt: skip
         return fitted(sorted(requests), *nodes)[0].cache
@@ -101,9 +101,9 @@ def test_an_endpoint_with_few_requests_is_fitted_to_what_was_learned_before() ->
     requests = happened(nodes=[FLEET[0]])
     parts, _ = sessions(requests)
     learned = KnownEndpoint(B, B, "vllm", samples={GROUP: answers(50, SLOW)})
-    found = fit_nodes(requests, parts, [*known(FLEET[:1]), learned])
-    assert token(found[1].behaviours[GROUP].parameters, 3.5) == pytest.approx(token(SLOW, 3.5), rel=0.1)
+    nodes = fit_nodes(requests, parts, [*known(FLEET[:1]), learned])
+    assert token(nodes[1].behaviours[GROUP].parameters, 3.5) == pytest.approx(token(SLOW, 3.5), rel=0.1)
 
 
 def test_an_endpoint_that_nothing_is_known_of_is_left_out() -> None:
-    assert [it.id for it in fitted(happened(nodes=[FLEET[0]]), *FLEET)] == [A]
+    assert [fitted_node.id for fitted_node in fitted(happened(nodes=[FLEET[0]]), *FLEET)] == [A]

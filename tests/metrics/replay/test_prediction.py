@@ -36,37 +36,37 @@ def recording() -> Recording:
 
 def test_the_predicted_gain_of_a_policy_is_the_real_one(recording: Recording) -> None:
     assert refusal_of(recording, ADAPTIVE) is None
-    found = predicted(recording, Question(ADAPTIVE))
+    prediction = predicted(recording, Question(ADAPTIVE))
     real = p95(happened()) / p95(happened(policy=ADAPTIVE))
-    assert found.gain is not None
-    assert found.gain.low <= real <= found.gain.high
-    assert found.gain.low > 1.0
+    assert prediction.gain is not None
+    assert prediction.gain.low <= real <= prediction.gain.high
+    assert prediction.gain.low > 1.0
 
 
 def test_the_same_policy_gains_nothing(recording: Recording) -> None:
-    found = predicted(recording, Question(LEAST_INFLIGHT))
-    assert found.gain is not None
-    assert found.gain.low < 1.0 < found.gain.high
-    assert found.gain.middle == pytest.approx(1.0)
+    prediction = predicted(recording, Question(LEAST_INFLIGHT))
+    assert prediction.gain is not None
+    assert prediction.gain.low < 1.0 < prediction.gain.high
+    assert prediction.gain.middle == pytest.approx(1.0)
 
 
 def test_the_recorded_policy_is_replayed_well(recording: Recording) -> None:
-    found = replayed(recording)
-    assert found.refusal is None
-    assert found.setting.speed == pytest.approx(1.0, abs=0.1)
-    assert found.error == pytest.approx(0.0, abs=0.15)
+    tested = replayed(recording)
+    assert tested.refusal is None
+    assert tested.setting.speed == pytest.approx(1.0, abs=0.1)
+    assert tested.error == pytest.approx(0.0, abs=0.15)
 
 
 def test_an_endpoint_less_makes_times_longer(recording: Recording) -> None:
-    found = predicted(recording, Question(LEAST_INFLIGHT, removed=(A,)))
-    assert found.gain is not None
-    assert found.gain.high < 1.0
-    assert found.figures.by_endpoint == {B: 1.0}
+    prediction = predicted(recording, Question(LEAST_INFLIGHT, removed=(A,)))
+    assert prediction.gain is not None
+    assert prediction.gain.high < 1.0
+    assert prediction.figures.by_endpoint == {B: 1.0}
 
 
 def test_an_endpoint_more_is_used(recording: Recording) -> None:
-    found = predicted(recording, Question(LEAST_INFLIGHT, added=(A,)))
-    assert f"{A}+1" in found.figures.by_endpoint
+    prediction = predicted(recording, Question(LEAST_INFLIGHT, added=(A,)))
+    assert f"{A}+1" in prediction.figures.by_endpoint
 
 
 def test_an_unknown_endpoint_is_an_error(recording: Recording) -> None:
@@ -84,8 +84,10 @@ def test_without_any_endpoint_there_is_no_prediction(recording: Recording) -> No
 def test_a_recording_that_the_model_does_not_explain_is_refused(recording: Recording) -> None:
     """One in ten took thirty times as long, for a reason that the fitted endpoints do not have."""
     odd = [
-        it._replace(ended=it.arrived + 30 * (it.ended - it.arrived)) if number % 10 == 0 else it
-        for number, it in enumerate(recording.past.requests)
+        request._replace(ended=request.arrived + 30 * (request.ended - request.arrived))
+        if number % 10 == 0
+        else request
+        for number, request in enumerate(recording.past.requests)
     ]
     refusal = replayed(replace(record(Past(odd), known()), nodes=recording.nodes)).refusal
     assert refusal is not None
@@ -99,7 +101,12 @@ def test_a_recording_that_the_model_does_not_explain_is_refused(recording: Recor
         (Past(happened(), cold=40), backtest.COLD),
         (Past(happened(), queue_refused=40), backtest.SATURATED),
         (
-            Past([it._replace(balancer=(ADAPTIVE, LEAST_INFLIGHT)[at % 2]) for at, it in enumerate(happened())]),
+            Past(
+                [
+                    request._replace(balancer=(ADAPTIVE, LEAST_INFLIGHT)[index % 2])
+                    for index, request in enumerate(happened())
+                ]
+            ),
             backtest.SWITCHED,
         ),
     ],
@@ -126,7 +133,7 @@ def test_traffic_past_saturation_is_refused() -> None:
 
 def test_an_endpoint_that_was_never_used_is_refused_where_it_would_be() -> None:
     nodes = [*FLEET, node("unused", SLOW)]
-    past = Past([it._replace(balancer=ADAPTIVE) for it in happened()])
+    past = Past([request._replace(balancer=ADAPTIVE) for request in happened()])
     refusal = refusal_of(record(past, known(nodes)), LEAST_INFLIGHT)
     assert refusal is not None
     assert (refusal.code, refusal.values) == (backtest.UNKNOWN_SPEED, {"names": "unused"})
@@ -148,7 +155,7 @@ def test_a_cost_weight_keeps_requests_away() -> None:
     def share(weight: float) -> float:
         fleet = [node(A, FAST), replace(node(B, FAST), weight=weight)]
         played = play(RunSetting(fleet, LENGTHS, ADAPTIVE), chats())
-        return sum(it.node == 1 for it in played) / len(played)
+        return sum(request.node == 1 for request in played) / len(played)
 
     assert share(1.0) > 2 * share(3.0)
 

@@ -10,7 +10,7 @@ from gateway.base.request_kinds import CHAT
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.routing.adaptive import FASTEST, NO_LIMIT
 from gateway.routing.balancer import LEAST
-from metrics.learning.fit import Parameters
+from gateway.routing.expected_time import Parameters
 from metrics.replay.nodes import ENDLESS, Behaviour, KnownEndpoint, Node
 from metrics.replay.run import RunSetting, play
 from metrics.replay.server import Played
@@ -39,19 +39,19 @@ def turn(prompt: int = 100, output: int = 10, *, think: float = 0.0, prefix: int
 def chats(count: int = 120, every: float = 2.0, *, seed: int = 1, start: float = 0.0) -> list[PastSession]:
     """Return conversations of one to five turns that begin at random."""
     rng = random.Random(seed)
-    found, now = [], start
+    sessions, now = [], start
     for number in range(count):
         now += rng.expovariate(1 / every)
         turns, prompt = [], 0
-        for at in range(rng.randint(1, 5)):
+        for position in range(rng.randint(1, 5)):
             prefix, prompt = prompt, prompt + rng.randint(30, 600)
             output = int(rng.lognormvariate(4.5, 0.6)) + 1
             turns.append(
-                turn(prompt, output, think=rng.uniform(1, 20) if at else 0.0, prefix=prefix, name=f"c{number}")
+                turn(prompt, output, think=rng.uniform(1, 20) if position else 0.0, prefix=prefix, name=f"c{number}")
             )
             prompt += output
-        found.append(PastSession(now, KEY, tuple(turns)))
-    return found
+        sessions.append(PastSession(now, KEY, tuple(turns)))
+    return sessions
 
 
 def happened(
@@ -59,37 +59,45 @@ def happened(
 ) -> list[PastRequest]:
     """Return what is recorded of these sessions. The times begin at 0."""
     played = play(RunSetting(nodes, LENGTHS, policy, noise=False), sessions or chats())
-    return sorted(past_request(it, nodes, policy) for it in played)
+    return sorted(past_request(played_request, nodes, policy) for played_request in played)
 
 
-def past_request(it: Played, nodes: Sequence[Node], policy: str) -> PastRequest:
-    of = it.turn
+def past_request(played_request: Played, nodes: Sequence[Node], policy: str) -> PastRequest:
+    of = played_request.turn
     return PastRequest(
-        it.arrived, it.sent, it.first, it.ended, nodes[it.node].id, of.key, *of.group, of.prompt, of.output,
+        played_request.arrived, played_request.sent, played_request.first, played_request.ended,
+        nodes[played_request.node].id, of.key, *of.group, of.prompt, of.output,
         conversation=of.conversation, balancer=policy,
     )  # fmt: skip
 
 
 def known(nodes: Sequence[Node] = FLEET) -> list[KnownEndpoint]:
-    return [KnownEndpoint(it.id, it.name, it.engine, it.slots) for it in nodes]
+    return [KnownEndpoint(server.id, server.name, server.engine, server.slots) for server in nodes]
 
 
 def records(requests: Sequence[PastRequest], end: float) -> list[RequestRecord]:
     """Return the records of requests, moved in time so that the last one ends at `end` (seconds since 1970)."""
-    moved = end - max(it.ended for it in requests)
-    return [_record(it, moved) for it in requests]
+    moved = end - max(recorded.ended for recorded in requests)
+    return [_record(recorded, moved) for recorded in requests]
 
 
-def _record(it: PastRequest, moved: float) -> RequestRecord:
+def _record(recorded: PastRequest, moved: float) -> RequestRecord:
     attempt = AttemptRecord(
-        it.endpoint, "ok", 200, _us(it.ended - it.sent), at_us=_us(it.sent - it.arrived), reason=REASONS[it.balancer]
+        recorded.endpoint,
+        "ok",
+        200,
+        _us(recorded.ended - recorded.sent),
+        at_us=_us(recorded.sent - recorded.arrived),
+        reason=REASONS[recorded.balancer],
     )
     made = request(
-        model=it.model, kind=it.kind, input_tokens=it.prompt, output_tokens=it.output, attempts=(attempt,),
-        duration_us=_us(it.ended - it.arrived), first_token_us=_us(it.first - it.arrived) if it.first else None,
-        api_key_id=it.key, conversation=it.conversation or None, streamed=True, body_bytes=4 * it.prompt,
+        model=recorded.model, kind=recorded.kind, input_tokens=recorded.prompt, output_tokens=recorded.output,
+        attempts=(attempt,), duration_us=_us(recorded.ended - recorded.arrived),
+        first_token_us=_us(recorded.first - recorded.arrived) if recorded.first else None,
+        api_key_id=recorded.key, conversation=recorded.conversation or None, streamed=True,
+        body_bytes=4 * recorded.prompt,
     )  # fmt: skip
-    return msgspec.structs.replace(made, completed_us=_us(it.ended + moved))
+    return msgspec.structs.replace(made, completed_us=_us(recorded.ended + moved))
 
 
 def _us(seconds: float) -> int:

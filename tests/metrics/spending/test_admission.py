@@ -8,8 +8,8 @@ from access.limits.tables import LimitRow
 from access.models import INFERENCE, READ_ENDPOINTS, ApiKey, User
 from gateway.base.request_kinds import CHAT, COUNT_TOKENS
 from gateway.ipc.counters.limit_use import LimitUse
+from gateway.limits.spent_now import SpentNow
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONEY, MONTH, TOKENS, USER_LEVEL, Budget, LimitFacts
-from metrics.spending import admission
 from metrics.spending.admission import admission_now
 from tests.access.limits.made import budget, limit
 from tests.access.people import Api, key_for, with_key
@@ -17,7 +17,7 @@ from tests.metrics.queries.routing.test_routing_preview import endpoint, routes
 from tests.metrics.records import KEY, A
 from tests.metrics.world import World, fake_installation
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 class Limited:
@@ -31,19 +31,17 @@ class Limited:
 
 @pytest.fixture
 def limited(shown_world: World, monkeypatch: pytest.MonkeyPatch) -> Limited:
-    found, state = Limited(), fake_installation()
-    state.limit_use = lambda level, subject_id: found.use.get((level, subject_id), LimitUse())
-    monkeypatch.setattr(
-        admission, "used_now", lambda subject, unit, period: found.spent.get((*subject, unit, period), 0)
-    )
-    return found
+    limits, state = Limited(), fake_installation()
+    state.limit_use = lambda level, subject_id: limits.use.get((level, subject_id), LimitUse())
+    monkeypatch.setattr(SpentNow, "used", lambda now, subject, unit, period: limits.spent.get((*subject, unit, period)))
+    return limits
 
 
 def decision(
     limited: Limited, kind: str = CHAT, tokens: int = 10, key: str | None = KEY
 ) -> tuple[str, list[tuple[str, str]]]:
     result = admission_now(key, kind, tokens, lambda subjects: limited.limits)
-    return result["decision"], [(it["level"], it["limit"]) for it in result["exceeded"]]
+    return result["decision"], [(excess["level"], excess["limit"]) for excess in result["exceeded"]]
 
 
 def test_without_limits_all_are_admitted(limited: Limited) -> None:
@@ -98,8 +96,8 @@ def test_budgets(limited: Limited) -> None:
     assert decision(limited) == ("refused", [("key", "money")])
     other = Budget("b", MONEY, MONTH, 10**9, instead="small")
     limited.limits[KEY_LEVEL, KEY] = LimitFacts(budgets=(other,))
-    found = admission_now(KEY, CHAT, 10, lambda subjects: limited.limits)
-    assert (found["decision"], found["instead"]) == ("admitted", "small")
+    admission = admission_now(KEY, CHAT, 10, lambda subjects: limited.limits)
+    assert (admission["decision"], admission["instead"]) == ("admitted", "small")
 
 
 def test_the_api_says_it_for_the_key_that_asks(limited: Limited, admin: User, as_admin: Api, as_viewer: Api) -> None:
@@ -151,7 +149,7 @@ def test_the_api_knows_the_class_and_the_choices_of_a_request(limited: Limited, 
 
     def exceeded(**fields: Any) -> dict[str, tuple[int, int]]:
         given = script.call("POST", "/api/route", {**body, **fields}).json()["limits"]["exceeded"]
-        return {it["limit"]: (int(it["amount"]), int(it["requested"])) for it in given}
+        return {excess["limit"]: (int(excess["amount"]), int(excess["requested"])) for excess in given}
 
     limit(own, tokens=1)
     one, two, four = (exceeded(n=number)["tokens"][1] for number in (1, 2, 4))

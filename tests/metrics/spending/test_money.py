@@ -12,19 +12,19 @@ from gateway.ipc.record import RequestRecord
 from gateway.prices.book import NANO, PriceBook
 from gateway.prices.costs import Pricing, RequestCost
 from gateway.registry.prices import Price
-from metrics.counting.batch_costs import costs_of
+from metrics.costs import rows as cost_rows
+from metrics.costs.of_batch import costs_of
+from metrics.costs.of_period import cost_sums
+from metrics.costs.price_cache import price_cache
+from metrics.costs.tables import CurrencyRate
 from metrics.counting.cells import local_date
 from metrics.counting.fold import Fold
-from metrics.prices.registry import price_registry
-from metrics.prices.tables import CurrencyRate
-from metrics.queries.costs.sums import cost_sums
 from metrics.queries.usage_periods import Period
 from metrics.spending.money import NOTHING, Amount, Money, converted_sums
-from metrics.storage import cost_rows
-from tests.metrics.pricing import EARLIER
+from tests.metrics.costs.pricing import EARLIER
 from tests.metrics.records import AT, KEY, NOW, request, uuid_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 ZONE = ZoneInfo("UTC")
 OTHER_KEY = uuid_of(77)
 SINCE = NOW.date() - timedelta(days=2)
@@ -39,9 +39,9 @@ PRICES = [
 @pytest.fixture(autouse=True)
 def _rates(settings: object) -> None:
     """The euro has two rates, the yen none."""
-    price_registry.forget()
-    for at, rate in ((EARLIER, 1_173_913_047), (NOW - timedelta(days=1), 999_999_937)):
-        CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=at, rate=rate)
+    price_cache.forget()
+    for valid_from, rate in ((EARLIER, 1_173_913_047), (NOW - timedelta(days=1), 999_999_937)):
+        CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=valid_from, rate=rate)
 
 
 def some_requests(rng: random.Random, count: int) -> list[RequestRecord]:
@@ -74,7 +74,7 @@ def shown(group: str = "''") -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_amounts_add_up_to_usage(seed: int) -> None:
-    rng, money = random.Random(seed), Money(ZONE, price_registry.rates)
+    rng, money = random.Random(seed), Money(ZONE, price_cache.rates)
     by_key: Counter[str] = Counter()
     for number in range(12):
         entries = some_requests(rng, rng.randrange(1, 30))
@@ -97,30 +97,30 @@ def test_amounts_add_up_to_usage(seed: int) -> None:
 def test_sums_of_days_are_those_of_usage() -> None:
     entries = some_requests(random.Random(6), 80)
     commit(entries)
-    found = {(day, key): amount for day, key, amount in converted_sums(SINCE, (KEY,))}
-    assert {key for _, key in found} == {KEY}
+    amounts = {(day, key): amount for day, key, amount in converted_sums(SINCE, (KEY,))}
+    assert {key for _, key in amounts} == {KEY}
     for ago in (0, 1, 2):
         day = SINCE + timedelta(days=ago)
         sums = cost_sums("api_key_id", Period(day, day), ["currency = %s", "api_key_id = %s"], ["EUR", KEY])
         expected = sums[KEY]["USD"].cost if KEY in sums else None
-        assert found.get((day, KEY)) == expected
-    assert {day for day, _ in found if day is not None} <= {SINCE + timedelta(days=it) for it in range(3)}
+        assert amounts.get((day, KEY)) == expected
+    assert {day for day, _ in amounts if day is not None} <= {SINCE + timedelta(days=days) for days in range(3)}
 
 
 def test_each_request_counts_its_own_cost_in_a_gateway() -> None:
-    money = Money(ZONE, price_registry.rates)
+    money = Money(ZONE, price_cache.rates)
     one = request(model="large", input_tokens=100, api_key_id=KEY)
     two = request(model="large", input_tokens=100, api_key_id=KEY)
     costs = commit([one, two])
     money.begin([one, two], costs)
     amounts = [money.add(entry, costs[entry.id]) for entry in (one, two)]
-    each = price_registry.rates().converted(costs[one.id][2], "EUR", AT)
-    assert [it.counted for it in amounts] == [each, each]
-    assert sum(it.added for it in amounts) == shown()[""]
+    each = price_cache.rates().converted(costs[one.id][2], "EUR", AT)
+    assert [amount.counted for amount in amounts] == [each, each]
+    assert sum(amount.added for amount in amounts) == shown()[""]
 
 
 def test_what_has_no_cost_or_rate_counts_nothing() -> None:
-    money = Money(ZONE, price_registry.rates)
+    money = Money(ZONE, price_cache.rates)
     without_price, without_rate = request(model="other", input_tokens=5), request(model="huge", input_tokens=5)
     costs = commit([without_price, without_rate])
     money.begin([without_price, without_rate], costs)

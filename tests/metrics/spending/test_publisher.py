@@ -1,38 +1,42 @@
 """Published amounts of budgets: those of the database, without the records that rows of gateways still count."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import OperationalError, connection
 
+from access.limits.reading import some_budgets
 from access.models import ApiKey, User
 from endpoints.changes import triggers
 from gateway.ipc.counters.spending import SpendingReader, TagView
-from gateway.ipc.counters.spending_file import COVERED, UNCOVERED, SpendingFile
+from gateway.ipc.counters.spending_file import COVERED, EPOCH_BITS, UNCOVERED, SpendingFile
 from gateway.ipc.record import REJECTED, RequestRecord
 from gateway.limits import budgets as module
+from gateway.limits import spent_now
 from gateway.limits.budgets import Budgets, BudgetsUnavailable, Held, Reserve
 from gateway.limits.periods import name_of
+from gateway.limits.spent_now import SpentNow
 from gateway.registry.limits import DAY, EVERYONE_LEVEL, KEY_LEVEL, MONTH, TOKENS, TOTAL, USER_LEVEL, WEEK, Budget
-from metrics.memory.used_budgets import UsedBudget, used_budgets
-from metrics.prices.registry import price_registry
+from metrics.costs.price_cache import price_cache
 from metrics.reconcile import live
-from metrics.reconcile.limits import budget_laws
-from metrics.spending import figures, stored
+from metrics.spending import laws as budget_laws
+from metrics.spending import stored
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
-from metrics.spending.stored import some_budgets
+from metrics.spending.used_budgets import UsedBudget, used_budgets
 from metrics.storage.writer import DatabaseWriter
 from routerdash.processes import budget_watch
 from tests.access.limits.made import budget, limit
 from tests.metrics.records import AT, KEY, NOW, request
 from tests.metrics.world import UTC_ZONE, World, own_database, rows, where
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 OTHER = "dddddddd-0000-4000-8000-000000000004"
 EVERYONE = (EVERYONE_LEVEL, "")
 OF_KEY = (KEY_LEVEL, KEY)
@@ -57,7 +61,7 @@ class Installation:
             self.world.follower.reader,
             UTC_ZONE,
             lambda entry: None,
-            Money(UTC_ZONE, price_registry.rates),
+            Money(UTC_ZONE, price_cache.rates),
             lambda: self.now,
         )
         self.writer = DatabaseWriter(
@@ -238,6 +242,20 @@ def test_a_restarted_control_finds_the_records_that_rows_count(installed: Instal
     installed.restart()
     installed.write()
     assert (installed.published(), installed.spent()) == (30, 40)
+
+
+@pytest.mark.parametrize("life", [1, 1 << 29])
+def test_records_of_before_the_machine_restarted_are_published_at_once(installed: Installation, life: int) -> None:
+    """Numbers of epochs are larger or smaller than those of the file that was there before."""
+    budget(OF_KEY)
+    installed.write()
+    for _ in range(2):
+        record = installed.serve(written=False)
+        assert installed.journal.append(msgspec.structs.replace(record, epoch=life << EPOCH_BITS | 1))
+    for _ in range(2):
+        installed.write()
+        assert installed.published() == 20
+        installed.restart()
 
 
 def test_segments_with_records_that_rows_count_are_kept(installed: Installation) -> None:
@@ -446,8 +464,8 @@ def differences(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> Cal
     installed.path.with_name("page-spending").symlink_to(installed.path)
 
     def compare() -> list[str]:
-        found, _ = budget_laws.compare(Config, lambda seconds: None)  # type: ignore[arg-type]
-        return sorted(it.where for it in found)
+        different_figures, _ = budget_laws.compare(Config, lambda seconds: None)  # type: ignore[arg-type]
+        return sorted(difference.where for difference in different_figures)
 
     return compare
 
@@ -471,22 +489,36 @@ def test_reconcile_compares_budgets_with_usage(
     assert differences() == [f"the day budget of key {KEY}"]
 
 
-def test_figures_of_budgets_for_pages(
+def test_amounts_of_budgets_for_pages(
     installed: Installation, past: Past, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     budget(OF_KEY, amount=100, period=TOTAL)
     budget(EVERYONE, amount=1000, period=TOTAL)
     past(80)
-    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(spent_now, "_open_file", lambda page: installed.file)
     monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
-    assert [(it.level, it.spent, it.share, it.resets_at) for it in figures.budget_figures([OF_KEY, EVERYONE])] == [
-        (EVERYONE_LEVEL, 80, 0.08, None),
-        (KEY_LEVEL, 80, 0.8, None),
+    amounts = SpentNow(tmp_path, UTC_ZONE)
+    assert [amounts.spent(subject, TOKENS, TOTAL) for subject in (OF_KEY, EVERYONE)] == [80, 80]
+    assert [amounts.used(subject, TOKENS, TOTAL) for subject in (OF_KEY, EVERYONE)] == [80, 80]
+    held = installed.budgets.hold([(*OF_KEY, Budget("b", TOKENS, TOTAL, 10**9))], Reserve(10, 10), None)
+    assert isinstance(held, Held)
+    assert (amounts.spent(OF_KEY, TOKENS, TOTAL), amounts.used(OF_KEY, TOKENS, TOTAL)) == (80, 90)
+    held.cancel()
+    assert amounts.end_of(TOTAL) is None
+    assert (amounts.end_of(DAY) or 0) > time.time()
+    budget_watch.look()
+    used = [
+        (used_budget.level, used_budget.spent, used_budget.percent, used_budget.resets_at)
+        for used_budget in used_budgets.current()[0]
     ]
-    assert [it.subject_id for it in figures.spent_budgets(0.8)] == [KEY]
+    assert used == [(KEY_LEVEL, 80, 80, None), (EVERYONE_LEVEL, 80, 8, None)]
+    assert used_budgets.current()[1] == 1
     monkeypatch.undo()
-    monkeypatch.setattr(figures, "_open_file", lambda page: None)
-    assert [it.spent for it in figures.budget_figures([OF_KEY])] == [None]
+    monkeypatch.setattr(spent_now, "_open_file", lambda page: None)
+    amounts = SpentNow(tmp_path, UTC_ZONE)
+    assert amounts.spent(OF_KEY, TOKENS, TOTAL) is amounts.used(OF_KEY, TOKENS, TOTAL) is None
+    budget_watch.look()
+    assert used_budgets.current() == ((), 0)
 
 
 def test_a_spent_budget_among_very_many_is_found(
@@ -497,12 +529,13 @@ def test_a_spent_budget_among_very_many_is_found(
         budget((KEY_LEVEL, f"{number}"), amount=100, period=TOTAL)
     budget(OF_KEY, amount=100, period=TOTAL)
     past(80)
-    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(spent_now, "_open_file", lambda page: installed.file)
     monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
-    monkeypatch.setattr(figures, "MAX_LOOKED_AT", 2)
-    monkeypatch.setattr(stored, "some_budgets", lambda limit: list(some_budgets(99))[:limit])
+    monkeypatch.setattr(budget_watch, "MAX_LOOKED_AT", 2)
+    monkeypatch.setattr(budget_watch, "some_budgets", lambda most: list(some_budgets(99))[:most])
     assert installed.publisher.spenders() == {OF_KEY}
-    assert [it.subject_id for it in figures.spent_budgets(0.8, installed.publisher.spenders())] == [KEY]
+    budget_watch.look(installed.publisher.spenders())
+    assert used_budgets.current()[0][0].subject_id == KEY
 
 
 def test_many_covered_subjects_are_covered_in_one_pass(
@@ -548,7 +581,7 @@ def test_the_fullest_budgets_are_kept_with_their_names(
     budget(EVERYONE, amount=1000, period=TOTAL)
     limit(requests=600)
     past(85, of_mine[1])
-    monkeypatch.setattr(figures, "_open_file", lambda page: installed.file)
+    monkeypatch.setattr(spent_now, "_open_file", lambda page: installed.file)
     monkeypatch.setattr(SpendingReader, "covers", lambda reader, day: True)
     monkeypatch.setattr(connection, "close", lambda: None)  # the connection of this test
     budget_watch.run(Looks(1), lambda: False)

@@ -23,21 +23,21 @@ from gateway.prices.rows import rows_of
 from gateway.registry.limits import DAY, MONEY, PERIODS, TOTAL, Budget
 from gateway.registry.prices import NO_PRICES, PriceFacts
 from gateway.registry.schema import PATTERN
-from metrics.prices.registry import price_registry
-from metrics.prices.tables import CurrencyRate
-from metrics.queries.costs.sums import cost_sums
+from metrics.costs import rows as cost_rows
+from metrics.costs.of_period import cost_sums
+from metrics.costs.price_cache import price_cache
+from metrics.costs.repricing import reprice
+from metrics.costs.tables import CurrencyRate
 from metrics.queries.usage_periods import Period
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
-from metrics.storage import cost_rows
-from metrics.storage.repricing import reprice
 from metrics.storage.writer import DatabaseWriter
 from tests.access.people import make_admin
-from tests.metrics.pricing import EARLIER, add_price
+from tests.metrics.costs.pricing import EARLIER, add_price
 from tests.metrics.records import AT, NOW, A, request
 from tests.metrics.world import UTC_ZONE, World, add_endpoint, where
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 ALL = Period(NOW.date() - timedelta(days=40), NOW.date())
 TODAY = Period(NOW.date(), NOW.date())
 
@@ -48,8 +48,8 @@ class ReadPrices:
     prices_version = 0
 
     def publish(self) -> None:
-        rates = price_registry.rates()
-        self.rows = rows_of(price_registry.book().rows, rates.reporting, rates.rates, AT)
+        rates = price_cache.rates()
+        self.rows = rows_of(price_cache.book().rows, rates.reporting, rates.rates, AT)
         self.prices_version += 1
 
     def prices(self, key: bytes) -> PriceFacts:
@@ -87,7 +87,7 @@ class Installation:
             self.world.follower.reader,
             UTC_ZONE,
             lambda entry: cost_rows.pricing().cost(entry),
-            Money(UTC_ZONE, price_registry.rates),
+            Money(UTC_ZONE, price_cache.rates),
             lambda: AT,
         )
         return DatabaseWriter(self.world.follower, UTC_ZONE, where, reseed=self.world.reseed, spending=self.publisher)
@@ -109,7 +109,7 @@ class Installation:
             (level, budget.period): self.budgets.left(level, subject_id, budget)
             for level, subject_id, budget in self.demands
         }
-        return {key: None if it is None else 10**18 - it for key, it in left.items()}
+        return {key: None if amount is None else 10**18 - amount for key, amount in left.items()}
 
     def include(self) -> None:
         """End epochs, until control has included all of them."""
@@ -126,7 +126,7 @@ def shown(period: Period) -> int:
 @pytest.fixture
 def installation(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
     monkeypatch.setattr(budgets_module, "EPOCH_SECONDS", 0.0)
-    price_registry.forget()
+    price_cache.forget()
     add_endpoint(A, "a")
     add_price("tiny", input=NANO // 3, output=7)
     add_price("large*", currency="EUR", input=NANO // 7, output=NANO // 11, request=13)
@@ -136,7 +136,7 @@ def installation(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     made.reader.publish()
     yield made
     made.budgets.close()
-    price_registry.forget()
+    price_cache.forget()
 
 
 def traffic(installation: Installation, rng: random.Random, count: int) -> None:
@@ -190,7 +190,7 @@ def test_a_new_rate_counts_for_the_whole_day(installation: Installation) -> None
     CurrencyRate.objects.create(
         currency="EUR", reporting="USD", valid_from=NOW + timedelta(hours=2), rate=2_000_000_011
     )
-    price_registry.forget()  # a process reads rates again on commit
+    price_cache.forget()  # a process reads rates again on commit
     installation.publisher.forget()
     traffic(installation, random.Random(6), 5)
     installation.include()
@@ -205,7 +205,7 @@ def test_reprice_changes_what_is_spent(installation: Installation) -> None:
     installation.include()
     before = shown(TODAY)
     add_price("without a price", input=NANO)
-    price_registry.forget()
+    price_cache.forget()
     installation.reader.publish()
     reprice(NOW - timedelta(days=2), ZoneInfo("UTC"), apply=True)
     installation.control.read_again.set()  # control does this when it sees the counter
@@ -216,7 +216,7 @@ def test_reprice_changes_what_is_spent(installation: Installation) -> None:
 
 def test_a_price_that_the_gateway_does_not_know_counts_once_it_is_folded(installation: Installation) -> None:
     add_price("without a price", input=3 * NANO)  # not published
-    price_registry.forget()
+    price_cache.forget()
     installation.send(model="without a price", input_tokens=1000)
     assert set(installation.spent().values()) == {0}
     installation.include()

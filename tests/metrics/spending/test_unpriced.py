@@ -11,19 +11,19 @@ from access.models import INFERENCE, ApiKey
 from endpoints.registry import registry
 from gateway.prices.book import NANO
 from gateway.registry.limits import KEY_LEVEL, MONEY, TOKENS, USER_LEVEL
-from metrics.memory.used_budgets import used_budgets
+from metrics.costs.price_cache import price_cache
+from metrics.costs.tables import CurrencyRate
 from metrics.models import DayRollUp, ServedDayRollUp
-from metrics.prices.registry import price_registry
-from metrics.prices.tables import CurrencyRate
 from metrics.spending.unpriced import models_without_price
+from metrics.spending.used_budgets import used_budgets
 from routerdash.processes import budget_watch
 from tests.access.limits.made import budget
 from tests.access.people import make_admin
-from tests.metrics.pricing import EARLIER, add_price
+from tests.metrics.costs.pricing import EARLIER, add_price
 from tests.metrics.records import AT, NOW, A
 from tests.metrics.world import World, add_endpoint
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 SUMS = dict.fromkeys(
     ("requests_failed", "requests_cancelled", "input_tokens", "output_tokens", "ok_duration_us"), 0
 )  # fmt: skip
@@ -46,42 +46,42 @@ def key(world: World) -> ApiKey:
     return key
 
 
-def found() -> list[str]:
+def unpriced_models() -> list[str]:
     return models_without_price(registry.all(), NOW.date(), AT)
 
 
 def test_models_that_keys_with_a_budget_of_money_have_used(key: ApiKey) -> None:
-    assert found() == []
+    assert unpriced_models() == []
     of_key = budget((KEY_LEVEL, str(key.pk)), unit=TOKENS)
-    assert found() == []
+    assert unpriced_models() == []
     of_key.delete()
     for subject in ((KEY_LEVEL, str(key.pk)), (USER_LEVEL, str(key.created_by_id))):
         row = budget(subject, unit=MONEY)
-        assert found() == ["qwen", "llama"]
+        assert unpriced_models() == ["qwen", "llama"]
         row.delete()
     budget((KEY_LEVEL, A), unit=MONEY)
-    assert found() == []
+    assert unpriced_models() == []
     budget(unit=MONEY)
-    assert found() == ["qwen", "llama", "other"]
+    assert unpriced_models() == ["qwen", "llama", "other"]
 
 
 def test_a_budget_that_refuses_them_needs_no_attention(key: ApiKey) -> None:
     row = budget(unit=MONEY, refuses_unpriced=True)
-    assert found() == []
+    assert unpriced_models() == []
     row.instead = "small"  # such a budget refuses nothing
     row.save()
-    assert found() == ["qwen", "llama", "other"]
+    assert unpriced_models() == ["qwen", "llama", "other"]
 
 
 def test_a_price_needs_a_rate(key: ApiKey) -> None:
     budget(unit=MONEY)
     add_price("qwen", currency="EUR")
     add_price("llama")
-    price_registry.reload()
-    assert found() == ["qwen", "other"]
+    price_cache.reload()
+    assert unpriced_models() == ["qwen", "other"]
     CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=EARLIER, rate=NANO)
-    price_registry.reload()
-    assert found() == ["other"]
+    price_cache.reload()
+    assert unpriced_models() == ["other"]
 
 
 def test_the_watch_looks_again_when_prices_change(key: ApiKey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_the_watch_looks_again_when_prices_change(key: ApiKey, monkeypatch: pyte
         watch.look(1.0 + budget_watch.UNPRICED_SECONDS / 2)
         assert used_budgets.unpriced == ["qwen", "llama", "other"]
         add_price("qwen")
-        price_registry.reload()
+        price_cache.reload()
         watch.look(1.0 + budget_watch.UNPRICED_SECONDS / 2)
         assert used_budgets.unpriced == ["llama"]
         budget_watch.run(_Looks(), lambda: True)

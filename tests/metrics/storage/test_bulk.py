@@ -21,7 +21,7 @@ from metrics.storage.bulk import (
 from tests.metrics.records import A, B
 from tests.metrics.world import rows
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 # Many rows at once
@@ -89,8 +89,8 @@ def test_every_row_of_every_group_is_inserted_once(sizes: tuple[int, ...]) -> No
         groups.append(((A, number / 2), own))
     with connection.cursor() as cursor:
         insert(cursor, "moving_averages", columns, groups)
-    found = rows("SELECT value, model, samples, kind FROM moving_averages")
-    assert sorted((value, model, bytes(samples), kind) for value, model, samples, kind in found) == sorted(
+    stored = rows("SELECT value, model, samples, kind FROM moving_averages")
+    assert sorted((value, model, bytes(samples), kind) for value, model, samples, kind in stored) == sorted(
         (value, model, samples, model) for (_, value), own in groups for model, samples in own
     )
 
@@ -120,16 +120,16 @@ _STORED = "SELECT model, value, samples FROM moving_averages ORDER BY model"
 
 def test_new_rows_are_added_and_stored_ones_increased() -> None:
     assert written((A, "a", "chat", 1.5, b"x")) == [("a", 1.5, b"x")]
-    found = written((A, "a", "chat", 0.25, b"y\0\xff"), (A, "b", "chat", 1e-9, b""))
-    assert found == [("a", 1.75, b"y\0\xff"), ("b", 1e-9, b"")]
-    assert written() == found
+    stored = written((A, "a", "chat", 0.25, b"y\0\xff"), (A, "b", "chat", 1e-9, b""))
+    assert stored == [("a", 1.75, b"y\0\xff"), ("b", 1e-9, b"")]
+    assert written() == stored
 
 
 @pytest.mark.parametrize("models", [STRANGE, *([name] for name in STRANGE)])
 def test_any_text_is_stored_as_it_is(models: list[str]) -> None:
     for _ in range(2):
-        found = written(*((A, model, "chat", 1, b"") for model in models))
-    assert sorted(found) == sorted((model, 2, b"") for model in models)
+        stored = written(*((A, model, "chat", 1, b"") for model in models))
+    assert sorted(stored) == sorted((model, 2, b"") for model in models)
 
 
 def test_a_row_that_occurs_twice_is_added_twice() -> None:
@@ -141,8 +141,8 @@ def test_a_row_that_occurs_twice_is_added_twice() -> None:
 @pytest.mark.parametrize("count", [ROWS_PER_UPSERT - 1, ROWS_PER_UPSERT, 2 * ROWS_PER_UPSERT + 3])
 def test_every_row_is_written_once(count: int) -> None:
     for times in (1, 2):
-        found = written(*((A, f"{number:02}", "chat", number, b"") for number in range(count)))
-        assert found == [(f"{number:02}", times * number, b"") for number in range(count)]
+        stored = written(*((A, f"{number:02}", "chat", number, b"") for number in range(count)))
+        assert stored == [(f"{number:02}", times * number, b"") for number in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, ROWS_PER_UPSERT + 1])

@@ -12,13 +12,13 @@ from metrics.storage import database
 from metrics.storage.database import database_id, read_moment
 from tests.metrics.world import without
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 def test_a_database_gets_its_id_at_the_first_read() -> None:
-    found = database_id()
-    assert len(found) == 32
-    assert Installation.objects.get().database_id == found
+    identity = database_id()
+    assert len(identity) == 32
+    assert Installation.objects.get().database_id == identity
 
 
 def test_the_id_stays() -> None:
@@ -85,15 +85,15 @@ def test_a_snapshot_inside_a_transaction_is_that_of_the_transaction() -> None:
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="settings of SQLite")
 def test_a_thread_that_writes_has_a_larger_cache_and_does_not_check_its_json() -> None:
     def settings() -> list[tuple[int, int]]:
-        found = []
+        of_connections = []
         database.set_up_writer()
         for _ in range(2):
             with connection.cursor() as cursor:
                 ((size,),) = cursor.execute("PRAGMA cache_size").fetchall()
                 ((unchecked,),) = cursor.execute("PRAGMA ignore_check_constraints").fetchall()
-            found.append((size, unchecked))
+            of_connections.append((size, unchecked))
             connection.close()  # as when the database was away
-        return found
+        return of_connections
 
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(settings).result() == [(-database.WRITER_CACHE_KIB, 1)] * 2

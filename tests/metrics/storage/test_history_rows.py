@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -11,15 +12,15 @@ from msgspec import structs
 from endpoints.fields import iso
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord, Work
-from gateway.prices.costs import RequestCost
 from gateway.routing.balancer import LEAST, ONLY
 from metrics.counting.cells import milliseconds
-from metrics.counting.fold import Fold
 from metrics.counting.plausibility import MAX_DURATION_US
+from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
 from metrics.storage import history_rows
-from metrics.storage.history_rows import COLUMNS, MANY, PLAIN_COLUMNS, EndpointName, rows
+from metrics.storage.history_rows import COLUMNS, EndpointName, rows
 from tests.metrics.records import AT, ENDED, KEY, A, B, attempt, request
-from tests.metrics.world import UTC_ZONE
+
+pytestmark = pytest.mark.every_database
 
 
 def place(endpoint_id: str) -> EndpointName:
@@ -29,20 +30,14 @@ def place(endpoint_id: str) -> EndpointName:
 def whole(entries: list[RequestRecord]) -> list[dict[str, Any]]:
     """Return each row, created alone, by columns."""
     return [
-        dict.fromkeys((*COLUMNS.common, *COLUMNS.own))
-        | dict(zip((*columns.common, *columns.own), (*common, *row), strict=True))
-        for columns, groups in rows(alike(entries), place)
-        for common, own in groups
+        dict(zip((*COLUMNS.common, *COLUMNS.own), (*common, *row), strict=True))
+        for common, own in rows(entries, place)
         for row in own
     ]
 
 
-def alike(entries: list[RequestRecord]) -> list[list[RequestRecord]]:
-    return Fold(UTC_ZONE).add_all(entries).alike
-
-
-def counted(found: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(repr(row) for row in found)
+def counted(whole_rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(repr(row) for row in whole_rows)
 
 
 texts = st.sampled_from((None, "", "a", "\0", "ü\n"))
@@ -88,69 +83,48 @@ def test_rows_equal_those_created_one_by_one(entries: list[RequestRecord]) -> No
 WORK = Work(9, 8, 7, 0, 5, 4, 3, 2, was_idle=True)
 
 
-RARE_FACTS = st.fixed_dictionaries({
-    "cached_tokens": numbers,
-    "body_bytes": st.sampled_from((0, 5)),
-    "finish_reason": st.sampled_from((None, "stop")),
-}) | st.fixed_dictionaries({}, optional={
-    "reasoning_tokens": st.sampled_from((0, 5)),
-    "cache_write_tokens": st.just(5),
-    "left_steps": st.just(((1, "a"),)),
-    "long_write_tokens": st.just(5),
-    "service_tier": st.just("flex"),
-    "images": st.just(1),
-    "audio_ms": st.just(1),
-})  # fmt: skip
-OF_ATTEMPT = st.fixed_dictionaries({
-    "reason": st.sampled_from((ONLY, LEAST, "", "\0")),
-    "work": st.sampled_from((None, WORK)),
-    "costs": st.sampled_from(((), ((A, 1), ("\0", 0)))),
-    "at_us": st.sampled_from((0, 9)),
-    "connect_us": st.sampled_from((None, 0, 9)),
-}, optional={
-    "scores": st.just(((A, 1), (B, 0))),
-    "error": texts,
-    "said": st.just("no"),
-    "served": st.just("a"),
-    "canonical": st.just("b"),
-    "step": st.just(2),
-})  # fmt: skip
-COSTS = st.sampled_from((None, (3, "USD", 17), (-1, "EUR", 0)))
+def test_an_attempt_is_stored_without_what_it_lacks() -> None:
+    text = history_rows._attempts(request(duration_us=7), None)
+    assert text == f'[{{"endpoint_id":"{A}","outcome":"ok","status":200,"duration_us":7}}]'
+    assert history_rows._attempts(request(attempts=()), (3, "USD", 17)) == "[]"
 
 
-@given(any_request(), COSTS, RARE_FACTS, OF_ATTEMPT)
-def test_a_usual_attempt_is_stored_as_any_other(
-    entry: RequestRecord, cost: RequestCost | None, facts: dict[str, Any], of_attempt: dict[str, Any]
-) -> None:
-    """An attempt without rare facts is written by a shorter way."""
-    tried = structs.replace(attempt(), **of_attempt)
-    entry = structs.replace(entry, attempts=(tried,), **facts)
-    assert history_rows._attempts(entry, cost) == history_rows.attempts_text([history_rows._stored(tried, entry, cost)])
+def test_the_last_attempt_has_the_facts_and_the_cost_of_its_request() -> None:
+    first = structs.replace(attempt(record.FAILED, B, error="e"), said="no", scores=((A, 1), (B, 0)), reason=LEAST)
+    last = structs.replace(
+        attempt(), reason="\0", work=WORK, costs=((A, 1), ("\0", 0)), at_us=9, connect_us=0, served="a",
+        canonical="b", step=2,
+    )  # fmt: skip
+    facts = {
+        "input_tokens": 8, "output_tokens": 6, "cached_tokens": 9, "reasoning_tokens": 5, "cache_write_tokens": 4,
+        "long_write_tokens": 3, "body_bytes": 5, "finish_reason": "stop", "left_steps": ((1, "a"),),
+        "service_tier": "fl\0ex", "images": 1, "audio_ms": -1,
+    }  # fmt: skip
+    entry = structs.replace(request(attempts=(first, last)), **facts)
+    stored_first, stored_last = stored_attempts(history_rows._attempts(entry, (3, "USD", 17)))
+    assert stored_first == StoredAttempt(
+        B, record.FAILED, 502, 2_000_000, "e", reason=LEAST, scores={A: 1, B: 0}, said="no"
+    )
+    assert stored_last == StoredAttempt(
+        A, record.OK, 200, 2_000_000, at_us=9, reason="\ufffd", costs={A: 1, "\ufffd": 0}, work=WORK, connect_us=0,
+        cached_tokens=8, body_bytes=5, served="a", canonical="b", step=2, cache_write_tokens=4, reasoning_tokens=5,
+        finish_reason="stop", left_steps=((1, "a"),), cost=17, currency="USD", price_id=3, long_write_tokens=3,
+        service_tier="fl\ufffdex", images=1, audio_ms=None,
+    )  # fmt: skip
+    only = structs.replace(entry, attempts=(structs.replace(last, reason=ONLY, scores=((A, 1),)),))
+    assert stored_attempts(history_rows._attempts(only, None))[0].scores == {}
 
 
 def test_similar_requests_are_one_group() -> None:
     entries = [request(output_tokens=number, ago=number) for number in range(5)]
-    ((_, ((common, own),)),) = rows(alike(entries), place)
+    ((common, own),) = rows(entries, place)
     assert len(common) == len(COLUMNS.common)
     assert [row[0] for row in own] == [entry.id for entry in entries]
 
 
-def test_many_plain_requests_of_a_client_are_rows_without_columns_that_are_null() -> None:
-    plain = [request(output_tokens=number, client_ip="192.0.2.7") for number in range(MANY)]
-    others = [*[request(client_ip="192.0.2.8") for _ in range(MANY - 1)], request(record.FAILED)]
-    streams = [request(first_token_us=5, client_ip="192.0.2.9") for _ in range(MANY)]
-    waited = [request(api_key_id=KEY, queue_us=5 if number == 3 else None) for number in range(MANY)]
-    mixed = [request(api_key_id="" if number == 3 else None, client_ip="192.0.2.10") for number in range(MANY)]
-    entries = [*plain, *others, *streams, *waited, *mixed]
-    found = rows(alike(entries), place)
-    assert [columns for columns, _ in found] == [COLUMNS, PLAIN_COLUMNS]
-    assert {row[0] for _, own in found[1][1] for row in own} == {entry.id for entry in plain}
-    assert counted(whole(entries)) == counted([row for entry in entries for row in whole([entry])])
-
-
 def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
-    found = whole([request(), request(ago=1), request(endpoint=B), request(ago=0.5)])
-    assert [(row["endpoint_name"], row["completed_at"][17:]) for row in found] == [
+    whole_rows = whole([request(), request(ago=1), request(endpoint=B), request(ago=0.5)])
+    assert [(row["endpoint_name"], row["completed_at"][17:]) for row in whole_rows] == [
         (f"name of {A}", "30.000000+00:00"),
         (f"name of {A}", "29.000000+00:00"),
         (f"name of {A}", "29.500000+00:00"),
@@ -169,6 +143,5 @@ def test_durations_and_times_are_those_of_the_record(duration_us: int, fraction_
 
 def test_without_successes_the_other_rows_remain() -> None:
     entries = [request(), request(record.FAILED), request(record.REJECTED), request(record.CANCELLED)]
-    found = rows(alike(entries), place, successes=False)
-    ((_, groups),) = found
+    groups = rows(entries, place, successes=False)
     assert sorted(own[0][0] for _, own in groups) == sorted([entries[1].id, entries[3].id])

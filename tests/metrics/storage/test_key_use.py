@@ -9,7 +9,7 @@ from metrics.models import LastUse, RefusedDayRollUp
 from tests.metrics.records import AT, KEY, request
 from tests.metrics.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 OTHER = "dddddddd-0000-4000-8000-000000000004"
 AT_US = round(AT * 1_000_000)

@@ -9,6 +9,7 @@ from django.db import connection
 from metrics.models import ClientHourRollUp
 
 pytestmark = [
+    pytest.mark.every_database,
     pytest.mark.django_db,
     pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has no tables without row ids"),
 ]
@@ -36,6 +37,6 @@ def test_rows_and_indexes_of_older_releases_are_kept() -> None:
         cursor.execute("INSERT INTO rollup_client_hours VALUES ('b', 1, 2, 3, 4, 5, 6, 7), ('a', 1, 2, 3, 4, 5, 6, 8)")
     migration.put_in_order(None, SimpleNamespace(connection=connection))
     assert not with_row_ids("rollup_client_hours")
-    found = ClientHourRollUp.objects.order_by("client_ip").values_list("client_ip", "requests_cancelled", "last_us")
-    assert list(found) == [("a", 3, 8), ("b", 3, 7)]
+    clients = ClientHourRollUp.objects.order_by("client_ip").values_list("client_ip", "requests_cancelled", "last_us")
+    assert list(clients) == [("a", 3, 8), ("b", 3, 7)]
     assert "client_hours_client" in connection.introspection.get_constraints(connection.cursor(), "rollup_client_hours")

@@ -13,7 +13,7 @@ from metrics.storage.rollups import DAYS, MINUTES, RollUpTable
 from tests.metrics.records import A, request
 from tests.metrics.world import World, restored, rows, same
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 KEY = (7, A, "tiny", "chat_completions", "")
 DAY = ("2026-03-10", *KEY[1:])
@@ -69,7 +69,7 @@ def test_names_that_the_database_cannot_store_are_one_row() -> None:
     for _ in range(2):
         with connection.cursor() as cursor:
             rollups.upsert(cursor, MINUTES, {(7, A, "ti\0ny", "", ""): response(40)})
-    assert [(it.model, it.durations) for it in MinuteRollUp.objects.all()] == [("ti\ufffdny", '{"36":2}')]
+    assert [(row.model, row.durations) for row in MinuteRollUp.objects.all()] == [("ti\ufffdny", '{"36":2}')]
 
 
 def test_the_writer_fills_the_roll_ups(world: World) -> None:
@@ -77,12 +77,14 @@ def test_the_writer_fills_the_roll_ups(world: World) -> None:
     world.write()
     columns = "model, requests_ok, requests_rejected, durations, first_tokens"
     for table in (MINUTES, DAYS):
-        found = rows(f"SELECT {columns} FROM {table.name} ORDER BY model")
-        assert found == [("", 0, 1, None, None), ("tiny", 1, 0, '{"36":1}', '{"7":1}')]
+        stored = rows(f"SELECT {columns} FROM {table.name} ORDER BY model")
+        assert stored == [("", 0, 1, None, None), ("tiny", 1, 0, '{"36":1}', '{"7":1}')]
 
 
 def test_percentiles_are_restored(world: World, endpoints: object) -> None:
-    world.gateway(*(request(duration_us=1000 * at, first_token_us=10 * at) for at in range(1, 100)))
+    world.gateway(
+        *(request(duration_us=1000 * milliseconds, first_token_us=10 * milliseconds) for milliseconds in range(1, 100))
+    )
     world.write()
     assert same(restored(), world.figures())
     assert restored().durations.p95 == pytest.approx(95, rel=1 / 16)

@@ -34,7 +34,7 @@ from tests.metrics.records import AT, ENDED, KEY, KINDS, NOW, A, B, attempt, loa
 from tests.metrics.world import UTC_ZONE, World, own_database, restored, rows, same, where
 from tests.router import until
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="llmlb reads only SQLite")
 
@@ -96,14 +96,17 @@ def test_a_row_has_the_values_of_the_record(world: World) -> None:
 
 def test_attempts_are_stored_with_the_row(world: World) -> None:
     row = only_row(world, request(attempts=(attempt(record.FAILED, error="HTTP 500"), attempt())))
-    assert [(it["outcome"], it.get("error")) for it in row.attempts or ()] == [("failed", "HTTP 500"), ("ok", None)]
+    assert [(stored_attempt["outcome"], stored_attempt.get("error")) for stored_attempt in row.attempts or ()] == [
+        ("failed", "HTTP 500"),
+        ("ok", None),
+    ]
 
 
 def stored_attempts(world: World, *tries: AttemptRecord) -> str:
     """Return the text of the column."""
     only_row(world, request(attempts=tries))
-    found: str = rows("SELECT CAST(attempts AS TEXT) FROM request_history")[0][0]
-    return found.replace(" ", "")
+    text: str = rows("SELECT CAST(attempts AS TEXT) FROM request_history")[0][0]
+    return text.replace(" ", "")
 
 
 @only_sqlite
@@ -772,7 +775,7 @@ def test_attempts_are_valid_json(world: World) -> None:
     world.gateway(request(attempts=(attempt(), attempt())))
     world.write()
     (text,) = rows("SELECT CAST(attempts AS TEXT) FROM request_history")[0]
-    assert [it["endpoint_id"] for it in json.loads(text)] == [A, A]
+    assert [stored_attempt["endpoint_id"] for stored_attempt in json.loads(text)] == [A, A]
 
 
 def test_rows_do_not_depend_on_the_clock(world: World) -> None:

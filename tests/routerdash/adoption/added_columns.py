@@ -5,6 +5,7 @@ ADDED = {
         "lacks": 'text NULL CHECK ((JSON_VALID("lacks") OR "lacks" IS NULL))',
         "max_output_tokens": "integer NULL",
         "features": 'text NULL CHECK ((JSON_VALID("features") OR "features" IS NULL))',
+        "first_seen": "text NULL",
     },
     "users": {"view_bodies": "bool NULL"},
     "api_keys": {
@@ -14,5 +15,6 @@ ADDED = {
         "bulk": "bool NULL",
         "replaced_hash": "text NULL",
         "replaced_until": "text NULL",
+        "disabled_by_admin": "bool NULL",
     },
 }

@@ -193,7 +193,7 @@ with time_machine.travel(datetime.fromisoformat("%s"), tick=False):
     moment = Moment.now()
     told = queries.overview(moment)
     told["model_tps"] = [{"endpoint_id": entry.id, **row} for entry, row in queries.all_model_tps(moment)]
-    told["daily"] = {it["id"]: stored.daily_stats(it["id"], 365, moment.figures.date) for it in told["endpoints"]}
+    told["daily"] = {row["id"]: stored.daily_stats(row["id"], 365, moment.figures.date) for row in told["endpoints"]}
 told["users"] = {name: bool(authenticate(username=name, password=word)) for name, word in json.loads('''%s''').items()}
 keys = read_key_entries(access.users())
 told["keys"] = {key.id: [key.hash, sorted(key.permissions), key.expires_at] for key in keys}
@@ -212,12 +212,12 @@ def reported(adopted: Adopted) -> Any:
 
 def test_counters_and_latencies(adopted: Adopted, reported: Any) -> None:
     names = ("id", "total_requests", "successful_requests", "failed_requests", "latency_ms")
-    found = {row["name"]: {name: row[name] for name in names} for row in reported["endpoints"]}
-    assert found == adopted.expected["endpoints"]
+    endpoints = {row["name"]: {name: row[name] for name in names} for row in reported["endpoints"]}
+    assert endpoints == adopted.expected["endpoints"]
 
 
 def test_totals_include_the_endpoints_deleted_long_ago(adopted: Adopted, reported: Any) -> None:
-    present = sum(it["total_requests"] for it in adopted.expected["endpoints"].values())
+    present = sum(endpoint["total_requests"] for endpoint in adopted.expected["endpoints"].values())
     deleted = adopted.expected["deleted_endpoint"]["total_requests"]
     assert reported["stats"]["total_requests"] == present + deleted == 127
     assert reported["stats"]["successful_requests"] + reported["stats"]["failed_requests"] == 127
@@ -235,17 +235,17 @@ def test_tokens(adopted: Adopted, reported: Any) -> None:
 
 def test_speeds_of_today(adopted: Adopted, reported: Any) -> None:
     names = ("endpoint_id", "model_id", "api_kind", "tps")
-    found = [{name: row[name] for name in names} for row in reported["model_tps"] if row["tps"] is not None]
-    assert found
-    by_key = sorted(found, key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"]))
+    speeds = [{name: row[name] for name in names} for row in reported["model_tps"] if row["tps"] is not None]
+    assert speeds
+    by_key = sorted(speeds, key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"]))
     assert by_key == sorted(
         adopted.expected["tps_today"], key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"])
     )
 
 
 def test_the_timeline(adopted: Adopted, reported: Any) -> None:
-    found = {slot["minute"]: {"success": slot["success"], "error": slot["error"]} for slot in reported["history"]}
-    assert found == adopted.expected["minutes"]
+    minutes = {slot["minute"]: {"success": slot["success"], "error": slot["error"]} for slot in reported["history"]}
+    assert minutes == adopted.expected["minutes"]
 
 
 def test_the_average_is_over_the_last_day(adopted: Adopted, reported: Any) -> None:
@@ -337,8 +337,8 @@ def test_the_laws_hold_with_further_requests(taken_over: Path, tmp_path: Path) -
 
 
 def first_endpoint(own: sqlite3.Connection) -> str:
-    (found,) = own.execute("SELECT endpoint_id FROM endpoint_models LIMIT 1").fetchone()
-    return str(found)
+    (endpoint_id,) = own.execute("SELECT endpoint_id FROM endpoint_models LIMIT 1").fetchone()
+    return str(endpoint_id)
 
 
 def test_llmlb_can_add_an_endpoint(own: sqlite3.Connection) -> None:
@@ -348,14 +348,14 @@ def test_llmlb_can_add_an_endpoint(own: sqlite3.Connection) -> None:
         "endpoint_type) VALUES ('11111111-0000-4000-8000-000000000001', 'new', 'http://new', NULL, 'pending', 30, 120, "
         "NULL, NULL, NULL, 0, '2026-03-10T12:00:00+00:00', NULL, '[\"chat_completion\"]', 'vllm')"
     )
-    found = own.execute("SELECT total_requests, failed_requests, device_info FROM endpoints WHERE name = 'new'")
-    assert found.fetchone() == (0, 0, None)
+    cursor = own.execute("SELECT total_requests, failed_requests, device_info FROM endpoints WHERE name = 'new'")
+    assert cursor.fetchone() == (0, 0, None)
 
 
 def test_llmlb_can_rely_on_its_defaults(own: sqlite3.Connection) -> None:
     own.execute("INSERT INTO endpoints (id, name, base_url, registered_at) VALUES ('1', 'new', 'http://new', 'now')")
-    found = own.execute("SELECT status, health_check_interval_secs, capabilities FROM endpoints WHERE name = 'new'")
-    assert found.fetchone() == ("pending", 30, '["chat_completion"]')
+    cursor = own.execute("SELECT status, health_check_interval_secs, capabilities FROM endpoints WHERE name = 'new'")
+    assert cursor.fetchone() == ("pending", 30, '["chat_completion"]')
 
 
 def test_llmlb_can_delete_an_endpoint(own: sqlite3.Connection) -> None:
@@ -388,8 +388,8 @@ def test_llmlb_can_count_a_day(own: sqlite3.Connection) -> None:
     )
     for _ in range(2):
         own.execute(upsert, (first_endpoint(own),))
-    found = own.execute("SELECT total_requests, total_output_tokens FROM endpoint_daily_stats WHERE model_id = 'm'")
-    assert found.fetchall() == [(2, 10)]
+    cursor = own.execute("SELECT total_requests, total_output_tokens FROM endpoint_daily_stats WHERE model_id = 'm'")
+    assert cursor.fetchall() == [(2, 10)]
 
 
 def test_llmlb_can_write_history(own: sqlite3.Connection) -> None:
@@ -422,8 +422,8 @@ def test_changes_of_llmlb_are_logged(own: sqlite3.Connection) -> None:
     own.execute("DELETE FROM users WHERE id = ?", (user_id,))
     own.execute("DELETE FROM endpoints WHERE id = ?", (endpoint_id,))
     assert keys
-    found = set(own.execute("SELECT kind, object_id FROM registry_changes"))
-    assert found == keys | {("user", user_id), ("endpoint", endpoint_id)}
+    changes = set(own.execute("SELECT kind, object_id FROM registry_changes"))
+    assert changes == keys | {("user", user_id), ("endpoint", endpoint_id)}
 
 
 def test_triggers_of_llmlb_still_guard_names(own: sqlite3.Connection) -> None:
@@ -448,10 +448,10 @@ def test_a_dry_run_changes_not_a_byte(original: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_reports_the_contents(original: Path) -> None:
-    found = adoption.inspect(original)
-    assert (found.adopted, found.plain_keys) == (False, 1)
-    assert found.rows["endpoints"] == 4
-    assert set(found.rows) == set(llmlb_schema.MAPPED)
+    contents = adoption.inspect(original)
+    assert (contents.adopted, contents.plain_keys) == (False, 1)
+    assert contents.rows["endpoints"] == 4
+    assert set(contents.rows) == set(llmlb_schema.MAPPED)
 
 
 def refusal(path: Path) -> str:
@@ -645,17 +645,17 @@ adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
     assert "run `manage.py adopt` again" in started.err
     assert started.code == 2
     assert adopt(original, tmp_path / "data").code == 0
-    with closing(sqlite3.connect(original)) as found:
-        assert found.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone() == (1,)
-        assert found.execute("SELECT value FROM metric_totals WHERE name = 'requests_ok'").fetchone()[0] > 0
+    with closing(sqlite3.connect(original)) as database:
+        assert database.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone() == (1,)
+        assert database.execute("SELECT value FROM metric_totals WHERE name = 'requests_ok'").fetchone()[0] > 0
 
 
 def test_a_dry_run_keeps_the_wal_of_a_killed_process(original: Path, tmp_path: Path) -> None:
     code = f"""
 import os, sqlite3
-found = sqlite3.connect({str(original)!r}, isolation_level=None)
-found.execute("PRAGMA journal_mode=WAL")
-found.execute("UPDATE endpoints SET notes = 'in the WAL'")
+database = sqlite3.connect({str(original)!r}, isolation_level=None)
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("UPDATE endpoints SET notes = 'in the WAL'")
 os._exit(9)
 """
     assert python(code).code == 9
@@ -752,8 +752,8 @@ def test_days_months_and_keys_have_the_requests_and_tokens_of_its_history(adopte
         ("rollup_days", "model", "model"),
         ("rollup_days", "endpoint_id", "endpoint_id"),
     ):
-        found = read(adopted.path, f"SELECT {key}, {figures} FROM {table} GROUP BY 1 ORDER BY 1")
-        assert found == read(adopted.original, f"SELECT {of_row}, {rows} FROM request_history GROUP BY 1 ORDER BY 1")
+        sums = read(adopted.path, f"SELECT {key}, {figures} FROM {table} GROUP BY 1 ORDER BY 1")
+        assert sums == read(adopted.original, f"SELECT {of_row}, {rows} FROM request_history GROUP BY 1 ORDER BY 1")
 
 
 def test_clients_have_the_requests_of_its_history(adopted: Adopted) -> None:
@@ -773,13 +773,13 @@ def test_an_adoption_reports_the_number_of_counted_requests(adopted: Adopted) ->
 ADOPT_IN_BATCHES = """
 import os, itertools
 from django.conf import settings
-from metrics.storage import adopted_history, rollups
-from routerdash.adoption import adoption
-adopted_history.BATCH = 4
+from metrics.storage import rollups
+from routerdash.adoption import adoption, history
+history.BATCH = 4
 calls, write = itertools.count(1), rollups.%(step)s
 def killed(*arguments):
     write(*arguments)
-    if next(calls) == %(at)d:
+    if next(calls) == %(call)d:
         os._exit(9)
 rollups.%(step)s = killed
 adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
@@ -787,14 +787,14 @@ adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
 
 
 @pytest.mark.parametrize("step", ["upsert_days", "upsert_clients"])
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("call", [1, 4])
 def test_an_adoption_killed_while_counting_counts_no_request_twice(
-    original: Path, taken_over: Path, tmp_path: Path, step: str, at: int
+    original: Path, taken_over: Path, tmp_path: Path, step: str, call: int
 ) -> None:
     settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{original}"}
-    assert python(ADOPT_IN_BATCHES % {"step": step, "at": at}, **settings).code == 9
+    assert python(ADOPT_IN_BATCHES % {"step": step, "call": call}, **settings).code == 9
     assert len(read(original, "SELECT * FROM rollup_days")) < len(read(taken_over, "SELECT * FROM rollup_days"))
-    done = python(ADOPT_IN_BATCHES % {"step": step, "at": 10**9}, **settings)
+    done = python(ADOPT_IN_BATCHES % {"step": step, "call": 10**9}, **settings)
     assert done.code == 0, done.err
     assert counted(original) == counted(taken_over)
     assert "all figures agree" in manage("reconcile", **settings).out
@@ -881,20 +881,20 @@ def test_requests_of_llmlb_after_an_older_adoption_are_counted_at_the_upgrade(ta
 
 def test_requests_of_llmlb_before_or_after_the_adoption_give_the_same_totals(tmp_path: Path) -> None:
     """llmlb serves a hundred more requests and is adopted, or is adopted and serves them then."""
-    found = []
+    counts = []
     for order in ("before", "after"):
         path = tmp_path / f"{order}.db"
         make(path, requests=20, now=NOW, zone=UTC)
         settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / order), "DATABASE_URL": f"sqlite:///{path}"}
         if order == "before":
-            serve_again(path, 100, at=NOW)
+            serve_again(path, 100, moment=NOW)
         assert adopt(path, tmp_path / order).code == 0
         if order == "after":
             with closing(sqlite3.connect(path)) as db:  # as if it had been adopted before that time
                 db.execute("UPDATE adopted_history SET counted_us = ?", (int(NOW.timestamp() * 1e6) - 500_000,))
                 db.commit()
-            serve_again(path, 100, at=NOW)
+            serve_again(path, 100, moment=NOW)
             assert python(START, **settings).code == 0
         assert "all figures agree" in manage("reconcile", **settings).out
-        found.append(counted(path))
-    assert found[0] == found[1]
+        counts.append(counted(path))
+    assert counts[0] == counts[1]

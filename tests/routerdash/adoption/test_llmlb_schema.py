@@ -57,7 +57,7 @@ def test_a_missing_table_is_reported(db: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "pattern", "text", "found"),
+    ("table", "pattern", "text", "difference"),
     [
         ("endpoints", r'\n\s*"notes" TEXT,', "", "endpoints.notes is missing"),
         ("endpoints", r'"latency_ms" INTEGER', '"latency_ms" TEXT', "endpoints.latency_ms has type TEXT, not INTEGER"),
@@ -70,10 +70,12 @@ def test_a_missing_table_is_reported(db: sqlite3.Connection) -> None:
         ("settings", r'"value" TEXT', '"x" TEXT NOT NULL,\n"value" TEXT', "settings.x is unknown to RouterDash"),
     ],
 )
-def test_a_changed_column_is_reported(db: sqlite3.Connection, table: str, pattern: str, text: str, found: str) -> None:
+def test_a_changed_column_is_reported(
+    db: sqlite3.Connection, table: str, pattern: str, text: str, difference: str
+) -> None:
     redeclare(db, table, pattern, text)
     (reported,) = llmlb_schema.differences(db)
-    assert found in reported
+    assert difference in reported
     assert reported.startswith(f"{table}.")
 
 

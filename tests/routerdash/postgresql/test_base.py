@@ -11,6 +11,7 @@ from tests.endpoints.conftest import sql
 from tests.router import until
 
 pytestmark = [
+    pytest.mark.every_database,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor != "postgresql", reason="it is the backend for PostgreSQL"),
 ]
@@ -35,16 +36,16 @@ def backend() -> int:
 
 
 def in_thread() -> int:
-    found: list[int] = []
+    numbers: list[int] = []
 
     def run() -> None:
-        found.append(backend())
+        numbers.append(backend())
         connection.close()
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(10)
-    return found[0]
+    return numbers[0]
 
 
 def test_a_closed_connection_serves_the_next_thread(idle: Any) -> None:

@@ -24,6 +24,8 @@ from tests.router import ROOT, until
 from tests.routerdash.commands import manage, python
 from tests.routerdash.processes.test_prepare import UP_TO_DATE
 
+pytestmark = pytest.mark.every_database
+
 
 def settings(data_dir: Path) -> Config:
     """Settings of an installation whose database is that of the tests."""
@@ -185,6 +187,6 @@ def test_a_database_that_is_away_is_reported_once(
 def test_small_processes_load_nothing_of_django(program: str) -> None:
     code = f"import sys, routerdash.processes.{program}; print(*{{name.split('.')[0] for name in sys.modules}})"
     command = [sys.executable, "-c", code]
-    found = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
-    assert "routerdash" in found
-    assert not found & {"django", "rest_framework", "django_q", "aiohttp", "psycopg", "cryptography", "uvicorn", "ssl"}
+    names = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    assert "routerdash" in names
+    assert not names & {"django", "rest_framework", "django_q", "aiohttp", "psycopg", "cryptography", "uvicorn", "ssl"}

@@ -87,7 +87,7 @@ def supervisor(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def directories(supervisor: Supervisor) -> dict[str, str]:
-    return {it.role: it.directory for it in supervisor._children}
+    return {child.role: child.directory for child in supervisor._children}
 
 
 def test_only_gateways_start_in_its_folder(supervisor: Any, built: Path) -> None:
@@ -95,7 +95,7 @@ def test_only_gateways_start_in_its_folder(supervisor: Any, built: Path) -> None
 
 
 def test_only_control_finds_its_compiled_package(supervisor: Any, built: Path) -> None:
-    paths = {it.role: it.python_path for it in supervisor()._children}
+    paths = {child.role: child.python_path for child in supervisor()._children}
     assert paths == {"control": f"{built}/control:{ROOT}", "gateway": "", "background": ""}
 
 
@@ -105,23 +105,23 @@ def test_control_imports_the_compiled_package(
     """The folder of its script has the package too."""
     (built / "control" / "metrics").mkdir(parents=True)
     (built / "control" / "metrics" / "__init__.py").touch()
-    (control,) = [it for it in supervisor()._children if it.role == "control"]
+    (control,) = [child for child in supervisor()._children if child.role == "control"]
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    at = control.command.index("control")
+    index = control.command.index("control")
     script = tmp_path / "script.py"
     script.write_text("import os, sys, metrics, routerdash; print(metrics.__file__, os.environ['PYTHONPATH'])")
-    control.command = ["sh", "-c", '"$@" > found', "sh", *control.command[: at - 1], str(script)]
+    control.command = ["sh", "-c", '"$@" > found', "sh", *control.command[: index - 1], str(script)]
     control.directory = str(tmp_path)
     control.start(dict(os.environ))
     assert control.process.wait(30) == 0
-    found = (tmp_path / "found").read_text().split()
-    assert found == [f"{built}/control/metrics/__init__.py", f"{built}/control:{ROOT}:/elsewhere"]
+    printed = (tmp_path / "found").read_text().split()
+    assert printed == [f"{built}/control/metrics/__init__.py", f"{built}/control:{ROOT}:/elsewhere"]
 
 
 def test_it_can_be_turned_off(supervisor: Any) -> None:
     one = supervisor(ROUTERDASH_COMPILED="off")
     assert directories(one)["gateway"] == str(ROOT)
-    assert not any(it.python_path for it in one._children)
+    assert not any(child.python_path for child in one._children)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_compiled_gateway_that_does_not_run_is_replaced(
     supervisor: Any, built: Path, end: str, after: float, falls_back: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = supervisor()
-    gateway = next(it for it in one._children if it.role == "gateway")
+    gateway = next(child for child in one._children if child.role == "gateway")
     gateway.command = [sys.executable, "-c", f"import os, signal, sys; {end}"]
     gateway.start({})
     assert gateway.process is not None
@@ -152,7 +152,7 @@ def test_a_compiled_gateway_that_does_not_run_is_replaced(
 def test_compiled_control_that_does_not_run_is_replaced(supervisor: Any, is_first: bool) -> None:
     """At the first start, while the supervisor waits for the database, and later."""
     one = supervisor()
-    (control,) = [it for it in one._children if it.role == "control"]
+    (control,) = [child for child in one._children if child.role == "control"]
     command, directory = control.in_python
     prepare = [sys.executable, "-c", "import os, sys; os.write(int(sys.argv[-1]), b'.'); sys.stdin.read()"]
     control.in_python = (prepare, directory)

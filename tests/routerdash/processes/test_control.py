@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from gateway.base.config import Config, load
 from gateway.ipc.live_page import LivePage
 from gateway.loop import rest
 from gateway.registry import schema
-from gateway.registry.writer import RegistryWriter
+from gateway.registry.writer import RegistryWriter, contents_of
 from metrics.api.event_stream import Hub
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.gauges import gauges
@@ -35,12 +36,13 @@ from routerdash import secret_key
 from routerdash.processes import control as control_module
 from routerdash.processes import data_directory
 from routerdash.processes.control import Control
+from routerdash.processes.wiring import connect, endpoint_name, make_services, secret_of
 from tests.access.people import key_for, make_admin, make_user
 from tests.metrics.records import A, B
 from tests.metrics.world import add_endpoint, without
 from tests.routerdash.publication import store
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)
@@ -64,16 +66,16 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Control]]:
     made: list[Control] = []
 
     def begin() -> Control:
-        control = Control()
+        control = Control(make_services(settings.ROUTERDASH))
         made.append(control)
-        registry.subscribe(control.publisher.publish_endpoints)
-        access.subscribe_to_keys(control.publisher.publish_keys)
-        monkeypatch.setattr(access, "find_key", control.installation.find_key)
+        connect(control.services)
+        registry.subscribe(control.services.publisher.publish_endpoints)
+        access.subscribe(control.services.publisher.publish_keys)
         return control
 
     yield begin
     for control in made:
-        control.publisher.close()
+        control.services.close()
 
 
 @pytest.fixture
@@ -97,16 +99,16 @@ def poll(control: Control, times: int = 1) -> list[float]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(control.stopping, "is_set", lambda: next(waits))
-        patched.setattr(control, "change_signal", SimpleNamespace(wait=wait), raising=False)
+        patched.setattr(control, "services", replace(control.services, change_signal=SimpleNamespace(wait=wait)))
         patched.setattr(connection, "close", lambda: None)  # the test goes on with it
         control._poll()
     return waited[1:]
 
 
 def test_control_provides_the_state_for_figures(control: Control) -> None:
-    assert runtime.installation.writer is control.writer
+    assert runtime.installation.writer is control.services.writer
     assert (runtime.installation.in_flight(), runtime.installation.unrecorded()) == ({}, 0)
-    assert registry.in_flight == control.publisher.live.in_flight
+    assert registry.in_flight == control.services.publisher.live.in_flight
 
 
 # Loading
@@ -118,7 +120,7 @@ def test_loading_reads_endpoints_users_and_the_store(control: Control, own: Conf
     control._load()
     assert registry.get(A) is not None
     assert access.user(str(made.pk)) is not None
-    assert control.publisher.database_id() == database_id()
+    assert control.services.publisher.database_id() == database_id()
     assert control.loaded
     assert store.assert_is_as_the_database(own).names == ["a"]
 
@@ -130,7 +132,7 @@ def test_without_a_database_control_starts_from_the_store(
         id=A, slot=3, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online", learned_slots=4
     )
     with closing(RegistryWriter(own.registry_dir, LivePage(own.live_page_path))) as writer:
-        writer.rebuild("db", (endpoint,), ())
+        writer.rebuild("db", contents_of((endpoint,), ()))
     control = start()
     with without("endpoints"):
         control._load_at_start()
@@ -138,7 +140,7 @@ def test_without_a_database_control_starts_from_the_store(
     assert entry is not None
     assert (entry.name, entry.status, control.loaded) == ("a", "online", False)
     assert (entry.max_concurrency, entry.slots) == (None, 4)  # a learned limit is not a setting
-    assert (runtime.follower.database_id, control.publisher.slots.by_id) == ("db", {A: 3})
+    assert (runtime.follower.database_id, control.services.publisher.slots.by_id) == ("db", {A: 3})
 
 
 def test_without_database_and_store_control_starts_empty(
@@ -167,8 +169,8 @@ def test_all_data_is_read_when_the_database_is_ready(control: Control) -> None:
 def test_the_last_changes_of_status_are_known_before_figures_count_as_restored(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = datetime.now(UTC)
-    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, at=at)
+    moment = datetime.now(UTC)
+    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, checked_at=moment)
     endpoint_events.reset()
     seed, known = seeding.seed, []
 
@@ -178,15 +180,15 @@ def test_the_last_changes_of_status_are_known_before_figures_count_as_restored(
 
     monkeypatch.setattr(seeding, "seed", seed_now)
     assert control._prepared() is True
-    assert known == [at]
+    assert known == [moment]
 
 
 def test_the_last_changes_of_status_are_known_before_the_first_response(control: Control) -> None:
-    at = datetime.now(UTC)
-    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, at=at)
+    moment = datetime.now(UTC)
+    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, checked_at=moment)
     endpoint_events.reset()
     control._load_at_start()
-    assert endpoint_events.since(A, "online") == at
+    assert endpoint_events.since(A, "online") == moment
 
 
 def test_a_database_is_ready_once_something_was_written_to_it(control: Control) -> None:
@@ -233,7 +235,7 @@ def test_a_change_by_another_process_is_read_and_published(loaded: Control, own:
 def test_without_a_change_the_log_and_the_counters_are_read_alone(
     loaded: Control, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
 ) -> None:
-    monkeypatch.setattr(loaded._audit, "_due", float("inf"))
+    monkeypatch.setattr(loaded.services.audit, "_due", float("inf"))
     poll(loaded)
     with django_assert_num_queries(2):
         poll(loaded)
@@ -259,9 +261,9 @@ def test_changes_are_read_when_the_database_is_back(
     with without("registry_changes"):
         poll(loaded)
     assert "endpoints, users and keys cannot be read" in caplog.text
-    assert loaded.installation.is_outdated()
+    assert loaded.services.installation.is_outdated()
     poll(loaded)
-    assert (registry.name(A), loaded.installation.is_outdated()) == ("renamed", False)
+    assert (registry.name(A), loaded.services.installation.is_outdated()) == ("renamed", False)
     assert store.assert_is_as_the_database(own).names == ["renamed"]
 
 
@@ -270,7 +272,7 @@ def test_the_audit_runs_beside(loaded: Control, own: Config) -> None:
     triggers.remove()
     Endpoint.objects.filter(pk=A).update(name="renamed")
     for _ in range(3):
-        loaded._audit._due = 0.0
+        loaded.services.audit._due = 0.0
         poll(loaded)
     assert store.read(own).names == ["renamed"]
 
@@ -281,7 +283,7 @@ def test_repaired_figures_are_reloaded(loaded: Control) -> None:
     Endpoint.objects.filter(pk=A).update(total_requests=7)
     change_counters.bump(change_counters.FIGURES)
     poll(loaded)
-    loaded.writer.step()
+    loaded.services.writer.step()
     assert runtime.follower.figures().endpoints[A].total == 7
     assert seeding.seeds == 2
 
@@ -291,7 +293,7 @@ def test_figures_repaired_during_the_start_are_reloaded(loaded: Control) -> None
     change_counters.bump(change_counters.FIGURES)
     loaded._load()
     poll(loaded)
-    assert loaded.writer.read_again.is_set()
+    assert loaded.services.writer.read_again.is_set()
 
 
 def test_figures_are_reloaded_once(loaded: Control) -> None:
@@ -299,7 +301,7 @@ def test_figures_are_reloaded_once(loaded: Control) -> None:
     change_counters.bump(change_counters.FIGURES)
     for _ in range(3):
         poll(loaded)
-        loaded.writer.step()
+        loaded.services.writer.step()
     assert seeding.seeds == 2
 
 
@@ -307,37 +309,37 @@ def test_figures_are_reloaded_once(loaded: Control) -> None:
 
 
 def test_a_change_is_waited_for_while_nothing_else_is_to_be_done(loaded: Control) -> None:
-    loaded._audit._due = float("inf")
+    loaded.services.audit._due = float("inf")
     assert poll(loaded) == [control_module.LOOK_SECONDS]
 
 
 def test_an_audit_goes_on_soon(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded._audit, "run_slice", lambda: None)
-    loaded._audit.is_resting = False
+    monkeypatch.setattr(loaded.services.audit, "run_slice", lambda: None)
+    loaded.services.audit.is_resting = False
     assert poll(loaded) == [control_module.POLL_SECONDS]
 
 
 def test_a_failure_to_publish_is_soon_tried_again(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[bool] = []
-    loaded._audit._due = float("inf")
-    loaded.publisher.failed = lambda: woken.append(True)
+    loaded.services.audit._due = float("inf")
+    monkeypatch.setattr(loaded.services.publisher, "_failed", lambda: woken.append(True))
     with monkeypatch.context() as patched:
-        patched.setattr(loaded.publisher.writer, "apply", fail)
+        patched.setattr(loaded.services.publisher.writer, "apply", fail)
         add_endpoint()
-        loaded.publisher.publish_endpoints([A])
+        loaded.services.publisher.publish_endpoints([A])
         assert woken == [True]
         assert poll(loaded, 2) == [control_module.POLL_SECONDS] * 2
     assert woken == [True]  # once, or the thread would try without a pause
     assert poll(loaded) == [control_module.LOOK_SECONDS]
-    assert loaded.publisher.failure is None
+    assert loaded.services.publisher.failure is None
 
 
 def test_a_store_behind_the_database_is_soon_brought_up_to_it(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded._audit._due = float("inf")
-    monkeypatch.setattr(loaded.publisher, "_is_behind", True)
-    monkeypatch.setattr(loaded.publisher, "_rebuild_at", float("inf"))
+    loaded.services.audit._due = float("inf")
+    monkeypatch.setattr(loaded.services.publisher, "_is_behind", True)
+    monkeypatch.setattr(loaded.services.publisher, "_rebuild_at", float("inf"))
     assert poll(loaded) == [control_module.POLL_SECONDS]
-    monkeypatch.setattr(loaded.publisher, "_rebuild_at", 0.0)
+    monkeypatch.setattr(loaded.services.publisher, "_rebuild_at", 0.0)
     assert poll(loaded) == [control_module.LOOK_SECONDS]
 
 
@@ -393,27 +395,27 @@ def test_sessions_wake_a_thread_only_when_something_is_due(
 )
 def test_the_history_has_name_and_address_of_an_endpoint(control: Control, url: str, ip: str) -> None:
     add_endpoint(A, "a", base_url=url)
-    assert control._endpoint_name(A) == EndpointName("a", ip)
+    assert endpoint_name(A) == EndpointName("a", ip)
 
 
 def test_the_history_has_the_name_of_a_deleted_endpoint_while_it_is_remembered(control: Control) -> None:
     add_endpoint(A, "a")
     Endpoint.objects.all().delete()
     registry.reload()
-    assert control._endpoint_name(A) == EndpointName("a", "0.0.0.0")
-    assert control._endpoint_name(B) == EndpointName("(deleted)", "0.0.0.0")
+    assert endpoint_name(A) == EndpointName("a", "0.0.0.0")
+    assert endpoint_name(B) == EndpointName("(deleted)", "0.0.0.0")
 
 
 def test_health_checks_get_the_stored_secret(control: Control) -> None:
     add_endpoint(A, "a").set_api_key("sk-sealed")
     add_endpoint(B, "b", api_key_encrypted="sk-plain")
-    found = [control._secret(entry) for entry in (registry.get(A), registry.get(B)) if entry is not None]
-    assert found == ["sk-sealed", "sk-plain"]
+    secrets = [secret_of(entry) for entry in (registry.get(A), registry.get(B)) if entry is not None]
+    assert secrets == ["sk-sealed", "sk-plain"]
 
 
 def test_a_secret_that_cannot_be_decrypted_is_none(control: Control) -> None:
     entry = Entry(id=A, name="a", base_url="http://a", kind="vllm", sealed_api_key="of another key")
-    assert control._secret(entry) is None
+    assert secret_of(entry) is None
 
 
 def test_models_are_loaded_with_the_registry(loaded: Control) -> None:
@@ -426,12 +428,12 @@ def test_models_are_loaded_with_the_registry(loaded: Control) -> None:
 
 def test_load_is_read_periodically(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     add_endpoint(A, "a", status="online")
-    monkeypatch.setattr(loaded.publisher.live, "in_flight", lambda: {A: 3})
+    monkeypatch.setattr(loaded.services.publisher.live, "in_flight", lambda: {A: 3})
     before = int(time.time() // 60)
     loaded._gauge()
-    found = gauges.at(before) or gauges.at(before + 1)
-    assert found is not None
-    assert (found.in_flight, found.waiting, found.online) == (3, 0, 1)
+    gauge = gauges.at(before) or gauges.at(before + 1)
+    assert gauge is not None
+    assert (gauge.in_flight, gauge.waiting, gauge.online) == (3, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +458,7 @@ def test_journals_are_read_less_often_while_nobody_watches(
 def test_model_syncs_that_wait_continue_without_a_check(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     async def tick() -> None:
         continued = asyncio.Event()
-        monkeypatch.setattr(loaded._syncs, "continue_waiting", continued.set)
+        monkeypatch.setattr(loaded.services.syncs, "continue_waiting", continued.set)
         monkeypatch.setattr(loaded, "_tick_seconds", lambda new_records: 0.0)
         ticking = asyncio.create_task(loaded._tick())
         try:

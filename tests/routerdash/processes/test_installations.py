@@ -39,8 +39,8 @@ def test_a_folder_that_routerdash_would_not_use_is_an_error(
         made(tmp_path)
 
 
-@pytest.mark.parametrize(("setting", "found"), [(COMPILED_AUTO, 1), (COMPILED_OFF, 0)])
-def test_a_compiled_gateway_that_fell_back_to_python_is_found(tmp_path: Path, setting: str, found: int) -> None:
+@pytest.mark.parametrize(("setting", "count"), [(COMPILED_AUTO, 1), (COMPILED_OFF, 0)])
+def test_a_compiled_gateway_that_fell_back_to_python_is_found(tmp_path: Path, setting: str, count: int) -> None:
     router = RouterDash(tmp_path, ROUTERDASH_COMPILED=setting)
     router.log_path.write_text("started\nthe compiled gateway 0 does not run; it runs in Python from now on\n")
-    assert len(router.in_python()) == found
+    assert len(router.in_python()) == count

@@ -1,5 +1,6 @@
 """Preparation before RouterDash runs: files that must exist, and files that must never be created or overwritten."""
 
+import os
 import sqlite3
 import stat
 from contextlib import closing, nullcontext
@@ -25,6 +26,8 @@ from tests.reference.make_reference_db import make
 from tests.router import free_port
 from tests.routerdash.commands import Done, manage, one_line, python
 from tests.routerdash.publication import store
+
+pytestmark = pytest.mark.every_database
 
 KEY = "sk_" + "a1B2" * 8
 
@@ -159,6 +162,22 @@ def test_a_backup_has_the_contents_of_the_database(stored: Config) -> None:
     assert (path.parent, mode(path), mode(path.parent)) == (stored.data_dir / "backups", 0o600, 0o700)
     with closing(sqlite3.connect(path)) as copy:
         assert copy.execute("SELECT value FROM kept").fetchall() == [(42,)]
+
+
+def test_a_database_and_its_copies_are_private_from_their_first_moment_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chmod", lambda *_: None)  # which would come too late
+    data_directory.create(config)
+    before = os.umask(0)
+    try:
+        prepare.create_database(config)
+        copy = prepare.backup(config)
+    finally:
+        os.umask(before)
+    assert config.database_path is not None
+    assert copy is not None
+    assert (mode(config.database_path), mode(copy)) == (0o600, 0o600)
 
 
 def test_a_backups_name_has_reason_and_time(stored: Config) -> None:
@@ -357,8 +376,8 @@ def test_a_key_that_was_deleted_while_stopped_is_not_in_the_store(to_start: Conf
     assert len(store.read(to_start).keys) == 2
     rows("DELETE FROM api_keys WHERE name = 'revoked'")
     prepare.prepare_database(to_start)
-    found = store.assert_is_as_the_database(to_start)
-    assert [*found.keys] == [ApiKey.objects.get(name="kept").key_hash]
+    published = store.assert_is_as_the_database(to_start)
+    assert [*published.keys] == [ApiKey.objects.get(name="kept").key_hash]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def stored() -> dict[str, tuple[str, int]]:
-    return {it.name: (it.func, it.minutes) for it in Schedule.objects.all()}
+    return {schedule.name: (schedule.func, schedule.minutes) for schedule in Schedule.objects.all()}
 
 
 def test_every_schedule_is_stored() -> None:

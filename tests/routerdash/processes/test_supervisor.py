@@ -33,14 +33,14 @@ def settings(data_dir: Path, **given: str) -> Config:
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Any]:
     """Make supervisors that never run; all are closed at the end."""
-    found: list[Supervisor] = []
+    supervisors: list[Supervisor] = []
 
     def make(**given: str) -> Supervisor:
-        found.append(Supervisor(settings(tmp_path, **given), str(ROOT)))
-        return found[-1]
+        supervisors.append(Supervisor(settings(tmp_path, **given), str(ROOT)))
+        return supervisors[-1]
 
     yield make
-    for supervisor in found:
+    for supervisor in supervisors:
         with suppress(OSError):
             supervisor.close()
 
@@ -53,27 +53,29 @@ def child(code: str = "pass", **fields: Any) -> Child:
 
 
 def test_the_plan_is_control_gateways_and_background(made: Any) -> None:
-    roles = [it.role for it in made(WORKERS="3")._children]
+    roles = [planned_child.role for planned_child in made(WORKERS="3")._children]
     assert sorted(roles) == ["background", "control", "gateway", "gateway", "gateway"]
 
 
 def test_each_gateway_has_its_number(made: Any) -> None:
-    gateways = [it for it in made(WORKERS="3")._children if it.role == "gateway"]
-    assert [it.command[it.command.index("--worker") + 1] for it in gateways] == ["0", "1", "2"]
-    assert [it.name for it in gateways] == ["gateway-0", "gateway-1", "gateway-2"]
+    gateways = [planned_child for planned_child in made(WORKERS="3")._children if planned_child.role == "gateway"]
+    assert [gateway.command[gateway.command.index("--worker") + 1] for gateway in gateways] == ["0", "1", "2"]
+    assert [gateway.name for gateway in gateways] == ["gateway-0", "gateway-1", "gateway-2"]
 
 
 def test_every_child_inherits_the_pipe_that_shows_the_supervisors_end(made: Any) -> None:
     supervisor = made()
-    for it in supervisor._children:
-        assert supervisor._alive in it.descriptors
-        assert it.command[it.command.index("--alive") + 1] == str(supervisor._alive)
+    for planned_child in supervisor._children:
+        assert supervisor._alive in planned_child.descriptors
+        assert planned_child.command[planned_child.command.index("--alive") + 1] == str(supervisor._alive)
 
 
 def test_only_children_that_need_a_socket_get_it(made: Any) -> None:
     supervisor = made()
     public, control = supervisor._public.fileno(), supervisor._control.fileno()
-    given = {it.role: set(it.descriptors) & {public, control} for it in supervisor._children}
+    given = {
+        planned_child.role: set(planned_child.descriptors) & {public, control} for planned_child in supervisor._children
+    }
     assert given == {"gateway": {public}, "control": {control}, "background": set()}
 
 
@@ -121,7 +123,7 @@ def test_requests_of_a_dead_gateway_are_cleared(made: Any) -> None:
     with gateway_row(path) as dead, gateway_row(path):
         dead.kill()
         dead.wait()
-        next(it for it in supervisor._children if it.name == "gateway-1").died()
+        next(planned_child for planned_child in supervisor._children if planned_child.name == "gateway-1").died()
         assert LivePage(path).in_flight(5) == 7
 
 
@@ -166,12 +168,12 @@ def test_gateways_alone_get_ollamas_port(made: Any) -> None:
     supervisor = made(OLLAMA_PORT=str(free_port()), WORKERS="2")
     assert supervisor._ollama is not None
     ollama = supervisor._ollama.fileno()
-    given = [it.role for it in supervisor._children if ollama in it.descriptors]
+    given = [planned_child.role for planned_child in supervisor._children if ollama in planned_child.descriptors]
     assert given == ["gateway", "gateway"]
     assert all(
-        it.command[it.command.index("--ollama") + 1] == str(ollama)
-        for it in supervisor._children
-        if it.role == "gateway"
+        planned_child.command[planned_child.command.index("--ollama") + 1] == str(ollama)
+        for planned_child in supervisor._children
+        if planned_child.role == "gateway"
     )
 
 
@@ -214,8 +216,8 @@ def test_a_long_data_directory_has_its_socket_elsewhere(tmp_path: Path) -> None:
 def test_no_child_inherits_the_first_password_nor_the_bootstrap_key(
     made: Any, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
-    found = inherited(made, monkeypatch, role)
-    assert "hunter2" not in found["ROUTERDASH_ADMIN_PASSWORD"] + found["ROUTERDASH_BOOTSTRAP_API_KEY"]
+    secrets = inherited(made, monkeypatch, role)
+    assert "hunter2" not in secrets["ROUTERDASH_ADMIN_PASSWORD"] + secrets["ROUTERDASH_BOOTSTRAP_API_KEY"]
 
 
 @pytest.mark.parametrize(("role", "url"), [("gateway", ""), ("control", URL), ("background", URL)])
@@ -232,9 +234,9 @@ def inherited(made: Any, monkeypatch: pytest.MonkeyPatch, role: str) -> dict[str
     monkeypatch.setenv("DATABASE_URL", URL)
     supervisor = made()
     given: dict[str, str] = {}
-    found = next(it for it in supervisor._children if it.role == role)
+    child_of_role = next(planned_child for planned_child in supervisor._children if planned_child.role == role)
     monkeypatch.setattr(Child, "start", lambda self, environment: given.update(environment))
-    supervisor._start(found)
+    supervisor._start(child_of_role)
     assert given["ROUTERDASH_DATA_DIR"] == str(supervisor.config.data_dir)
     assert given["PATH"] == os.environ["PATH"]
     return {name: given.get(name, "") for name in secret_names()}

@@ -5,7 +5,7 @@ import pytest
 
 from access.directory import access
 from access.limits.reading import limit_changes
-from endpoints.model_names.registry import model_names
+from endpoints.model_names.name_cache import model_names
 from endpoints.models import EndpointModel
 from endpoints.registry import registry
 from gateway.base.config import Config
@@ -43,7 +43,7 @@ def start(config: Config, page: LivePage, monkeypatch: pytest.MonkeyPatch) -> It
         made[:] = [publisher]
         monkeypatch.setattr(registry, "_listeners", [publisher.publish_endpoints])
         monkeypatch.setattr(model_names, "_listeners", [publisher.publish_model_names])
-        monkeypatch.setattr(access, "_key_listeners", [publisher.publish_keys])
+        monkeypatch.setattr(access, "_listeners", [publisher.publish_keys])
         monkeypatch.setattr(limit_changes, "_listeners", [publisher.publish_limits])
         publisher.synchronise()
         access.reload()

@@ -9,7 +9,8 @@ from access.models import ApiKey
 from endpoints.registry import registry
 from gateway.base.config import Config
 from gateway.ipc.record import RequestRecord
-from gateway.registry.schema import LENGTHS, SPEEDS, Lengths, Speeds, length_key, speed_key
+from gateway.registry.kinds import LENGTHS, SPEEDS
+from gateway.registry.schema import Lengths, Speeds, length_key, speed_key
 from gateway.registry.store import RegistryStore
 from routerdash.publication.learner import Learner
 from routerdash.publication.publisher import Publisher
@@ -76,11 +77,11 @@ def traffic(count: int, endpoint: str = A, *, ago: float = 0.0, slower: float = 
     return [
         answered(
             endpoint,
-            ago=ago + count - at,
-            output_tokens=50 + at % 7 * 20,
-            input_tokens=100 + at % 11 * 50,
-            duration_us=round(slower * (1_000_000 + at % 7 * 400_000)),
-            api_key_id=KEY if at % 2 else None,
+            ago=ago + count - number,
+            output_tokens=50 + number % 7 * 20,
+            input_tokens=100 + number % 11 * 50,
+            duration_us=round(slower * (1_000_000 + number % 7 * 400_000)),
+            api_key_id=KEY if number % 2 else None,
         )
-        for at in range(count)
+        for number in range(count)
     ]

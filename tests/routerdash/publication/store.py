@@ -7,25 +7,13 @@ from pathlib import Path
 
 from access.directory import read_key_entries, read_users
 from access.limits.reading import all_limits
-from endpoints.model_names.registry import read_names
+from endpoints.model_names.name_cache import read_names
 from endpoints.registry import read_entries
 from gateway.base.config import Config
 from gateway.registry import folders
+from gateway.registry.kinds import ENDPOINTS, KEYS, LIMITS, MODEL_NAMES, MODELS
 from gateway.registry.limits import LimitFacts
-from gateway.registry.schema import (
-    ENDPOINTS,
-    KEYS,
-    LIMITS,
-    MODEL_NAMES,
-    MODEL_ROWS,
-    EndpointFacts,
-    KeyFacts,
-    Model,
-    ModelName,
-    StoreState,
-    limited_subject,
-    ref,
-)
+from gateway.registry.schema import EndpointFacts, KeyFacts, Model, ModelName, StoreState, limited_subject, ref
 from gateway.registry.store import FILE, RegistryStore
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 
@@ -69,7 +57,7 @@ def read(config: Config) -> Stored:
             endpoints,
             {
                 endpoint_id: sorted(
-                    (model for _, model in store.rows(MODEL_ROWS, ref(endpoint_id))), key=lambda it: it.id
+                    (model for _, model in store.rows(MODELS, ref(endpoint_id))), key=lambda model: model.id
                 )
                 for endpoint_id in endpoints
             },
@@ -79,29 +67,31 @@ def read(config: Config) -> Stored:
         )
 
 
-def expected(found: Stored) -> Stored:
+def expected(stored: Stored) -> Stored:
     """Return what the store must have by the database; slots are those that it has."""
     entries = read_entries()
     return Stored(
-        found.state,
-        {it.id: endpoint_facts(it, found.slots.get(it.id, -1)) for it in entries.values()},
-        {it.id: sorted(endpoint_models(it), key=lambda model: model.id) for it in entries.values()},
+        stored.state,
+        {endpoint.id: endpoint_facts(endpoint, stored.slots.get(endpoint.id, -1)) for endpoint in entries.values()},
+        {endpoint.id: sorted(endpoint_models(endpoint), key=lambda model: model.id) for endpoint in entries.values()},
         _key_rows(),
-        {name_id: facts for name_id, it in read_names().items() if (facts := it.facts()) is not None},
+        {name_id: facts for name_id, model_name in read_names().items() if (facts := model_name.facts()) is not None},
         dict(all_limits()),
     )
 
 
 def _key_rows() -> dict[str, KeyFacts]:
-    keys = [published_key(it) for it in read_key_entries(read_users())]
-    return {it.hash: it.facts() for it in keys} | {it.replaced: it.replaced_facts() for it in keys if it.replaced}
+    keys = [published_key(key) for key in read_key_entries(read_users())]
+    return {key.hash: key.facts() for key in keys} | {
+        key.replaced: key.replaced_facts() for key in keys if key.replaced
+    }
 
 
 def assert_is_as_the_database(config: Config) -> Stored:
     """Compare each row, and return the store."""
-    found = read(config)
-    assert found == expected(found)
-    return found
+    stored = read(config)
+    assert stored == expected(stored)
+    return stored
 
 
 def damage_rows(config: Config, table: str) -> None:

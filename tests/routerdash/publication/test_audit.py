@@ -24,7 +24,7 @@ from tests.metrics.records import A, B
 from tests.metrics.world import add_endpoint, rows
 from tests.routerdash.publication import store
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_a_lost_row_of_the_store_is_mended(audit: Audit, config: Config) -> None
         for table in ("endpoints", "models", "keys", "model_names", "limits"):
             database.execute(f"DELETE FROM {table}")
     run(audit)
-    found = store.assert_is_as_the_database(config)
-    assert (found.names, len(found.keys)) == (["a", "b"], 1)
+    stored = store.assert_is_as_the_database(config)
+    assert (stored.names, len(stored.keys)) == (["a", "b"], 1)
     assert audit.differences > 0
 
 

@@ -16,7 +16,7 @@ from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from routerdash.publication import publisher as publisher_module
-from routerdash.publication import stored_entries, synchronisation
+from routerdash.publication import sources, stored_entries
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.publisher import Publisher
 from tests.access.people import key_for, make_admin, without_database
@@ -25,7 +25,7 @@ from tests.metrics.world import add_endpoint, rows
 from tests.routerdash.publication import store
 from tests.routerdash.publication.conftest import Start
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_what_others_change_is_in_caches_and_store(follower: ChangeFollower, con
     rows("DELETE FROM endpoints WHERE id = %s", B)
     rows("UPDATE users SET role = 'viewer'")
     follower.follow()
-    found = store.assert_is_as_the_database(config)
-    assert (found.names, found.keys, found.state.source) == (["renamed"], {}, change_log.token())
+    stored = store.assert_is_as_the_database(config)
+    assert (stored.names, stored.keys, stored.state.source) == (["renamed"], {}, change_log.token())
     assert [entry.name for entry in registry.all()] == ["renamed"]
     assert [user.is_admin for user in access.users().values()] == [False]
     assert not RegistryChange.objects.exists()
@@ -122,8 +122,8 @@ def test_a_restart_after_a_kill_loses_nothing(
             follower.follow()
     key_for(make_admin())
     start()
-    found = store.assert_is_as_the_database(config)
-    assert (found.names, len(found.keys), folders.current(config.registry_dir)) == (["renamed"], 1, 1)
+    stored = store.assert_is_as_the_database(config)
+    assert (stored.names, len(stored.keys), folders.current(config.registry_dir)) == (["renamed"], 1, 1)
 
 
 def test_a_database_that_fails_after_the_store_was_written_is_followed_further(
@@ -156,8 +156,8 @@ def test_a_database_that_is_restored_meanwhile_is_read_anew(follower: ChangeFoll
     transaction.savepoint_rollback(backup)
     key_for(admin)
     follower.follow()
-    found = store.assert_is_as_the_database(config)
-    assert (found.names, len(found.keys)) == (["a"], 1)
+    stored = store.assert_is_as_the_database(config)
+    assert (stored.names, len(stored.keys)) == (["a"], 1)
     assert [entry.name for entry in registry.all()] == ["a"]
     assert [user.is_admin for user in access.users().values()] == [True]
 
@@ -190,9 +190,9 @@ def test_on_a_full_disk_the_failure_is_shown_and_nothing_is_lost(
     for _ in range(2):
         follower.follow()
         publisher.publish_again()
-    found = store.read(config)
-    assert (found.endpoints, found.models) == (before.endpoints, before.models)
-    assert [*found.keys] == [key]  # there is room for it
+    stored = store.read(config)
+    assert (stored.endpoints, stored.models) == (before.endpoints, before.models)
+    assert [*stored.keys] == [key]  # there is room for it
     assert publisher.failure == "database or disk is full"
     expected = "the registry store of the gateways cannot be written (database or disk is full)"
     assert publisher.pending_reason() == expected
@@ -202,8 +202,8 @@ def test_on_a_full_disk_the_failure_is_shown_and_nothing_is_lost(
     make_room()
     publisher.publish_again()
     assert publisher.failure is None
-    found = store.assert_is_as_the_database(config)
-    assert (len(found.models[A]), [*found.keys]) == (200, [key])
+    stored = store.assert_is_as_the_database(config)
+    assert (len(stored.models[A]), [*stored.keys]) == (200, [key])
     follower.follow()
     assert not RegistryChange.objects.exists()
     assert "registry store" not in str(publisher.pending_reason())
@@ -251,12 +251,12 @@ def test_a_store_that_a_gateway_found_damaged_is_built_anew(
     before = store.read(config)
     page.damaged_generation = page.registry_generation
     follower.follow()
-    found = store.read(config)
+    stored = store.read(config)
     assert "damaged or missing" in caplog.text
     assert (folders.current(config.registry_dir), page.registry_generation) == (2, 2)
-    assert page.version == found.state.version > before.state.version
-    assert found.slots == publisher.slots.by_id == {B: 1}
-    assert found.same_rows(before)
+    assert page.version == stored.state.version > before.state.version
+    assert stored.slots == publisher.slots.by_id == {B: 1}
+    assert stored.same_rows(before)
     assert [path.name for path in config.registry_dir.iterdir() if path.is_dir()] == ["2"]
     rows("UPDATE endpoints SET name = 'renamed'")
     follower.follow()
@@ -317,7 +317,7 @@ def test_a_store_that_cannot_be_built_anew_is_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(synchronisation, "_keys", full_disk)
+        patched.setattr(sources, "read_users", full_disk)
         patched.setattr(publisher_module, "REBUILD_SECONDS", 3600.0)  # longer than the slowest machine takes
         for _ in range(5):
             publisher.publish_again()

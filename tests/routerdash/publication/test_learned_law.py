@@ -10,14 +10,15 @@ import time_machine
 from access.models import ApiKey
 from gateway.registry.schema import Lengths, Speeds
 from gateway.registry.writer import Changes
+from metrics.learning import laws
 from metrics.models import LengthWindow, SpeedWindow
-from metrics.reconcile import learned, live
+from metrics.reconcile import live
 from tests.metrics.learning.work import answered
 from tests.metrics.records import AT, KEY, A, B
 from tests.routerdash.publication import store
 from tests.routerdash.publication.learning import CHAT, MODEL, Control, traffic
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 Found = tuple[list[str], list[str]]
 Compare = Callable[[], Found]
@@ -27,12 +28,12 @@ Compare = Callable[[], Found]
 def compare(control: Control, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compare]:
     """Compare, five minutes after the last answer, as if control were running."""
     monkeypatch.setattr(live, "is_running", lambda config: True)
-    monkeypatch.setattr(learned, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(laws, "AGAIN_SECONDS", 0.0)
     control.write(*traffic(40), *traffic(3, B, slower=5.0), answered(model=MODEL, ago=70.0))
     control.learn()
 
     def run() -> Found:
-        differences, notes = learned.compare(replace(control.config, balancer="adaptive"))
+        differences, notes = laws.compare(replace(control.config, balancer="adaptive"))
         return list(map(str, differences)), notes
 
     with time_machine.travel(AT + 300, tick=False):
@@ -99,7 +100,7 @@ def test_without_adaptive_routing_or_control_nothing_is_compared(
     control: Control, compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.publisher.publish_learned(Changes(lengths={("tiny", None): None}))
-    assert learned.compare(replace(control.config, balancer="least_inflight")) == ([], [])
+    assert laws.compare(replace(control.config, balancer="least_inflight")) == ([], [])
     monkeypatch.setattr(live, "is_running", lambda config: False)
     assert compare() == ([], [])
 

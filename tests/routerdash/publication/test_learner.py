@@ -11,11 +11,11 @@ from access.models import ApiKey
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc.record import RequestRecord
-from gateway.registry.schema import SPEEDS, Lengths, Speeds, speed_key
-from metrics.learning import fit
+from gateway.registry.kinds import SPEEDS
+from gateway.registry.schema import Lengths, Speeds, speed_key
+from metrics.learning import fit, window_rows
 from metrics.learning.from_records import speed_sample
 from metrics.models import DailyStat, LengthWindow, MovingAverage, RequestHistory, SlowStart, SpeedWindow
-from metrics.storage import learning_rows
 from routerdash.publication import learner as learner_module
 from routerdash.publication.learned import PUBLISH_SECONDS, lengths_moved, speeds_moved
 from routerdash.publication.learner import Learner
@@ -25,7 +25,7 @@ from tests.metrics.records import AT, KEY, A, B
 from tests.routerdash.publication import store
 from tests.routerdash.publication.learning import CHAT, MODEL, Control, traffic
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 # What is published
 
@@ -35,10 +35,10 @@ def test_the_speeds_of_answers_are_published_under_the_endpoints_own_name(contro
     control.write(*entries)
     control.learn()
     samples = sorted(sample for entry in entries if (sample := speed_sample(entry)))
-    found = control.speeds()
-    assert found is not None
-    assert found.completions == 30
-    assert found.write == pytest.approx(fit.fit(samples, "ollama").write, rel=0.01)
+    speeds = control.speeds()
+    assert speeds is not None
+    assert speeds.completions == 30
+    assert speeds.write == pytest.approx(fit.fit(samples, "ollama").write, rel=0.01)
     assert control.speeds(model="tiny") is None
 
 
@@ -79,9 +79,9 @@ def test_the_lengths_of_a_key_that_was_deleted_while_stopped_are_removed(control
 def test_answers_under_all_names_of_a_model_count(control: Control) -> None:
     control.write(*[answered(model=name, ago=ago) for name, ago in (("tiny", 3), (MODEL, 2), ("TINY", 1))])
     control.learn()
-    found = control.speeds()
-    assert found is not None
-    assert found.completions == 3
+    speeds = control.speeds()
+    assert speeds is not None
+    assert speeds.completions == 3
 
 
 def test_a_model_that_the_endpoint_no_longer_has_is_not_published(control: Control) -> None:
@@ -109,8 +109,8 @@ def test_a_model_that_goes_takes_its_speeds_along(control: Control) -> None:
 
 
 def test_what_was_restored_and_what_was_learned_step_by_step_have_the_same_bits(control: Control) -> None:
-    for at in range(5):
-        control.write(*traffic(20, ago=100.0 - at), *traffic(at, B, slower=3.0))
+    for step in range(5):
+        control.write(*traffic(20, ago=100.0 - step), *traffic(step, B, slower=3.0))
         control.learn()
     before = control.everything()
     assert len(before) == 2 + 2
@@ -186,9 +186,9 @@ def test_the_first_answer_replaces_the_guess(control: Control) -> None:
     control.learn()
     control.write(answered())
     control.learn()
-    found = control.speeds()
-    assert found is not None
-    assert found.completions == 1
+    speeds = control.speeds()
+    assert speeds is not None
+    assert speeds.completions == 1
 
 
 # Slow start
@@ -201,9 +201,9 @@ def returns(endpoint_id: str, **changes: object) -> None:
 
 def completions(control: Control) -> int:
     control.learn()
-    found = control.speeds()
-    assert found is not None
-    return found.completions
+    speeds = control.speeds()
+    assert speeds is not None
+    return speeds.completions
 
 
 def test_an_endpoint_that_returns_begins_its_slow_start_again(control: Control) -> None:
@@ -312,7 +312,7 @@ def test_after_a_database_error_everything_is_read_again(control: Control, monke
         def away(keys: object) -> object:
             raise OperationalError("away")
 
-        patched.setattr(learning_rows, "speed_windows", away)
+        patched.setattr(window_rows, "speed_windows", away)
         with pytest.raises(OperationalError):
             control.learner.step()
     control.learn()
@@ -372,15 +372,15 @@ def cold(seconds: float, model: str = "tiny", *, ago: float = 0.0) -> RequestRec
 def test_the_time_of_loads_is_published_with_the_speeds(control: Control) -> None:
     control.write(cold(9.0, ago=50), answered(ago=40), answered(B, ago=30))
     control.learn()
-    found, other = control.speeds(), control.speeds(B)
-    assert found is not None
+    speeds, other = control.speeds(), control.speeds(B)
+    assert speeds is not None
     assert other is not None
-    assert (found.load, found.completions, other.load) == (9.0, 1, 0.0)
+    assert (speeds.load, speeds.completions, other.load) == (9.0, 1, 0.0)
     control.write(cold(20.0, MODEL, ago=20), cold(10.0, "TINY", ago=10))  # other names of the model
     control.learn()
-    found = control.speeds()
-    assert found is not None
-    assert found.load == 9.0  # the lower quartile of 9, 20 and 10: longer ones have waited
+    speeds = control.speeds()
+    assert speeds is not None
+    assert speeds.load == 9.0  # the lower quartile of 9, 20 and 10: longer ones have waited
 
 
 def test_a_restart_publishes_the_same_time_of_loads(control: Control) -> None:
@@ -390,9 +390,9 @@ def test_a_restart_publishes_the_same_time_of_loads(control: Control) -> None:
     control.restart()
     control.learn()
     assert control.everything() == before
-    found = control.speeds()
-    assert found is not None
-    assert found.load == 4.0
+    speeds = control.speeds()
+    assert speeds is not None
+    assert speeds.load == 4.0
 
 
 def test_another_time_of_loads_matters_at_once() -> None:

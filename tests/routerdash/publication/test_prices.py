@@ -14,31 +14,32 @@ from gateway.ipc.live_page import LivePage
 from gateway.ipc.record import OK
 from gateway.prices.book import NANO
 from gateway.prices.published import PublishedPrices
+from gateway.registry.kinds import PRICES
 from gateway.registry.limits import DAY, MONEY, TOKENS
 from gateway.registry.reader import RegistryReader
-from metrics.prices.registry import COUNTER, price_registry
-from metrics.prices.tables import CurrencyRate, PriceRow
-from metrics.storage import cost_rows
+from metrics.costs import rows as cost_rows
+from metrics.costs.price_cache import COUNTER, price_cache
+from metrics.costs.tables import CurrencyRate, PriceRow
 from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.publisher import Publisher
 from routerdash.publication.synchronisation import rebuild
 from tests.access.limits.made import budget
 from tests.access.people import make_admin
-from tests.metrics.pricing import EARLIER, add_price
+from tests.metrics.costs.pricing import EARLIER, add_price
 from tests.metrics.records import A, attempt, request
 from tests.metrics.world import add_endpoint, rows
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db(transaction=True)]
 EVERYONE = ("everyone", "")
 
 
 @pytest.fixture(autouse=True)
 def _own_prices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    price_registry.forget()
-    monkeypatch.setattr(price_registry, "_listeners", [])
+    price_cache.forget()
+    monkeypatch.setattr(price_cache, "_listeners", [])
     yield
-    price_registry.forget()
+    price_cache.forget()
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_nothing_is_published_without_a_budget_of_money(publisher: Publisher, ga
     add_price("tiny", input=NANO)
     budget(EVERYONE, unit=TOKENS, period=DAY)
     ChangeFollower(publisher).follow()
-    publisher.prices.publish()
+    publisher.publish_whole()
     assert names(gateway) == []
-    assert not publisher.read(lambda writer: writer.has_prices())
+    assert not publisher.read(lambda writer: writer.has_any(PRICES))
 
 
 def test_a_budget_of_money_brings_the_prices(publisher: Publisher, gateway: PublishedPrices) -> None:
@@ -71,7 +72,7 @@ def test_a_budget_of_money_brings_the_prices(publisher: Publisher, gateway: Publ
     assert names(gateway) == [price.pk]
     versions = publisher.read(lambda writer: writer.state())
     BudgetRow.objects.filter(pk=made.pk).delete()
-    publisher.prices.publish()
+    publisher.publish_whole()
     assert names(gateway) == []
     assert versions != publisher.read(lambda writer: writer.state())
 
@@ -96,7 +97,7 @@ def test_no_version_has_the_budget_and_no_prices(
 
 
 def test_edits_reach_gateways(publisher: Publisher, gateway: PublishedPrices) -> None:
-    price_registry.subscribe(publisher.prices.publish)
+    price_cache.subscribe(publisher.publish_whole)
     first = add_price("tiny", input=NANO)
     budget(EVERYONE, unit=MONEY, period=DAY)
     second = add_price("tiny", since=EARLIER + timedelta(days=1), input=2 * NANO, currency="EUR")
@@ -106,20 +107,20 @@ def test_edits_reach_gateways(publisher: Publisher, gateway: PublishedPrices) ->
     CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=EARLIER, rate=3 * NANO)
     gateway._reader.follow()
     assert gateway.cost_of(entry) == 6_000_000
-    found = cost_rows.pricing().cost(entry)
-    assert found is not None
-    assert found[2] == 2_000_000
+    cost = cost_rows.pricing().cost(entry)
+    assert cost is not None
+    assert cost[2] == 2_000_000
 
 
 def test_another_process_adds_a_price(publisher: Publisher, gateway: PublishedPrices) -> None:
-    price_registry.subscribe(publisher.prices.publish)
+    price_cache.subscribe(publisher.publish_whole)
     budget(EVERYONE, unit=MONEY, period=DAY)
     assert names(gateway) == []
-    price_registry.book()
+    price_cache.book()
     made = PriceRow(pattern="tiny", valid_from=EARLIER, currency="USD", input=1)
     PriceRow.objects.bulk_create([made])  # sends no signals
     counters.bump(COUNTER)
-    price_registry.follow(counters.read()[COUNTER])
+    price_cache.follow(counters.read()[COUNTER])
     assert names(gateway) == [made.pk]
 
 

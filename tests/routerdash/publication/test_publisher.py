@@ -30,7 +30,7 @@ from tests.routerdash.publication import store
 from tests.routerdash.publication.conftest import Start
 from tests.routerdash.publication.store import Stored
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 SECRET = "sk-upstream-secret"
 Publish = Callable[[], Stored]
@@ -50,9 +50,9 @@ def test_an_endpoint_is_published_with_all_fields_of_routing(publish: Publish) -
         endpoint=made, model_id="llama3.3:70b", canonical_name="meta/Llama", capabilities=["chat"], max_tokens=8192
     ).save(force_insert=True)
     stored = publish()
-    found = stored.endpoints[A]
-    assert (found.id, found.name, found.base_url, found.kind) == (A, "a", "http://a.invalid:8000", "vllm")
-    assert (found.status, found.operator_state, found.timeout_secs) == ("online", "enabled", 7.0)
+    facts = stored.endpoints[A]
+    assert (facts.id, facts.name, facts.base_url, facts.kind) == (A, "a", "http://a.invalid:8000", "vllm")
+    assert (facts.status, facts.operator_state, facts.timeout_secs) == ("online", "enabled", 7.0)
     (model,) = stored.models[A]
     assert (model.id, model.canonical, model.capabilities) == ("llama3.3:70b", "meta/Llama", ("chat",))
     assert model.max_tokens == 8192
@@ -67,23 +67,23 @@ def test_limits_are_published(publish: Publish) -> None:
     until = datetime(2026, 4, 15, 12, tzinfo=UTC)
     limits = {"connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4}
     add_endpoint().set_options(**limits, drain_until=until)
-    found = publish().endpoints[A]
-    assert {name: getattr(found, name) for name in limits} == limits
-    assert found.drain_until == until.timestamp()
+    facts = publish().endpoints[A]
+    assert {name: getattr(facts, name) for name in limits} == limits
+    assert facts.drain_until == until.timestamp()
 
 
 def test_limits_that_are_not_set_are_the_defaults_of_gateways(publish: Publish) -> None:
     add_endpoint()
-    found = publish().endpoints[A]
+    facts = publish().endpoints[A]
     usual = schema.EndpointFacts(id="", slot=0, name="", base_url="", kind="", status="")
     names = ("connect_timeout_secs", "idle_timeout_secs", "total_timeout_secs", "max_concurrency", "drain_until")
-    assert [getattr(found, name) for name in names] == [getattr(usual, name) for name in names]
+    assert [getattr(facts, name) for name in names] == [getattr(usual, name) for name in names]
 
 
 def test_slots_reported_by_the_server_are_published(publish: Publish) -> None:
     add_endpoint().set_options(learned_slots=4)
-    found = publish().endpoints[A]
-    assert (found.max_concurrency, found.learned_slots, found.slots) == (None, 4, 4)
+    facts = publish().endpoints[A]
+    assert (facts.max_concurrency, facts.learned_slots, facts.slots) == (None, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_slots_reported_by_the_server_are_published(publish: Publish) -> None:
         (None, ["chat", "unheard of"], ("chat",)),
     ],
 )
-def test_capabilities_set_by_staff_are_added_to_every_model(
+def test_capabilities_set_by_administrators_are_added_to_every_model(
     publish: Publish, configured: list[str] | None, known: list[str], can: tuple[str, ...]
 ) -> None:
     made = add_endpoint(capabilities=configured)
@@ -115,8 +115,8 @@ def test_capabilities_set_later_are_added_to_the_published_models(publish: Publi
 def test_keys_are_published_by_their_hash(publish: Publish, config: Config, admin: User) -> None:
     key = key_for(admin, INFERENCE)
     row = ApiKey.objects.get()
-    found = publish().keys[row.key_hash]
-    assert (found.id, found.permissions, found.owner_id) == (str(row.pk), (INFERENCE,), str(admin.pk))
+    key_facts = publish().keys[row.key_hash]
+    assert (key_facts.id, key_facts.permissions, key_facts.owner_id) == (str(row.pk), (INFERENCE,), str(admin.pk))
     assert key.encode() not in bytes_of(config)
 
 
@@ -134,27 +134,27 @@ def test_the_store_has_the_database_id(publish: Publish, publisher: Publisher) -
 
 def test_a_sealed_secret_stays_sealed(publish: Publish, config: Config) -> None:
     add_endpoint().set_api_key(SECRET)
-    found = publish().endpoints[A]
+    facts = publish().endpoints[A]
     assert SECRET.encode() not in bytes_of(config)
-    assert found.sealed_key is not None
-    assert sealer.sealer().open(found.sealed_key) == SECRET
+    assert facts.sealed_key is not None
+    assert sealer.sealer().open(facts.sealed_key) == SECRET
 
 
 def test_a_plain_secret_is_sealed_in_the_store(publish: Publish, config: Config) -> None:
     add_endpoint(api_key_encrypted=SECRET)
-    found = publish().endpoints[A]
+    facts = publish().endpoints[A]
     assert SECRET.encode() not in bytes_of(config)
-    assert found.sealed_key is not None
-    assert sealer.sealer().open(found.sealed_key) == SECRET
+    assert facts.sealed_key is not None
+    assert sealer.sealer().open(facts.sealed_key) == SECRET
 
 
 def test_our_secret_takes_precedence_over_that_of_llmlb(publish: Publish) -> None:
     made = add_endpoint()
     made.set_api_key(SECRET)
     Endpoint.objects.filter(pk=A).update(api_key_encrypted="old")
-    found = publish().endpoints[A]
-    assert found.sealed_key is not None
-    assert sealer.sealer().open(found.sealed_key) == SECRET
+    facts = publish().endpoints[A]
+    assert facts.sealed_key is not None
+    assert sealer.sealer().open(facts.sealed_key) == SECRET
 
 
 def test_only_the_owner_can_read_the_files(publish: Publish, config: Config) -> None:
@@ -213,11 +213,11 @@ def test_a_health_check_without_a_difference_publishes_nothing(
 ) -> None:
     add_endpoint(status="online", latency_ms=80)
     before, revision = publish().state.version, publisher.revision
-    Endpoint.record_check(A, success=True, latency_ms=95, error=None, at=NOW)
+    Endpoint.record_check(A, success=True, latency_ms=95, error=None, checked_at=NOW)
     registry.refresh(A)
-    found = registry.get(A)
-    assert found is not None
-    assert found.last_seen == NOW
+    endpoint = registry.get(A)
+    assert endpoint is not None
+    assert endpoint.last_seen == NOW
     assert publish().state.version == page.version == before
     assert publisher.revision == revision
 
@@ -227,10 +227,10 @@ def test_a_health_check_with_another_result_is_published_without_the_change_log(
 ) -> None:
     add_endpoint(status="online")
     before = publish().state.version
-    Endpoint.record_check(A, success=False, latency_ms=None, error="HTTP 500", at=NOW)
+    Endpoint.record_check(A, success=False, latency_ms=None, error="HTTP 500", checked_at=NOW)
     registry.refresh(A)
-    found = store.read(config)
-    assert (found.endpoints[A].status, found.state.version) == ("error", before + 1)
+    stored = store.read(config)
+    assert (stored.endpoints[A].status, stored.state.version) == ("error", before + 1)
     assert publish().state.version == page.version == before + 1
 
 
@@ -257,7 +257,7 @@ def test_a_change_of_a_key_reads_no_endpoint(publish: Publish, admin: User) -> N
     key_for(admin, INFERENCE)
     with CaptureQueriesContext(connection) as queries:
         assert len(publish().keys) == 1
-    read = [it["sql"] for it in queries.captured_queries]
+    read = [query["sql"] for query in queries.captured_queries]
     assert len([sql for sql in read if "api_keys" in sql]) == 1
     assert [sql for sql in read if '"endpoint' in sql or '"users"' in sql] == []
 
@@ -269,7 +269,7 @@ def test_a_change_of_an_endpoint_reads_no_key_and_no_other_endpoint(publish: Pub
     Endpoint.objects.filter(pk=A).update(name="renamed")
     with CaptureQueriesContext(connection) as queries:
         assert publish().names == ["b", "renamed"]
-    read = [it["sql"] for it in queries.captured_queries]
+    read = [query["sql"] for query in queries.captured_queries]
     assert [sql for sql in read if "api_keys" in sql or '"users"' in sql] == []
     endpoints = [sql for sql in read if 'FROM "endpoint' in sql]
     assert len(endpoints) == 2  # endpoints with options, and models
@@ -305,8 +305,8 @@ def test_a_deleted_endpoint_is_removed_with_its_models(publish: Publish) -> None
     EndpointModel(endpoint=add_endpoint(), model_id="tiny").save(force_insert=True)
     assert [model.id for model in publish().models[A]] == ["tiny"]
     Endpoint.objects.all().delete()
-    found = publish()
-    assert (found.endpoints, found.models) == ({}, {})
+    stored = publish()
+    assert (stored.endpoints, stored.models) == ({}, {})
 
 
 # Lookups
@@ -320,9 +320,9 @@ def test_a_published_key_is_found_without_the_database(
     assert publisher.key(hashed) is None
     publish()
     with django_assert_num_queries(0):
-        found = publisher.key(hashed)
-        assert found is not None
-        assert found.owner_id == str(admin.pk)
+        key = publisher.key(hashed)
+        assert key is not None
+        assert key.owner_id == str(admin.pk)
         assert publisher.key("0" * 64) is None
         assert publisher.key("no hash") is None
     ApiKey.objects.all().delete()
@@ -397,13 +397,13 @@ def test_slots_are_swapped_and_never_changed_in_place(publisher: Publisher) -> N
     assert (before, len(publisher.slots.by_id)) == ({}, 1)
 
 
-# Requests that operators cancel
+# Requests that administrators cancel
 
 
 def test_workers_are_notified_of_a_cancelled_request(publisher: Publisher, config: Config, page: LivePage) -> None:
     publisher.live.cancel("one")
     publisher.live.cancel("two")
-    assert [it.id for it in cancellations.load(config.data_dir)] == ["one", "two"]
+    assert [cancellation.id for cancellation in cancellations.load(config.data_dir)] == ["one", "two"]
     assert page.cancels == 2
 
 
@@ -420,7 +420,7 @@ def test_a_cancellation_is_dropped_after_a_minute(publisher: Publisher, config: 
         clock.shift(cancellations.KEPT_SECONDS)
         assert publisher.live.cancelled() == set()
         publisher.live.cancel("two")
-    assert [it.id for it in cancellations.load(config.data_dir)] == ["two"]
+    assert [cancellation.id for cancellation in cancellations.load(config.data_dir)] == ["two"]
 
 
 def test_a_new_control_process_keeps_a_cancellation(publisher: Publisher, config: Config, page: LivePage) -> None:
@@ -430,7 +430,7 @@ def test_a_new_control_process_keeps_a_cancellation(publisher: Publisher, config
     again.close()
 
 
-# Circuit breakers that operators reset
+# Circuit breakers that administrators reset
 
 
 def test_workers_are_notified_of_a_breaker_reset(publisher: Publisher, page: LivePage) -> None:

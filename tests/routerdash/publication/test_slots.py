@@ -15,6 +15,8 @@ from tests.metrics.world import add_endpoint
 from tests.routerdash.publication import store
 from tests.routerdash.publication.conftest import Start
 
+pytestmark = pytest.mark.every_database
+
 C = "cccccccc-0000-4000-8000-000000000009"
 
 

@@ -24,7 +24,7 @@ from gateway.registry.schema import PublishedEndpoint, PublishedKey
 from gateway.registry.writer import RegistryWriter
 from metrics.models import Installation
 from metrics.storage.database import database_id
-from routerdash.publication import synchronisation
+from routerdash.publication import sources, synchronisation
 from tests.access.limits.made import budget, limit
 from tests.access.people import key_for, make_admin
 from tests.endpoints.model_names.made import make_name
@@ -33,7 +33,7 @@ from tests.metrics.world import add_endpoint, rows, without
 from tests.routerdash.publication import store
 from tests.routerdash.publication.store import Stored
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 class Killed(BaseException):
@@ -51,11 +51,11 @@ class Run:
         """Synchronise, and check that the store is as the database and both have the same token."""
         with closing(RegistryWriter(self.config.registry_dir, self._page)) as writer:
             synchronisation.synchronise(writer, self.config.data_dir)
-        found = store.assert_is_as_the_database(self.config)
-        assert found.state.source == change_log.token()
+        stored = store.assert_is_as_the_database(self.config)
+        assert stored.state.source == change_log.token()
         assert not RegistryChange.objects.exists()
-        assert self._page.version == found.state.version
-        return found
+        assert self._page.version == stored.state.version
+        return stored
 
     @property
     def generation(self) -> int:
@@ -135,9 +135,9 @@ def test_what_changed_while_stopped_is_applied_alone(
     synchronise: Run, served: Stored, change: Callable[[], object]
 ) -> None:
     change()
-    found = synchronise()
-    assert not found.same_rows(served)
-    assert (found.state.version, synchronise.generation) == (served.state.version + 1, 1)
+    stored = synchronise()
+    assert not stored.same_rows(served)
+    assert (stored.state.version, synchronise.generation) == (served.state.version + 1, 1)
 
 
 def test_a_health_check_while_stopped_is_not_in_the_log(synchronise: Run, served: Stored, config: Config) -> None:
@@ -267,9 +267,9 @@ def test_a_restored_backup_is_noticed(synchronise: Run, served: Stored, changes_
         CHANGES[change]()
         synchronise()
     transaction.savepoint_rollback(backup)
-    found = synchronise()
-    assert found.same_rows(served)
-    assert found.state.version > served.state.version
+    stored = synchronise()
+    assert stored.same_rows(served)
+    assert stored.state.version > served.state.version
 
 
 def test_a_backup_that_was_restored_and_changed_is_noticed(synchronise: Run, served: Stored) -> None:
@@ -298,9 +298,9 @@ def test_a_missing_trigger_lets_the_store_be_built_anew(synchronise: Run, served
 def test_a_lost_store_is_built_anew(synchronise: Run, served: Stored, page: LivePage) -> None:
     for path in store.file_of(synchronise.config).parent.iterdir():
         path.unlink()
-    found = synchronise()
-    assert found.same_rows(served)
-    assert found.state.version > served.state.version
+    stored = synchronise()
+    assert stored.same_rows(served)
+    assert stored.state.version > served.state.version
 
 
 def test_a_long_build_logs_its_progress(
@@ -341,7 +341,7 @@ def test_a_failed_build_leaves_the_old_store(
     triggers.remove()
     with closing(RegistryWriter(synchronise.config.registry_dir, page)) as writer:
         with monkeypatch.context() as patched:
-            patched.setattr(synchronisation, "_keys", _full_disk)
+            patched.setattr(sources, "read_users", _full_disk)
             with pytest.raises(sqlite3.OperationalError):
                 synchronisation.synchronise(writer, synchronise.config.data_dir)
         assert writer.is_usable
@@ -383,9 +383,9 @@ def test_without_the_database_the_store_is_built_from_an_old_snapshot(
     path = snapshot(config)
     with closing(RegistryWriter(config.registry_dir, page)) as writer:
         assert synchronisation.serve_without_database(writer, config.data_dir)
-        found = store.read(config)
-        assert (found.names, found.slots, len(found.keys)) == (["old"], {A: 3}, 3)
-        assert (found.state.database_id, found.state.source) == ("old", None)
+        stored = store.read(config)
+        assert (stored.names, stored.slots, len(stored.keys)) == (["old"], {A: 3}, 3)
+        assert (stored.state.database_id, stored.state.source) == ("old", None)
         assert path.exists()  # until the database is read
         assert synchronisation.serve_without_database(writer, config.data_dir)
     add_endpoint(A, "a")

@@ -12,7 +12,12 @@ pytestmark = pytest.mark.django_db
 
 
 def operation(anchor: str) -> Any:
-    return next(it for section in sections() for it in section.operations if it.anchor == anchor)
+    return next(
+        documented_operation
+        for section in sections()
+        for documented_operation in section.operations
+        if documented_operation.anchor == anchor
+    )
 
 
 def page(api: Api, path: str = "/api/docs/") -> str:
@@ -24,27 +29,31 @@ def page(api: Api, path: str = "/api/docs/") -> str:
 
 def test_every_operation_has_an_anchor(as_viewer: Api) -> None:
     html = page(as_viewer)
-    anchors = [it.anchor for section in sections() for it in section.operations]
+    anchors = [documented_operation.anchor for section in sections() for documented_operation in section.operations]
     assert len(anchors) == len(set(anchors))
-    assert [it for it in anchors if html.count(f'id="{it}"') != 1 or f'href="#{it}"' not in html] == []
+    assert [anchor for anchor in anchors if html.count(f'id="{anchor}"') != 1 or f'href="#{anchor}"' not in html] == []
 
 
 def test_fields_are_shown_with_their_types() -> None:
-    (response,) = [it for it in operation("get-api-endpoints").responses if it.code == "200"]
-    fields = {it.name: it for it in response.fields}
+    (response,) = [
+        documented_response
+        for documented_response in operation("get-api-endpoints").responses
+        if documented_response.code == "200"
+    ]
+    fields = {field.name: field for field in response.fields}
     assert fields["endpoints[].status"].choices == ("pending", "online", "error", "offline")
     assert fields["endpoints[].latency_ms"].nullable
     assert fields["endpoints[].last_seen"].type == "date-time"
 
 
 def test_choices_are_explained_and_listed_once() -> None:
-    parameters = {it.name: it for it in operation("get-api-requests").parameters}
+    parameters = {parameter.name: parameter for parameter in operation("get-api-requests").parameters}
     assert parameters["outcome"].text == "Outcome; `error` matches any but `ok`."
     assert parameters["outcome"].choices[:2] == ("ok", "refused")
 
 
 def test_bodies_are_shown_with_required_fields() -> None:
-    needed = [it.name for it in operation("post-api-endpoints").body if it.required]
+    needed = [field.name for field in operation("post-api-endpoints").body if field.required]
     assert needed == ["name", "base_url"]
 
 

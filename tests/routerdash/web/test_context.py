@@ -21,8 +21,8 @@ def test_the_theme_is_the_selected_one(cookie: str | None, theme: str) -> None:
 
 
 def test_the_release_and_the_zone_are_in_the_context() -> None:
-    found = site(RequestFactory().get("/"))
-    assert (found["version"], found["time_zone"]) == (__version__, "UTC")
+    context = site(RequestFactory().get("/"))
+    assert (context["version"], context["time_zone"]) == (__version__, "UTC")
 
 
 def test_the_url_is_that_of_the_request() -> None:

@@ -11,6 +11,7 @@ from django.test import Client, RequestFactory
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied, Throttled, ValidationError
 
 from access.directory import access
+from access.models import User
 from metrics.queries import figures, overview
 from routerdash.web import errors
 from tests.access.people import Api, make_user, session_of
@@ -101,6 +102,51 @@ def test_an_unknown_page(as_admin: Api, path: str) -> None:
     assert "This page does not exist." in text_of(response)
 
 
+MENU = '<nav class="rail"'
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/endpoints/x", f"/requests/{A}"])
+@pytest.mark.django_db
+def test_a_missing_page_keeps_the_menu_and_says_what_to_do(as_viewer: Api, path: str) -> None:
+    page = text_of(as_viewer.get(path))
+    assert MENU in page
+    assert 'action="/logout"' in page
+    assert ("retention period" if path.startswith("/requests/") else "Check the address") in page
+
+
+@pytest.mark.django_db
+def test_a_forbidden_page_keeps_the_menu_and_names_whom_to_ask(as_viewer: Api) -> None:
+    response = as_viewer.get("/endpoints/add", headers={"Accept-Language": "en"})
+    assert response.status_code == 403
+    assert MENU in text_of(response)
+    assert "Only administrators may open this page." in text_of(response)
+    japanese = text_of(as_viewer.get("/endpoints/add", headers={"Accept-Language": "ja"}))
+    assert "このページを開けるのは管理者だけです。" in japanese
+
+
+@pytest.mark.django_db
+def test_strangers_and_new_users_get_no_menu(client: Client) -> None:
+    for page in (client.get("/nothing"), session_of(make_user(must_change_password=True)).get("/nothing")):
+        assert page.status_code == 404
+        assert MENU not in text_of(page)
+    assert 'href="/login"' in text_of(client.get("/nothing"))
+
+
+@pytest.mark.django_db
+def test_an_expired_form_says_so(admin: User) -> None:
+    response = session_of(admin, enforce_csrf_checks=True).post("/endpoints/add", {})
+    assert response.status_code == 403
+    assert "The form has expired." in text_of(response)
+    assert MENU in text_of(response)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_missing_page_without_the_database_is_no_error(as_viewer: Api) -> None:
+    with without("users"):
+        response = as_viewer.get("/nothing")
+    assert (response.status_code, MENU in text_of(response)) == (404, False)  # who asks cannot be read
+
+
 @pytest.mark.parametrize(
     ("handler", "arguments", "status", "words"),
     [
@@ -143,6 +189,7 @@ def test_a_forbidden_page_is_an_html_page(as_admin: Api) -> None:
     response = as_admin.get("/admin/metrics/requesthistory/add/")
     assert response.status_code == 403
     assert "This is not allowed." in text_of(response)
+    assert "Nobody may do this here, administrators included." in text_of(response)
 
 
 # Without the database

@@ -24,30 +24,30 @@ class Inline(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.refused: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         data = given.get("type") == "application/json"
         if tag == "style" or (tag == "script" and not given.get("src") and not data):
-            self.found.append(f"<{tag}>")
-        self.found += [f"{tag} {name}" for name in given if name == "style" or name.startswith("on")]
+            self.refused.append(f"<{tag}>")
+        self.refused += [f"{tag} {name}" for name in given if name == "style" or name.startswith("on")]
         for name in ("src", "href", "action", "formaction"):
             address = given.get(name) or ""
             if address.startswith(("javascript:", "http:", "https:", "//")):
-                self.found.append(f"{tag} {name}={address}")
+                self.refused.append(f"{tag} {name}={address}")
 
 
 def inline(response: Any) -> list[str]:
     parser = Inline()
     parser.feed(response.content.decode())
-    return parser.found
+    return parser.refused
 
 
 def test_the_parser_finds_what_it_should() -> None:
     parser = Inline()
     parser.feed("<style></style><script>1</script><p style='x' onclick='y'><a href='javascript:z'><img src='//e'>")
-    assert parser.found == ["<style>", "<script>", "p style", "p onclick", "a href=javascript:z", "img src=//e"]
+    assert parser.refused == ["<style>", "<script>", "p style", "p onclick", "a href=javascript:z", "img src=//e"]
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host() -> None:
@@ -205,5 +205,5 @@ def test_a_view_can_allow_caching() -> None:
         return HttpResponse(headers={"Cache-Control": "private, max-age=5"})
 
     middleware: Any = ContentSecurityPolicy(view)
-    found = middleware(RequestFactory().get("/api/something"))
-    assert found.headers["Cache-Control"] == "private, max-age=5"
+    response = middleware(RequestFactory().get("/api/something"))
+    assert response.headers["Cache-Control"] == "private, max-age=5"

@@ -84,8 +84,8 @@ def test_known_keys_need_no_query_in_control(
     as_viewer: Api, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
 ) -> None:
     """Control looks keys up in the registry store (routerdash.publication)."""
-    found = access.key(start_session(as_viewer).json()["api_key_hash"])
-    monkeypatch.setattr(access, "find_key", lambda hashed: found if found and found.hash == hashed else None)
+    key = access.key(start_session(as_viewer).json()["api_key_hash"])
+    monkeypatch.setattr(access, "find_key", lambda hashed: key if key and key.hash == hashed else None)
     with django_assert_num_queries(0):
         start_session(as_viewer)
 
@@ -135,16 +135,16 @@ def models(endpoints: tuple[Endpoint, Endpoint]) -> None:
 
 def offered(client: Client, what: str = "models") -> Any:
     html = client.get("/playground").content.decode()
-    found = re.search(rf'<script id="{what}" type="application/json">(.*?)</script>', html)
-    return found and json.loads(found[1])
+    match = re.search(rf'<script id="{what}" type="application/json">(.*?)</script>', html)
+    return match and json.loads(match[1])
 
 
 def test_chat_models_are_offered(as_viewer: Api, models: None) -> None:
-    assert [it["name"] for it in offered(as_viewer)] == ["mystery", "tiny"]
+    assert [model["name"] for model in offered(as_viewer)] == ["mystery", "tiny"]
 
 
 def test_endpoints_that_respond_come_first(as_viewer: Api, models: None) -> None:
-    assert [it["endpoints"] for it in offered(as_viewer)] == [[1], [0, 1]]
+    assert [model["endpoints"] for model in offered(as_viewer)] == [[1], [0, 1]]
     assert offered(as_viewer, "endpoints") == [
         {"id": B, "name": "b", "online": True},
         {"id": A, "name": "a", "online": False},

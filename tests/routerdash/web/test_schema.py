@@ -25,7 +25,9 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_every_path_is_described(schema: Any) -> None:
-    paths = {re.sub(r"<\w+:(\w+)>", r"{\1}", str(it.pattern)) for it in API} - NOT_DESCRIBED | {"metrics"}
+    paths = {re.sub(r"<\w+:(\w+)>", r"{\1}", str(url_pattern.pattern)) for url_pattern in API} - NOT_DESCRIBED | {
+        "metrics"
+    }
     assert {path.removeprefix("/") for path in schema["paths"]} == paths
 
 

@@ -22,40 +22,40 @@ def served() -> Endpoint:
     return endpoint
 
 
-def found(api: Api, text: str) -> list[tuple[str, str]]:
+def search_results(api: Api, text: str) -> list[tuple[str, str]]:
     response = api.get("/api/search", {"q": text})
     assert response.status_code == 200
-    return [(it["kind"], it["name"]) for it in response.json()["found"]]
+    return [(hit["kind"], hit["name"]) for hit in response.json()["found"]]
 
 
 @pytest.mark.parametrize("text", ["東京", "tokyo", " 4090 ", A, A[:8]])
 def test_an_endpoint_is_found(as_viewer: Api, served: Endpoint, text: str) -> None:
-    assert ("endpoint", "東京 4090") in found(as_viewer, text)
+    assert ("endpoint", "東京 4090") in search_results(as_viewer, text)
 
 
 def test_a_model_is_found_by_part_of_its_name(as_viewer: Api, served: Endpoint) -> None:
-    assert found(as_viewer, "LLAMA-3") == [("model", "meta-llama/Llama-3.3-70B")]
+    assert search_results(as_viewer, "LLAMA-3") == [("model", "meta-llama/Llama-3.3-70B")]
 
 
 def test_names_that_start_with_the_text_come_first(as_viewer: Api) -> None:
     add_endpoint(A, "old-gpu")
     add_endpoint(B, "gpu-box")
-    assert [name for _, name in found(as_viewer, "gpu")] == ["gpu-box", "old-gpu"]
+    assert [name for _, name in search_results(as_viewer, "gpu")] == ["gpu-box", "old-gpu"]
 
 
 def test_the_number_of_results_is_limited(as_viewer: Api) -> None:
     for number in range(20):
         Endpoint.objects.create(name=f"gpu-{number}", base_url=f"http://gpu-{number}.invalid")
     registry.reload()
-    assert len(found(as_viewer, "gpu")) == 8
+    assert len(search_results(as_viewer, "gpu")) == 8
 
 
 def test_only_administrators_find_keys(as_admin: Api, as_viewer: Api, admin: User) -> None:
     key = key_for(admin, "endpoints.read", name="notebook")
-    assert ("key", "notebook") in found(as_admin, "noteb")
-    assert ("key", "notebook") in found(as_admin, key[:10])
-    assert ("key", "notebook") in found(as_admin, key)  # pasted as a whole
-    assert found(as_viewer, "noteb") == found(with_key(key), "noteb") == []
+    assert ("key", "notebook") in search_results(as_admin, "noteb")
+    assert ("key", "notebook") in search_results(as_admin, key[:10])
+    assert ("key", "notebook") in search_results(as_admin, key)  # pasted as a whole
+    assert search_results(as_viewer, "noteb") == search_results(with_key(key), "noteb") == []
 
 
 def test_a_request_is_found_by_its_whole_id(as_viewer: Api, shown_world: World) -> None:
@@ -63,8 +63,8 @@ def test_a_request_is_found_by_its_whole_id(as_viewer: Api, shown_world: World) 
     shown_world.gateway(request())
     shown_world.write()
     ((request_id,),) = rows("SELECT id FROM request_history")
-    assert found(as_viewer, str(request_id)) == [("request", str(request_id))]
-    assert found(as_viewer, str(request_id)[:20]) == []
+    assert search_results(as_viewer, str(request_id)) == [("request", str(request_id))]
+    assert search_results(as_viewer, str(request_id)[:20]) == []
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 201, "a\0b"])

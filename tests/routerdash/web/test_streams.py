@@ -12,8 +12,8 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from gateway.base import limits
-from gateway.ipc.limit_hits import Hits
+from gateway.base import bounds
+from gateway.ipc.bound_hits import Hits
 from gateway.ipc.live_page import LivePage
 from metrics.api.event_stream import hub
 from metrics.api.events import open_streams
@@ -93,7 +93,7 @@ def test_open_pages_hold_no_threads(cookie: str, shown_world: object, monkeypatc
 def test_the_number_of_streams_per_user_is_limited_and_closed_ones_are_freed(
     cookie: str, shown_world: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.installation, "limit_hits", Hits(LivePage(tmp_path / "page")))
+    monkeypatch.setattr(runtime.installation, "bound_hits", Hits(LivePage(tmp_path / "page")))
     other = Client()
     other.force_login(make_user("other"))
     name = settings.SESSION_COOKIE_NAME
@@ -111,7 +111,7 @@ def test_the_number_of_streams_per_user_is_limited_and_closed_ones_are_freed(
             await page.opened()
         for _ in range(2):
             await refused(Page(cookie))
-        assert runtime.installation.limit_hits.totals() == {limits.EVENT_STREAMS.name: 2}
+        assert runtime.installation.bound_hits.totals() == {bounds.EVENT_STREAMS.name: 2}
         assert await poll(cookie) == b"full"
         assert await poll(others) == b"free"
         stranger = Page(others)
@@ -168,7 +168,7 @@ def test_a_download_leaves_no_connection_of_its_request_open(cookie: str, shown_
         start = await page.messages.get()
         assert start["status"] == 200
         assert made
-        assert [it.connection for it in made] == [None] * len(made)
+        assert [wrapper.connection for wrapper in made] == [None] * len(made)
         page.left.set()
         await page.task
 

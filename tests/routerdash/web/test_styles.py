@@ -21,7 +21,9 @@ def test_a_sheet_has_all_its_files_in_their_order(client: Client, name: str) -> 
 
 
 def test_every_file_is_in_a_sheet() -> None:
-    files = {file for patterns in styles.SHEETS.values() for it in patterns for file in styles.ASSETS.glob(it)}
+    files = {
+        file for patterns in styles.SHEETS.values() for pattern in patterns for file in styles.ASSETS.glob(pattern)
+    }
     assert set((styles.ASSETS / "css").rglob("*.css")) - files == set()
 
 

@@ -4,16 +4,19 @@ from typing import Any
 
 import pytest
 from django.urls import Resolver404, URLPattern, resolve, reverse
+from rest_framework.views import APIView
 
 from access import api as access_api
+from access.models import INFERENCE, MANAGE_ENDPOINTS, PERMISSIONS, READ_ENDPOINTS, READ_MODELS
+from access.permissions import EFFECTS, PUBLIC, SESSION
 from endpoints import api as endpoints_api
 from metrics.api import clients, dashboard, endpoint, llmlb, models, requests, running, usage
 from routerdash.web import playground
 from routerdash.web.urls import urlpatterns
 from tests.metrics.records import A
 
-PLAIN = [it for it in urlpatterns if isinstance(it, URLPattern)]
-API = [it for it in PLAIN if str(it.pattern).startswith("api/")]
+PLAIN = [url_pattern for url_pattern in urlpatterns if isinstance(url_pattern, URLPattern)]
+API = [url_pattern for url_pattern in PLAIN if str(url_pattern.pattern).startswith("api/")]
 
 CONTRACT = [
     "api/version", "api/dashboard/overview", "api/dashboard/stats", "api/dashboard/endpoints",
@@ -43,7 +46,7 @@ def test_paths_of_the_api_have_no_trailing_slash(path: str) -> None:
 
 
 def test_every_path_has_a_unique_name() -> None:
-    names = [it.name for it in PLAIN if str(it.pattern) != "admin"]
+    names = [url_pattern.name for url_pattern in PLAIN if str(url_pattern.pattern) != "admin"]
     assert None not in names
     assert len(names) == len(set(names))
 
@@ -53,7 +56,18 @@ def test_every_url_list_of_the_api_is_included() -> None:
         access_api, models, clients, dashboard, endpoint, endpoints_api, llmlb, playground, requests, running, usage,
     )  # fmt: skip
     listed = {name for module in modules for *_, name in module.URLS}
-    assert listed <= {it.name for it in API}
+    assert listed <= {url_pattern.name for url_pattern in API}
+
+
+def test_each_permission_that_a_path_needs_has_its_effect_named_and_no_other() -> None:
+    needed: set[str] = set()
+    for pattern in PLAIN:
+        view = getattr(pattern.callback, "view_class", None)
+        if view is not None and issubclass(view, APIView):
+            needed.add(getattr(view, "permission_needed", READ_ENDPOINTS))
+    by_control = needed - {PUBLIC, SESSION} | {MANAGE_ENDPOINTS}
+    assert by_control | {INFERENCE, READ_MODELS} == set(EFFECTS)
+    assert set(EFFECTS) < set(PERMISSIONS)
 
 
 def test_paths_of_the_gateway_are_not_in_control() -> None:
@@ -62,10 +76,10 @@ def test_paths_of_the_gateway_are_not_in_control() -> None:
 
 
 def test_pages_have_names() -> None:
-    found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready", "metrics")]
-    assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready", "/metrics"]
-    found = [reverse(name) for name in ("models", "live", "playground")]
-    assert found == ["/models", "/live", "/playground"]
+    paths = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready", "metrics")]
+    assert paths == ["/", "/login", "/logout", "/account/password", "/health", "/ready", "/metrics"]
+    paths = [reverse(name) for name in ("models", "live", "playground")]
+    assert paths == ["/models", "/live", "/playground"]
     assert reverse("model", args=["meta/llama?#"]) == "/models/meta/llama%3F%23"
     assert reverse("endpoint", args=[A]) == f"/endpoints/{A}"
     assert reverse("request", args=[A]) == f"/requests/{A}"

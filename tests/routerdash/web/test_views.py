@@ -24,14 +24,16 @@ def away(shown_world: World) -> World:
     return shown_world
 
 
-def test_liveness_with_the_missing_parts(client: Client) -> None:
-    response = client.get("/health")
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/livez"])
+def test_liveness_with_the_missing_parts(client: Client, path: str) -> None:
+    response = client.get(path)
     assert response.status_code == 200
     assert response.json() == {"status": "degraded", "reasons": [NOT_RESTORED], "version": __version__}
 
 
-def test_not_ready_before_requests_can_be_served(client: Client) -> None:
-    response = client.get("/ready")
+@pytest.mark.parametrize("path", ["/ready", "/readyz"])
+def test_not_ready_before_requests_can_be_served(client: Client, path: str) -> None:
+    response = client.get(path)
     assert (response.status_code, response.json()) == (503, {"ready": False, "reasons": [NOT_RESTORED]})
 
 
@@ -40,9 +42,10 @@ def test_healthy_with_all_parts(client: Client, shown_world: World) -> None:
     assert client.get("/health").json() == {"status": "ok", "reasons": [], "version": __version__}
 
 
-def test_ready_without_the_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["/ready", "/readyz"])
+def test_ready_without_the_database(client: Client, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setattr(runtime.installation, "is_serving", lambda: True)
-    assert client.get("/ready").json() == {"ready": True, "reasons": [NOT_RESTORED]}
+    assert client.get(path).json() == {"ready": True, "reasons": [NOT_RESTORED]}
 
 
 def test_ready_if_healthy_and_serving(client: Client, shown_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +72,7 @@ def test_a_journal_that_cannot_be_written_is_a_reason(
     client: Client, shown_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown_world.follower.seed(shown_world.trackers.state, "db")
-    monkeypatch.setattr(runtime.installation, "unrecorded", lambda: 3)
+    monkeypatch.setattr(runtime.installation, "unrecorded", lambda **which: 3)
     (reason,) = client.get("/health").json()["reasons"]
     assert reason.endswith("3 requests were served unrecorded")
 

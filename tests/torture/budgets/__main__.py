@@ -25,10 +25,10 @@ def main() -> None:
 def run(seconds: float, seed: int, rule: str) -> bool:
     """Run once, in a process of its own. Return True if it found what it should."""
     command = [sys.executable, "-m", "tests.torture.budgets.run", str(seconds), str(seed), rule]
-    found = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if rule and not found:
+    exit_code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if rule and not exit_code:
         print(f"  the broken rule was not noticed: {rule}")
-    return bool(found) == bool(rule)
+    return bool(exit_code) == bool(rule)
 
 
 if __name__ == "__main__":

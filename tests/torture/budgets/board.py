@@ -26,9 +26,9 @@ SUBJECTS: list[Subject] = [
 ]
 _AMOUNTS = {KEY_LEVEL: 25_000, USER_LEVEL: 90_000, EVERYONE_LEVEL: 300_000}
 BUDGETS: list[tuple[Subject, Budget]] = [
-    (subject, Budget(identity(3, 2 * number + at), TOKENS, period, _AMOUNTS[subject[0]] * times))
+    (subject, Budget(identity(3, 2 * number + index), TOKENS, period, _AMOUNTS[subject[0]] * times))
     for number, subject in enumerate(SUBJECTS)
-    for at, (period, times) in enumerate(((DAY, 1), (TOTAL, 4)))
+    for index, (period, times) in enumerate(((DAY, 1), (TOTAL, 4)))
 ]
 
 
@@ -82,15 +82,15 @@ class Board:
     def counted(self, number: int, day: int | None) -> int:
         """Return the tokens that count for a budget over all workers, of one day or of all (None)."""
         return sum(
-            self.words[self.COUNTED + worker * self.BUDGET_SIZE + number * DAYS + at]
+            self.words[self.COUNTED + worker * self.BUDGET_SIZE + number * DAYS + each_day]
             for worker in range(WORKERS)
-            for at in (range(DAYS) if day is None else (day,))
+            for each_day in (range(DAYS) if day is None else (day,))
         )
 
     def sum(self, part: int, subject: int, day: int | None) -> int:
         """Return the sum over all workers, of one day or of all (None)."""
         return sum(
-            self.words[part + worker * self.SIZE + subject * DAYS + at]
+            self.words[part + worker * self.SIZE + subject * DAYS + each_day]
             for worker in range(WORKERS)
-            for at in (range(DAYS) if day is None else (day,))
+            for each_day in (range(DAYS) if day is None else (day,))
         )

@@ -7,10 +7,10 @@ from pathlib import Path
 from django.db import Error, connection
 
 from gateway.ipc.counters.spending_file import SpendingFile
+from metrics.costs.price_cache import price_cache
 from metrics.memory.journal_follower import JournalFollower
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.trackers import Trackers
-from metrics.prices.registry import price_registry
 from metrics.spending.money import Money
 from metrics.spending.publisher import SpendingPublisher
 from metrics.storage import database, seeding
@@ -34,7 +34,7 @@ class TorturedControl:
             self.follower.reader,
             UTC,
             lambda entry: None,
-            Money(UTC, price_registry.rates),
+            Money(UTC, price_cache.rates),
             self.clock,
         )
         self.writer = DatabaseWriter(

@@ -86,7 +86,7 @@ class TorturedGateway:
 
     def known(self, key: int) -> list[int]:
         """Return the numbers of the budgets of an API key that gateways know now."""
-        numbers = [2 * subject + at for subject in subjects_of(key) for at in (0, 1)]
+        numbers = [2 * subject + index for subject in subjects_of(key) for index in (0, 1)]
         return [number for number in numbers if self.board.words[Board.KNOWN + number]]
 
     def end(self, key: int, tokens: int, admitted: int, budgets: list[int], held: Held) -> None:

@@ -82,7 +82,10 @@ def prepare(root: Path) -> None:
 
     (root / "database-id").write_text(database.database_id())
     now = datetime.now(UTC)
-    users = [User.objects.create(id=it, username=it, password="x", role="viewer", created_at=now) for it in USER_IDS]
+    users = [
+        User.objects.create(id=user_id, username=user_id, password="x", role="viewer", created_at=now)
+        for user_id in USER_IDS
+    ]
     for number, key in enumerate(KEY_IDS):
         ApiKey.objects.create(
             id=key, key_hash=f"{number:064x}", name=key, created_by=users[user_of(number)], created_at=now
@@ -159,10 +162,10 @@ class Torture:
             if not words[Board.KNOWN + number] or edits % 2:
                 continue
             period, subject = BUDGETS[number][1].period, number // 2
-            at = day if period == DAY else None
-            least = board.counted(number, at)
+            counted_day = day if period == DAY else None
+            least = board.counted(number, counted_day)
             spent = self.spent(number, day)
-            most = board.sum(Board.BEGUN, subject, at)
+            most = board.sum(Board.BEGUN, subject, counted_day)
             if spent is None or words[Board.EDITS + number] != edits:
                 self.events["not looked at"] += 1
                 continue
@@ -225,24 +228,24 @@ class Torture:
         if not is_edited(number) and expected > budget.amount + board.sum(Board.MOVED, subject, day):
             self.wrong("a budget was exceeded")
         if board.words[Board.KNOWN + number] and (day is None or day >= DAYS_AROUND - 1):
-            found = self.spent(number, DAYS_AROUND if day is None else day)
+            spent = self.spent(number, DAYS_AROUND if day is None else day)
             self.events["compared"] += 1
-            if found != expected:
-                self.wrong(f"{'nothing' if found is None else 'less' if found < expected else 'more'} spent at the end")
+            if spent != expected:
+                self.wrong(f"{'nothing' if spent is None else 'less' if spent < expected else 'more'} spent at the end")
 
     def stored(self) -> dict[Subject, Counter[str]]:
         """Return the sums of the database by subject and day; the empty day is all time."""
         from django.db import connection
 
-        found: dict[Subject, Counter[str]] = defaultdict(Counter)
+        sums: dict[Subject, Counter[str]] = defaultdict(Counter)
         with connection.cursor() as cursor:
             cursor.execute("SELECT date, api_key_id, SUM(input_tokens + output_tokens) FROM rollup_days GROUP BY 1, 2")
             for day, key, tokens in cursor.fetchall():
                 user = USER_IDS[user_of(KEY_IDS.index(key))]
                 for subject in ((KEY_LEVEL, key), (USER_LEVEL, user), SUBJECTS[-1]):
-                    found[subject][day] += tokens
-                    found[subject][""] += tokens
-        return found
+                    sums[subject][day] += tokens
+                    sums[subject][""] += tokens
+        return sums
 
 
 def kill(child: ForkProcess) -> None:

@@ -55,9 +55,9 @@ class Shares:
 
 def connections(router: RouterDash, each: int) -> list[tuple[int, http.client.HTTPConnection]]:
     """Return connections, of which each gateway has accepted the same number. The first value is its number."""
-    pids, found, left = gateways(router), list[tuple[int, http.client.HTTPConnection]](), Counter[int]()
+    pids, accepted, left = gateways(router), list[tuple[int, http.client.HTTPConnection]](), Counter[int]()
     deadline = time.monotonic() + 60
-    while len(found) < each * len(pids):
+    while len(accepted) < each * len(pids):
         assert time.monotonic() < deadline, f"connections at each gateway: {left}"
         connection = http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)
         connection.request("GET", "/v1/models/none", headers={"Authorization": f"Bearer {KEY}"})
@@ -67,8 +67,8 @@ def connections(router: RouterDash, each: int) -> list[tuple[int, http.client.HT
             connection.close()
         else:
             left[pid] += 1
-            found.append((pids.index(pid), connection))
-    return found
+            accepted.append((pids.index(pid), connection))
+    return accepted
 
 
 def trial(
@@ -113,7 +113,7 @@ def trial(
 
 
 def _watch(shares: Shares, seen: list[upstream.Arrival]) -> None:
-    events = sorted([(it.arrived, 1) for it in seen] + [(it.left, -1) for it in seen])
+    events = sorted([(arrival.arrived, 1) for arrival in seen] + [(arrival.left, -1) for arrival in seen])
     running = 0
     for _, change in events:
         running += change

@@ -61,23 +61,23 @@ class History:
 
     _values: dict[Subject, list[_Value]] = field(default_factory=lambda: defaultdict(list))
 
-    def begin(self, subject: Subject, limits: Limits, at: float) -> None:
+    def begin(self, subject: Subject, limits: Limits, moment: float) -> None:
         """Note that an edit begins. Until `end` both its limits and the earlier ones are possible."""
-        self._values[subject].append(_Value(limits, at))
+        self._values[subject].append(_Value(limits, moment))
 
-    def end(self, subject: Subject, at: float) -> None:
+    def end(self, subject: Subject, moment: float) -> None:
         """Note that the last edit is in effect everywhere: no earlier limits are possible any more."""
         for value in self._values[subject][:-1]:
-            value.until = min(value.until, at)
+            value.until = min(value.until, moment)
 
     def most(self, subject: Subject, name: str, visit: Visit) -> int:
         """Return the highest value of a limit by which a request may have been admitted."""
-        found = [
+        limits = [
             getattr(value.limits, name)
             for value in self._values[subject]
             if value.since <= visit.arrived and value.until >= visit.admitted
         ]
-        return NO_LIMIT if not found or None in found else max(found)
+        return NO_LIMIT if not limits or None in limits else max(limits)
 
     @property
     def subjects(self) -> list[Subject]:
@@ -101,7 +101,7 @@ def judge(visits: Iterable[Visit], history: History, *, excess: int) -> Verdict:
     """Return each excess of a limit. `excess`: tokens that a request may use beyond its reservation."""
     verdict = Verdict()
     by_subject: dict[Subject, list[Visit]] = defaultdict(list)
-    for visit in sorted(visits, key=lambda it: it.arrived):
+    for visit in sorted(visits, key=lambda request: request.arrived):
         for subject in visit.subjects:
             by_subject[subject].append(visit)
     for subject in history.subjects:
@@ -113,18 +113,18 @@ def _judge(subject: Subject, visits: list[Visit], history: History, excess: int,
     leaves: list[float] = []
     arrivals = [visit.arrived for visit in visits]
     for number, visit in enumerate(visits):
-        at = visit.arrived
-        while leaves and leaves[0] <= at:
+        arrived = visit.arrived
+        while leaves and leaves[0] <= arrived:
             heapq.heappop(leaves)
         heapq.heappush(leaves, visit.left)
         if (most := history.most(subject, CONCURRENCY, visit)) < NO_LIMIT:
             verdict.note(subject, CONCURRENCY, len(leaves), most)
-        begin = at - WINDOW_SECONDS  # all that are counted were admitted after it, whenever they have arrived
-        recent = [it for it in visits[bisect_right(arrivals, begin) : number + 1] if it.admitted > begin]
+        begin = arrived - WINDOW_SECONDS  # all that are counted were admitted after it, whenever they have arrived
+        recent = [request for request in visits[bisect_right(arrivals, begin) : number + 1] if request.admitted > begin]
         if (most := history.most(subject, REQUESTS, visit)) < NO_LIMIT:
             verdict.note(subject, REQUESTS, len(recent), most)
         if (most := history.most(subject, TOKENS, visit)) < NO_LIMIT:
-            used = sum(it.tokens for it in recent if it.left <= at or it is visit)
+            used = sum(request.tokens for request in recent if request.left <= arrived or request is visit)
             verdict.note(subject, TOKENS, used, most, excess * len(recent))
         if visit.uses_part:
             before = visits[bisect_right(arrivals, begin) : number]
@@ -136,15 +136,15 @@ def _judge_bulk(
 ) -> None:
     """Judge a bulk request by those that reached a server before it."""
     # With each, those that were counted when the bulk request was let in, whenever exactly that was.
-    counted = [it for it in before if it.arrived <= visit.admitted or it.uses_part]
+    counted = [request for request in before if request.arrived <= visit.admitted or request.uses_part]
     if (most := history.most(subject, CONCURRENCY, visit)) < NO_LIMIT:
-        running = sum(it.left > visit.arrived for it in counted)
+        running = sum(request.left > visit.arrived for request in counted)
         verdict.note(subject, CONCURRENCY, running + 1, part_for_bulk(most), of=FOR_BULK)
-    recent = [it for it in counted if it.admitted > visit.arrived - WINDOW_SECONDS]
+    recent = [request for request in counted if request.admitted > visit.arrived - WINDOW_SECONDS]
     if (most := history.most(subject, REQUESTS, visit)) < NO_LIMIT:
         verdict.note(subject, REQUESTS, len(recent) + 1, part_for_bulk(most), of=FOR_BULK)
     if (most := history.most(subject, TOKENS, visit)) < NO_LIMIT:
-        used = visit.tokens + sum(it.tokens for it in recent if it.left <= visit.admitted)
+        used = visit.tokens + sum(request.tokens for request in recent if request.left <= visit.admitted)
         verdict.note(subject, TOKENS, used, part_for_bulk(most), excess * (len(recent) + 1), of=FOR_BULK)
 
 
@@ -159,7 +159,7 @@ def least_counted(
     fewest = float("inf")
     for sent, ended in refused:
         since = sent - COUNTED_SECONDS
-        counted = [it for it in visits if it.arrived > since and it.sent < ended]
-        uncertain = [it for it in broken if it[1] > since and it[0] < ended]
+        counted = [visit for visit in visits if visit.arrived > since and visit.sent < ended]
+        uncertain = [span for span in broken if span[1] > since and span[0] < ended]
         fewest = min(fewest, len(counted) + len(uncertain))
     return fewest

@@ -37,10 +37,8 @@ def keep_the_claims_of_refused_requests() -> None:
 
 def never_settle() -> None:
     from gateway.ipc.counters.plan import Plan
-    from gateway.ipc.counters.plan_of_one import PlanOfOne
 
-    for kind in (Plan, PlanOfOne):
-        kind.leave = lambda plan, number, requests, tokens: None  # type: ignore[method-assign, assignment]
+    Plan.leave = lambda plan, number, requests, tokens: None  # type: ignore[method-assign, assignment]
 
 
 def keep_the_places_of_the_dead() -> None:
@@ -61,15 +59,15 @@ def count_half_a_minute() -> None:
 def charge_refused_requests() -> None:
     from gateway.ipc.counters.plan import Excess, Plan
 
-    enter = Plan.enter
+    take = Plan.take
 
-    def enter_anyway(plan: Plan, tokens: int = 0) -> Any:
-        left = enter(plan, tokens)
-        if isinstance(left, Excess) and plan._counted:
+    def take_anyway(plan: Plan, tokens: int = 0) -> Any:
+        taken = take(plan, tokens)
+        if isinstance(taken, Excess):
             plan._count(tokens)
-        return left
+        return taken
 
-    Plan.enter = enter_anyway  # type: ignore[method-assign, assignment]
+    Plan.take = take_anyway  # type: ignore[method-assign, assignment]
 
 
 def give_back_all_tokens() -> None:

@@ -76,17 +76,17 @@ class Keys:
             "import json\n"
             "from access.limits.tables import LimitRow\n"
             "from access.models import INFERENCE, ApiKey, User\n"
-            "found, names, users = [], {'': ''}, []\n"
+            "keys, names, users = [], {'': ''}, []\n"
             f"for number in range({KEYS}):\n"
             f"    if number % {KEYS_OF_A_USER} == 0:\n"
             "        users.append(User.objects.create_user(f'limited-{number}', password=None))\n"
             "        names[f'u{len(users) - 1}'] = str(users[-1].pk)\n"
             "    row, secret = ApiKey.issue(users[-1], f'limited {number}', [INFERENCE])\n"
             "    names[f'k{number}'] = str(row.pk)\n"
-            "    found.append((str(row.pk), secret, str(users[-1].pk)))\n"
+            "    keys.append((str(row.pk), secret, str(users[-1].pk)))\n"
             f"for row in json.loads({json.dumps(json.dumps(limits))}):\n"
             "    LimitRow.objects.create(**{**row, 'subject_id': names[row['subject_id']]})\n"
-            "print(json.dumps(found))\n"
+            "print(json.dumps(keys))\n"
         )
         done = python(code, **router.environment)
         assert done.code == 0, done.err
@@ -268,12 +268,12 @@ class LimitsRun:
         by_number: dict[int, list[upstream.Arrival]] = {}
         for arrival in list(self.arrivals):
             by_number.setdefault(arrival.number, []).append(arrival)
-        for number, found in by_number.items():
+        for number, attempts in by_number.items():
             if (line := lines.get(number)) is None:
                 continue
-            left = max(self._left(it, line) for it in found)
+            left = max(self._left(attempt, line) for attempt in attempts)
             tokens = line["tokens"] if line["end"] == OK else 0
-            arrived, subjects = min(it.arrived for it in found), self.keys.subjects_of(line["key"])
+            arrived, subjects = min(attempt.arrived for attempt in attempts), self.keys.subjects_of(line["key"])
             yield Visit(line["key"], arrived, left, tokens, subjects, line["sent"], line["bulk"])
 
     def _left(self, arrival: upstream.Arrival, line: dict[str, Any]) -> float:
@@ -283,7 +283,7 @@ class LimitsRun:
         """
         if not arrival.cut_off:
             return arrival.left
-        killed = [at for at in self.kills if arrival.arrived < at <= arrival.left]
+        killed = [moment for moment in self.kills if arrival.arrived < moment <= arrival.left]
         return max(arrival.arrived, min([arrival.left, float(line["ended"]), *killed[-1:]]))
 
     def compare(self) -> list[str]:
@@ -357,9 +357,11 @@ class LimitsRun:
                 continue
             lines = [line for line in self.sender.lines if line["key"] == number]
             refused = [
-                (it["sent"], it["ended"]) for it in lines if it["by"].partition(";")[0] == KEY and not it["bulk"]
+                (line["sent"], line["ended"])
+                for line in lines
+                if line["by"].partition(";")[0] == KEY and not line["bulk"]
             ]
-            broken = [(it["sent"], it["ended"]) for it in lines if it["end"] in (BROKEN, LEFT)]
+            broken = [(line["sent"], line["ended"]) for line in lines if line["end"] in (BROKEN, LEFT)]
             allowed = kind.limits.requests or (kind.limits.tokens or 0) // (USED + EXCESS)
             least = least_counted(refused, [visit for visit in visits if visit.key == number], broken)
             if least < SERVED_RATE * allowed:
@@ -379,7 +381,7 @@ class LimitsRun:
         for subject, limits in (*places, (EVERYBODY, Limits(concurrency=CAPACITY * KEYS_OF_A_USER))):
             until(lambda subject=subject, limits=limits: self.set_limits(subject, limits), 60)
         for first in range(0, KEYS, KEYS_OF_A_USER):
-            numbers = [first + at for at in range(KEYS_OF_A_USER)] * CAPACITY
+            numbers = [first + index for index in range(KEYS_OF_A_USER)] * CAPACITY
             statuses = self._statuses(numbers, LONG)
             if lost := [number for number, status in zip(numbers, statuses, strict=True) if status != 200]:
                 self.wrong.append(
@@ -398,9 +400,9 @@ class LimitsRun:
             return list(pool.map(send, numbers))
 
 
-def without_averages(found: str) -> list[str]:
+def without_averages(output: str) -> list[str]:
     """Return the lines of `reconcile`, without moving averages: after steps of the clock these may lack samples."""
-    lines = [line for line in found.splitlines() if not line.startswith("averages: ")]
+    lines = [line for line in output.splitlines() if not line.startswith("averages: ")]
     return [] if len(lines) == 1 and lines[0].endswith((" differences", " difference")) else lines
 
 

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from gateway.registry import rows as rows_module
 from gateway.registry import writer as writer_module
+from gateway.registry.kinds import CHANGES, KEYS, MODELS, version_key
 from gateway.registry.reader import BoundedCache, RegistryReader, Update
-from gateway.registry.schema import CHANGES, KEY, KEYS, Model, version_key
+from gateway.registry.schema import Model
 from gateway.registry.store import RegistryStore
 from gateway.routing.roster import Roster
 
@@ -27,27 +29,31 @@ def names_stay_cached() -> None:
     original = Roster._update
 
     def update(roster: Roster, changed: Update) -> None:
-        original(roster, dataclasses.replace(changed, models=False))
+        if changed.changed is not None:
+            changed = dataclasses.replace(
+                changed, changed={k: v for k, v in changed.changed.items() if k is not MODELS}
+            )
+        original(roster, changed)
 
     Roster._update = update  # type: ignore[method-assign, assignment]
 
 
 def old_half_stays_cached() -> None:
     def drop(cache: BoundedCache[Any, Any], key: Any) -> None:
-        cache.young.pop(key, None)
+        cache._young.pop(key, None)
 
     BoundedCache.drop = drop  # type: ignore[method-assign, assignment]
 
 
 def deletions_are_not_logged() -> None:
-    original = writer_module._Rows.write
+    original = writer_module._written
 
-    def write(rows: Any, changes: writer_module.Changes) -> set[bytes]:
-        deleted = {KEY + bytes.fromhex(hashed) for hashed, key in changes.keys.items() if key is None}
-        changed = original(rows, changes)
+    def written(store: RegistryStore, changes: writer_module.Changes) -> set[bytes]:
+        deleted = {KEYS.letter + bytes.fromhex(hashed) for hashed, key in changes.of(KEYS).items() if key is None}
+        changed = original(store, changes)
         return {change for change in changed if change[:33] not in deleted} or {b"-"}
 
-    writer_module._Rows.write = write  # type: ignore[method-assign, assignment]
+    writer_module._written = written
 
 
 def log_is_shorter_than_thought() -> None:
@@ -73,7 +79,7 @@ def ties_by_order() -> None:
                 folded.setdefault(alias.casefold(), model)
         return {**exact, **{model.id: model for model in ordered}}, folded
 
-    writer_module.names = names  # type: ignore[attr-defined]
+    rows_module.names = names  # type: ignore[attr-defined]
 
 
 RULES: dict[str, Callable[[], None]] = {

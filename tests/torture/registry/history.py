@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from gateway.registry.kinds import ENDPOINTS, KEYS, MODELS
 from gateway.registry.schema import ApiKey, EndpointFacts, KeyFacts, Model, PublishedEndpoint, PublishedKey, ref
 from gateway.registry.writer import Changes
 
@@ -39,13 +40,13 @@ class History:
         self.version += 1
         self._rng.seed(f"{self._seed}:{self.version}")
         changes = self._changes()
-        for endpoint_id, facts in changes.endpoints.items():
+        for endpoint_id, facts in changes.of(ENDPOINTS).items():
             if facts is None:
                 del self.endpoints[endpoint_id], self.models[endpoint_id]
             else:
                 self.endpoints[endpoint_id] = facts
-        self.models.update({endpoint_id: list(models) for endpoint_id, models in changes.models.items()})
-        for hashed, key in changes.keys.items():
+        self.models.update({endpoint_id: list(models or ()) for endpoint_id, models in changes.of(MODELS).items()})
+        for hashed, key in changes.of(KEYS).items():
             if key is None:
                 self.revoked = [*self.revoked[-4:], bytes.fromhex(hashed)]
                 del self.keys[bytes.fromhex(hashed)]
@@ -78,7 +79,10 @@ class History:
 
     def _whole(self, number: int) -> Changes:
         endpoint_id = f"endpoint-{number}"
-        return Changes({endpoint_id: self._facts(number)}, {endpoint_id: self._models(self._rng.randrange(12))})
+        return Changes(
+            endpoints={endpoint_id: self._facts(number)},
+            models={endpoint_id: self._models(self._rng.randrange(12))},
+        )
 
     def _facts(self, slot: int) -> EndpointFacts:
         large = "x" * self._rng.choice([0, 0, 100, 4000, 60_000 if self._rng.random() < 0.1 else 0])
@@ -107,7 +111,7 @@ class History:
         added = [model for model in self._models(4) if model.id not in known]
         changes = Changes(models={endpoint_id: [*added, *kept]})
         if kept == self.models[endpoint_id] or self._rng.random() < 0.5:
-            changes.endpoints[endpoint_id] = self._facts(self.endpoints[endpoint_id].slot)
+            changes.put(ENDPOINTS, {endpoint_id: self._facts(self.endpoints[endpoint_id].slot)})
         return changes
 
     def _some_keys(self, count: int) -> dict[str, PublishedKey | None]:
@@ -132,10 +136,10 @@ class History:
             yield PublishedEndpoint(**fields, models=tuple(self.models[endpoint_id]))
 
     def key(self, sha256: bytes) -> ApiKey | None:
-        found = self.keys.get(sha256)
-        if found is None:
+        facts = self.keys.get(sha256)
+        if facts is None:
             return None
-        return ApiKey(found.id, sha256, found.permissions, found.expires_at, owner_id=found.owner_id)
+        return ApiKey(facts.id, sha256, facts.permissions, facts.expires_at, owner_id=facts.owner_id)
 
     def key_rows(self) -> dict[bytes, KeyFacts]:
         return {sha256: KeyFacts(k.id, k.permissions, k.expires_at, k.owner_id) for sha256, k in self.keys.items()}
@@ -145,12 +149,12 @@ class History:
         return self._named(name, folded=False) or self._named(name.casefold(), folded=True)
 
     def _named(self, name: str, *, folded: bool) -> list[tuple[str, Model]]:
-        found = []
+        routes = []
         for endpoint_id in sorted(self.models, key=lambda one: self.endpoints[one].slot):
             model = _offered(self.models[endpoint_id], name, folded=folded)
             if model is not None:
-                found.append((endpoint_id, model))
-        return found
+                routes.append((endpoint_id, model))
+        return routes
 
     def name_rows(self) -> dict[bytes, Model]:
         rows = {}

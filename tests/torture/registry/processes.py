@@ -21,9 +21,10 @@ from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from gateway.registry import reader as reader_module
 from gateway.registry import writer as writer_module
-from gateway.registry.schema import CHANGES, ENDPOINTS, KEYS, MODEL_ROWS, NAMES, Table, ref
+from gateway.registry.kinds import CHANGES, ENDPOINTS, KEYS, MODELS, NAMES, Table
+from gateway.registry.schema import ref
 from gateway.registry.store import RegistryStore, is_damage
-from gateway.registry.writer import RegistryWriter
+from gateway.registry.writer import RegistryWriter, contents_of
 from gateway.routing import roster as roster_module
 from gateway.routing.roster import Roster
 from gateway.upstream.pool import Sweeper
@@ -59,13 +60,13 @@ def check_store(store: RegistryStore, history: History) -> None:
         }
         tables: tuple[tuple[Table[Any], Mapping[bytes, object]], ...] = (
             (ENDPOINTS, endpoints),
-            (MODEL_ROWS, models),
+            (MODELS, models),
             (NAMES, history.name_rows()),
             (KEYS, history.key_rows()),
         )
         for table, expected in tables:
-            found = {key: table.unpack(raw) for key, raw in store.raw_rows(table)}
-            differing = [key.hex() for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)]
+            stored = {key: table.unpack(raw) for key, raw in store.raw_rows(table)}
+            differing = [key.hex() for key in stored.keys() | expected.keys() if stored.get(key) != expected.get(key)]
             require(not differing, f"{table.create} at {version}: rows {differing[:3]} differ")
         logged = [int.from_bytes(key, "big") for key, _ in store.raw_rows(CHANGES)]
         require(logged == list(range(version - len(logged) + 1, version + 1)), f"log {logged} at {version}")
@@ -78,8 +79,8 @@ def check_store(store: RegistryStore, history: History) -> None:
 class Fuse:
     """Kills this process at one of its next statements or file operations, if it is armed."""
 
-    def __init__(self, at: int) -> None:
-        self._left = at
+    def __init__(self, count: int) -> None:
+        self._left = count
 
     def burn(self, *_: object) -> None:
         self._left -= 1
@@ -129,7 +130,7 @@ class Writing:
         self.history = History(self._seed)
         self.history.to(max(version, FIRST))
         keys = sorted(self.history.keys.items())
-        self.writer.rebuild(DATABASE, self.history.published(), [key for _, key in keys])
+        self.writer.rebuild(DATABASE, contents_of(self.history.published(), [key for _, key in keys]))
         state = self.writer.state()
         assert state is not None
         require(state.version == version, f"the rebuilt store has version {state.version}, not {version}")
@@ -222,13 +223,13 @@ class Reading:
 
     def _compare(self, what: str, look_up: Callable[[], object], true: Callable[[], object]) -> None:
         try:
-            found = look_up()
+            looked_up = look_up()
         except Refusal:  # 503: damaged, or not built yet
             self.refused += 1
             return
         self._catch_up()
         expected = true()
-        require(found == expected, f"{self._name}: {what} at {self.version}: {found}, not {expected}")
+        require(looked_up == expected, f"{self._name}: {what} at {self.version}: {looked_up}, not {expected}")
         self.right += 1
 
     def _catch_up(self) -> None:
@@ -253,7 +254,7 @@ class Reading:
 
 
 def read(root: Path, seed: int, last: int, number: int) -> Reading:
-    reader_module.MAX_STEPS, reader_module.CACHED_KEYS, roster_module.CACHED_NAMES = STEPS, CACHED, CACHED
+    reader_module.MAX_STEPS, KEYS.cached, roster_module.CACHED_NAMES = STEPS, CACHED, CACHED
     reading = Reading(root, seed, number)
     while reading.version < last:
         reading.turn()

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.base.bounds import TRANSLATED_REQUEST
 from gateway.base.errors import Refusal
-from gateway.base.limits import TRANSLATED_REQUEST
-from gateway.dialects.anthropic.bodies import MAX_COSTLY_BYTES, PIECE_BYTES, checked
 from gateway.dialects.anthropic.chat_requests import (
     DEFAULT_MAX_TOKENS,
     NEW_VERSION,
@@ -19,7 +18,9 @@ from gateway.dialects.anthropic.chat_requests import (
     to_messages,
     translating_chat,
 )
-from gateway.dialects.anthropic.chat_tools import CUSTOM_INPUT
+from gateway.dialects.chat.bodies import MAX_COSTLY_BYTES, PIECE_BYTES, checked
+from gateway.dialects.chat.requests import CUSTOM_INPUT
+from gateway.loop.time_slices import run_unsliced
 from tests.gateway.anything import OBJECTS, VALUES
 from tests.memory import with_peak
 
@@ -595,6 +596,22 @@ def test_a_limit_below_the_budget_for_thinking_is_raised_and_named():
 
 
 @pytest.mark.parametrize(
+    ("thinking", "name"),
+    [
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 50_000}}, "thinking"),
+    ],
+)
+def test_under_a_hard_budget_the_thinking_is_left_out_instead(thinking, name):
+    fields = {"model": MANUAL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 100, **thinking}
+    body = json.dumps(fields).encode()
+    made, translation = run_unsliced(translating_chat(body, MANUAL, keeps_most=True))
+    request = json.loads(made)
+    assert (request["max_tokens"], "thinking" in request) == (100, False)
+    assert translation.dropped == b"x-routerdash-dropped: %b\r\n" % name.encode()
+
+
+@pytest.mark.parametrize(
     ("model", "is_manual"),
     [
         ("claude-3-7-sonnet-20250219", True),
@@ -673,7 +690,7 @@ def test_text_that_takes_too_long_is_refused():
     body = json.dumps({"messages": [{"role": "user", "content": "," * (MAX_COSTLY_BYTES + 1)}]}).encode()
     with pytest.raises(Refusal) as caught:
         to_messages(body, ADAPTIVE)
-    assert (caught.value.status, caught.value.limit) == (413, TRANSLATED_REQUEST)
+    assert (caught.value.status, caught.value.bound) == (413, TRANSLATED_REQUEST)
 
 
 FIELDS = ("messages", "tools", "tool_choice", "stop", "response_format", "max_tokens", "thinking", "cache_control")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.anthropic.chat_responses import MAX_BLOCKS, chat_error, error_from_message, from_message
-from gateway.dialects.anthropic.responses import MAX_VALUES, NoChatCompletion
-from gateway.dialects.anthropic.translation import TRANSLATED, Translation
+from gateway.dialects.chat.completions import MAX_VALUES, NoChatCompletion
+from gateway.dialects.chat.translation import TRANSLATED, Translation
 from gateway.dialects.usage import Usage
 from tests.gateway.anything import OBJECTS, VALUES, shape
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic.chat_stream import ALIVE, ChatRelay
+from gateway.dialects.anthropic.chat_stream import CompletionChunks
 from gateway.dialects.anthropic.messages_api import server_event
-from gateway.dialects.anthropic.responses import MAX_CALLS
-from gateway.dialects.anthropic.translating_relay import MAX_TRANSLATED_EVENT_BYTES
-from gateway.dialects.anthropic.translation import TRANSLATED, Translation
+from gateway.dialects.chat.completions import MAX_CALLS
+from gateway.dialects.chat.relay import ALIVE, MAX_TRANSLATED_EVENT_BYTES, TranslatingRelay
+from gateway.dialects.chat.translation import TRANSLATED, Translation
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage
 from tests.gateway.anything import VALUES
@@ -50,12 +50,12 @@ def written(index, *pieces):
 
 def called(index, *pieces, name="get", id="toolu_1", given=None):
     whole = block(index, "tool_use", id=id, name=name, input=given or {})
-    return whole + b"".join(delta(index, "input_json_delta", partial_json=it) for it in pieces) + stop(index)
+    return whole + b"".join(delta(index, "input_json_delta", partial_json=piece) for piece in pieces) + stop(index)
 
 
 def play(*pieces, translation=TRANSLATED, wants_usage=False, end=True):
     """Feed the pieces. Return the relay and the bytes that it passes on at once."""
-    relay = ChatRelay("asked", translation, wants_usage=wants_usage)
+    relay = TranslatingRelay("asked", CompletionChunks("asked", translation, wants_usage=wants_usage))
     sent = b""
     for piece in pieces:
         sent += relay.feed(piece)
@@ -68,13 +68,13 @@ def play(*pieces, translation=TRANSLATED, wants_usage=False, end=True):
 
 def chunks(stream):
     """The chunks without comments and [DONE]."""
-    events = [it for it in stream.split(b"\n\n") if it and not it.startswith(b":")]
-    return [json.loads(it.removeprefix(b"data: ")) for it in events if it + b"\n\n" != DONE]
+    events = [raw_event for raw_event in stream.split(b"\n\n") if raw_event and not raw_event.startswith(b":")]
+    return [json.loads(raw_event.removeprefix(b"data: ")) for raw_event in events if raw_event + b"\n\n" != DONE]
 
 
 def deltas(*pieces, **options):
     relay, sent = play(*pieces, **options)
-    return [it["choices"][0]["delta"] for it in chunks(sent + relay.held) if it["choices"]]
+    return [chunk["choices"][0]["delta"] for chunk in chunks(sent + relay.held) if chunk["choices"]]
 
 
 def test_a_text():
@@ -89,7 +89,7 @@ def test_a_text():
             {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         ],
     }
-    assert [it["choices"][0]["delta"] for it in others] == [{"content": "Hel"}, {"content": "lo"}]
+    assert [chunk["choices"][0]["delta"] for chunk in others] == [{"content": "Hel"}, {"content": "lo"}]
     (last,) = chunks(relay.held)
     assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"]) == ({}, "stop")
     assert relay.held.endswith(DONE)
@@ -132,7 +132,7 @@ def test_thinking_keeps_its_signature():
 
 def test_the_index_of_a_call_counts_calls_only():
     given = deltas(start(), written(0, "a"), called(1, '{"a"', ":1}"), called(2, "{}", id="toolu_2"), ending())
-    calls = [it["tool_calls"][0] for it in given if "tool_calls" in it]
+    calls = [chat_delta["tool_calls"][0] for chat_delta in given if "tool_calls" in chat_delta]
     assert calls == [
         {"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "get", "arguments": ""}},
         {"index": 0, "function": {"arguments": '{"a"'}},
@@ -148,13 +148,18 @@ def test_the_index_of_a_call_counts_calls_only():
 )
 def test_a_call_has_arguments_in_any_case(pieces, given, arguments):
     sent = deltas(start(), called(0, *pieces, given=given), ending())
-    assert "".join(it["tool_calls"][0]["function"]["arguments"] for it in sent if "tool_calls" in it) == arguments
+    assert (
+        "".join(
+            chat_delta["tool_calls"][0]["function"]["arguments"] for chat_delta in sent if "tool_calls" in chat_delta
+        )
+        == arguments
+    )
 
 
 def test_a_custom_tool_gets_its_text_when_it_is_complete():
     translation = Translation(custom_tools=frozenset(["run"]))
     _relay, sent = play(start(), called(0, '{"input":"l', 's"}', name="run"), ending(), translation=translation)
-    calls = [it["choices"][0]["delta"].get("tool_calls") for it in chunks(sent)][1:]
+    calls = [chunk["choices"][0]["delta"].get("tool_calls") for chunk in chunks(sent)][1:]
     assert calls == [
         [{"index": 0, "id": "toolu_1", "type": "custom", "custom": {"name": "run", "input": ""}}],
         [{"index": 0, "custom": {"input": "ls"}}],
@@ -208,13 +213,13 @@ def test_usage_is_sent_if_the_client_wants_it():
         "prompt_tokens_details": {"cached_tokens": 2048, "cache_write_tokens": 5},
         "completion_tokens_details": {"reasoning_tokens": 31},
     }
-    assert [it["usage"] for it in [*chunks(sent), finish]] == [None] * 3
+    assert [chunk["usage"] for chunk in [*chunks(sent), finish]] == [None] * 3
     assert relay.usage == Usage(2065, 89, 2048, 5, 31)
 
 
 def test_without_a_wish_no_chunk_has_usage():
     relay, sent = play(start(), written(0, "a"), ending())
-    assert not [it for it in chunks(sent + relay.held) if "usage" in it]
+    assert not [chunk for chunk in chunks(sent + relay.held) if "usage" in chunk]
 
 
 def test_usage_that_is_not_reported_is_not_made_up():
@@ -240,7 +245,7 @@ def test_an_error_before_the_message_sends_nothing():
 
 
 def test_an_error_quotes_no_secret():
-    relay = ChatRelay("asked", TRANSLATED, wants_usage=False)
+    relay = TranslatingRelay("asked", CompletionChunks("asked", TRANSLATED, wants_usage=False))
     relay.redact = lambda raw: raw.replace(b"sk-secret", b"***")
     relay.feed(event("error", error={"type": "api_error", "message": "key sk-secret"}))
     assert b"sk-secret" not in relay.held
@@ -280,7 +285,7 @@ def test_a_stream_that_breaks_off_is_not_finished():
 def test_bytes_may_arrive_in_any_pieces():
     whole = start() + written(0, "Hel", "lo") + called(1, '{"a":1}') + ending("tool_use")
     expected = deltas(whole)
-    assert deltas(*(whole[at : at + 7] for at in range(0, len(whole), 7))) == expected
+    assert deltas(*(whole[position : position + 7] for position in range(0, len(whole), 7))) == expected
 
 
 def test_unpaired_surrogates_are_replaced():
@@ -312,4 +317,9 @@ def test_a_block_may_have_any_index(given):
     piece = delta(given, "input_json_delta", partial_json='{"a":1}')
     opened = block(given, "tool_use", id="toolu_1", name="get", input={})
     parts = deltas(start(), block(given, "thinking", thinking="x"), opened, piece, stop(given), ending("tool_use"))
-    assert "".join(it["tool_calls"][0]["function"]["arguments"] for it in parts if "tool_calls" in it) == '{"a":1}'
+    assert (
+        "".join(
+            chat_delta["tool_calls"][0]["function"]["arguments"] for chat_delta in parts if "tool_calls" in chat_delta
+        )
+        == '{"a":1}'
+    )

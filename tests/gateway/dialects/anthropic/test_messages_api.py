@@ -146,7 +146,7 @@ def test_a_captured_response_with_the_requested_name_is_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("usage", "found"),
+    ("usage", "expected"),
     [
         (b'{"input_tokens":1,"output_tokens":2}', Usage(1, 2)),
         (
@@ -161,8 +161,8 @@ def test_a_captured_response_with_the_requested_name_is_unchanged():
         (b"null", None),
     ],
 )
-def test_all_forms_of_usage(usage, found):
-    assert read_message(b'{"usage":%b}' % usage, "m")[1] == found
+def test_all_forms_of_usage(usage, expected):
+    assert read_message(b'{"usage":%b}' % usage, "m")[1] == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"model":5}', b"\xff", b"[" * 200_000])

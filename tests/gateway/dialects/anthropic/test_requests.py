@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.base.bounds import TRANSLATED_REQUEST
 from gateway.base.errors import Refusal
-from gateway.base.limits import TRANSLATED_REQUEST
-from gateway.dialects.anthropic.bodies import MAX_COSTLY_BYTES
-from gateway.dialects.anthropic.requests import reading_prompt, to_chat, tokenize_prompt, translating
+from gateway.dialects.anthropic.requests import reading_prompt, translating
+from gateway.dialects.chat.bodies import MAX_COSTLY_BYTES
+from gateway.loop.time_slices import run_unsliced
 from tests.cpu_time import longest_slice_ms
 from tests.gateway.anything import OBJECTS, shape
 
@@ -15,6 +16,14 @@ HELLO = {"role": "user", "content": "hello"}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
 IMAGE_URL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+
+
+def to_chat(body, model):
+    return run_unsliced(translating(body, model))
+
+
+def tokenize_prompt(body):
+    return run_unsliced(reading_prompt(body))
 
 
 def text(value):
@@ -110,7 +119,7 @@ def test_system_turns_become_part_of_the_system_prompt():
 
 
 def test_a_request_as_claude_code_sends_it():
-    found = translate(
+    body = translate(
         [{"role": "user", "content": [text("Hi") | EPHEMERAL]}, {"role": "system", "content": "the environment"}],
         system=[text("x-anthropic-billing-header: cc_version=2.1.197.d51;"), text("You are an agent.") | EPHEMERAL],
         thinking={"type": "adaptive", "display": "omitted"},
@@ -118,14 +127,14 @@ def test_a_request_as_claude_code_sends_it():
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         tools=[{"name": "look", "input_schema": {"type": "object"}, "defer_loading": True}],
     )
-    assert found["messages"] == [
+    assert body["messages"] == [
         {"role": "system", "content": "You are an agent.\nthe environment"},
         {"role": "user", "content": "Hi"},
     ]
-    assert found["reasoning_effort"] == "high"
+    assert body["reasoning_effort"] == "high"
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-    assert found["tools"] == [tool]
-    assert found.keys() == {"model", "messages", "max_tokens", "reasoning_effort", "tools"}
+    assert body["tools"] == [tool]
+    assert body.keys() == {"model", "messages", "max_tokens", "reasoning_effort", "tools"}
 
 
 def test_a_system_prompt_of_one_block_is_kept():
@@ -163,8 +172,8 @@ def test_a_document_has_a_title_and_a_context():
 
 
 def test_a_search_result():
-    found = {"type": "search_result", "title": "title", "source": "where", "content": [text("body")]}
-    assert turn(found)[0]["content"] == "title\nwhere\nbody"
+    search_result = {"type": "search_result", "title": "title", "source": "where", "content": [text("body")]}
+    assert turn(search_result)[0]["content"] == "title\nwhere\nbody"
 
 
 def test_tool_calls():
@@ -221,8 +230,8 @@ def test_tool_results_come_before_the_other_content_of_a_turn():
     ],
 )
 def test_the_text_of_a_tool_result(fields, content):
-    found = turn({"type": "tool_result", "tool_use_id": "c", **fields})
-    assert found == [{"role": "tool", "tool_call_id": "c", "content": content}]
+    messages = turn({"type": "tool_result", "tool_use_id": "c", **fields})
+    assert messages == [{"role": "tool", "tool_call_id": "c", "content": content}]
 
 
 def test_images_of_tool_results_follow_in_a_user_message():
@@ -426,11 +435,11 @@ def outcome(function, *arguments):
 
 @given(st.binary() | ANYTHING.map(lambda body: json.dumps(body).encode()))
 def test_any_request_is_translated_or_refused(body):
-    found = outcome(to_chat, body, "known")
-    if isinstance(found, Refusal):
-        assert (found.status, 0 < len(found.message) < 300) == (400, True)
+    translated = outcome(to_chat, body, "known")
+    if isinstance(translated, Refusal):
+        assert (translated.status, 0 < len(translated.message) < 300) == (400, True)
     else:
-        roles = {message["role"] for message in json.loads(found)["messages"]}
+        roles = {message["role"] for message in json.loads(translated)["messages"]}
         assert roles <= {"system", "user", "assistant", "tool"}
 
 
@@ -485,7 +494,7 @@ def request_of(blocks):
 def test_a_request_that_is_too_long_to_be_translated_is_refused_by_its_limit(body):
     with pytest.raises(Refusal) as refused:
         to_chat(body, "up")
-    assert (refused.value.status, refused.value.limit) == (413, TRANSLATED_REQUEST)
+    assert (refused.value.status, refused.value.bound) == (413, TRANSLATED_REQUEST)
     assert "only chat completions" in refused.value.message
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 
 from gateway.base.request_kinds import CHAT
-from gateway.dialects.anthropic.responses import NoChatCompletion, from_chat
+from gateway.dialects.anthropic.responses import from_chat
+from gateway.dialects.chat.completions import NoChatCompletion
 from tests.gateway import captures
 from tests.gateway.anything import DELTA, VALUES
 
@@ -68,8 +69,8 @@ def test_a_captured_response(capture):
     ],
 )
 def test_blocks(message, blocks):
-    found = [(block["type"], block[block["type"]]) for block in translate(message)["content"]]
-    assert found == blocks
+    translated = [(block["type"], block[block["type"]]) for block in translate(message)["content"]]
+    assert translated == blocks
 
 
 def test_tool_calls():
@@ -131,8 +132,8 @@ def test_a_tool_call_without_an_id_gets_one():
     ],
 )
 def test_stop_reasons(message, finish, choice, reason, sequence):
-    found = translate(message, finish, **choice)
-    assert (found["stop_reason"], found["stop_sequence"]) == (reason, sequence)
+    response = translate(message, finish, **choice)
+    assert (response["stop_reason"], response["stop_sequence"]) == (reason, sequence)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_body_that_is_no_chat_completion_is_reported(body, words):
 def test_any_response_is_translated_or_refused(delta, finish, usage):
     body = json.dumps({"choices": [{"message": delta, "finish_reason": finish}], "usage": usage}).encode()
     try:
-        found, _ = from_chat(body, "m")
+        response, _ = from_chat(body, "m")
     except NoChatCompletion:
         return
-    assert msgspec.json.decode(found)["type"] == "message"
+    assert msgspec.json.decode(response)["type"] == "message"

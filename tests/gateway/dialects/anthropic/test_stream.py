@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.base.request_kinds import CHAT
-from gateway.dialects.anthropic.responses import MAX_CALLS, is_object
-from gateway.dialects.anthropic.stream import MAX_BLOCKS, TOOL, MessagesRelay, _Block
-from gateway.dialects.anthropic.translating_relay import MAX_TRANSLATED_EVENT_BYTES
+from gateway.dialects.anthropic.stream import MAX_BLOCKS, TOOL, MessageEvents, _Block
+from gateway.dialects.chat.completions import MAX_CALLS, is_object
+from gateway.dialects.chat.relay import MAX_TRANSLATED_EVENT_BYTES, TranslatingRelay
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage
 from tests.cpu_time import growth
@@ -20,8 +20,8 @@ STREAMS = [capture for capture in captures.STREAMS if capture.kind == CHAT and c
 
 def chunk(finish=None, usage=None, choice=None, **delta):
     """One event of a chat stream."""
-    found = {"index": 0, "delta": delta, "finish_reason": finish, **(choice or {})}
-    body = {"id": "chat-1", "model": "tiny", "choices": [found]}
+    whole_choice = {"index": 0, "delta": delta, "finish_reason": finish, **(choice or {})}
+    body = {"id": "chat-1", "model": "tiny", "choices": [whole_choice]}
     return b"data: %b\n\n" % json.dumps(body if usage is None else {**body, "usage": usage}).encode()
 
 
@@ -43,7 +43,7 @@ CALLED = chunk("tool_calls")
 
 def play(*pieces, end=True):
     """Feed the pieces. Return the relay and the bytes that it passes on at once."""
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     sent = b""
     for piece in pieces:
         sent += relay.feed(piece)
@@ -55,12 +55,12 @@ def play(*pieces, end=True):
 
 
 def events(stream: bytes):
-    found = []
+    decoded_events = []
     for event in stream.split(b"\n\n")[:-1]:
         name, data = event.split(b"\n")
-        found.append(json.loads(data.removeprefix(b"data: ")))
-        assert name == b"event: " + found[-1]["type"].encode()
-    return found
+        decoded_events.append(json.loads(data.removeprefix(b"data: ")))
+        assert name == b"event: " + decoded_events[-1]["type"].encode()
+    return decoded_events
 
 
 def message(stream: bytes):
@@ -96,15 +96,15 @@ def _grow(block, delta):
 def blocks(*pieces):
     """The blocks of the complete message, each as type and content."""
     relay, sent = play(*pieces)
-    found = message(sent + relay.held)["content"]
-    return [(block["type"], block["json"] or block.get(block["type"], "")) for block in found]
+    content = message(sent + relay.held)["content"]
+    return [(block["type"], block["json"] or block.get(block["type"], "")) for block in content]
 
 
 def calls(*pieces):
     """The tool calls of the complete message, each as id, name and arguments."""
     relay, sent = play(*pieces)
-    found = [block for block in message(sent + relay.held)["content"] if block["type"] == "tool_use"]
-    return [(block["id"], block["name"], block["json"]) for block in found]
+    tool_blocks = [block for block in message(sent + relay.held)["content"] if block["type"] == "tool_use"]
+    return [(block["id"], block["name"], block["json"]) for block in tool_blocks]
 
 
 # Captured streams
@@ -114,7 +114,7 @@ def calls(*pieces):
 def test_a_captured_stream_has_the_text_of_its_chunks(capture):
     relay, sent = play(capture.body)
     chunks = [json.loads(event[6:]) for event in capture.events if event != DONE]
-    choices = [choice for found in chunks for choice in found["choices"] if choice["index"] == 0]
+    choices = [choice for decoded in chunks for choice in decoded["choices"] if choice["index"] == 0]
     text = "".join([choice["delta"].get("content") or "" for choice in choices])
     result = message(sent + relay.held)
     assert [block["text"] for block in result["content"]] == [text]
@@ -122,10 +122,12 @@ def test_a_captured_stream_has_the_text_of_its_chunks(capture):
     assert relay.deltas >= len(text.split())
 
 
-@pytest.mark.parametrize("capture", [found for found in STREAMS if found.name == "chat_stream_usage"], ids=str)
+@pytest.mark.parametrize("capture", [capture for capture in STREAMS if capture.name == "chat_stream_usage"], ids=str)
 def test_the_usage_of_a_captured_stream(capture):
     relay, _ = play(capture.body)
-    (usage,) = [found for event in capture.events if event != DONE if (found := json.loads(event[6:]).get("usage"))]
+    (usage,) = [
+        reported for event in capture.events if event != DONE if (reported := json.loads(event[6:]).get("usage"))
+    ]
     assert relay.usage == captures.reported(usage)
     result = events(relay.held)[0]["usage"]
     assert result["input_tokens"] + (result["cache_read_input_tokens"] or 0) == usage["prompt_tokens"]
@@ -217,7 +219,7 @@ def test_a_chunk_without_choices_starts_no_message():
 
 
 def test_a_delta_is_sent_on_at_once():
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     relay.feed(HELLO)
     assert events(relay.feed(chunk(content="!"))) == [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "!"}}
@@ -323,8 +325,8 @@ def test_stop_reasons(last, reason, sequence):
 
 
 def test_thinking_is_a_separate_block():
-    found = blocks(chunk(reasoning="h") + chunk(reasoning_content="m", content="s") + chunk(content="o") + STOP)
-    assert found == [("thinking", "hm"), ("text", "so")]
+    content = blocks(chunk(reasoning="h") + chunk(reasoning_content="m", content="s") + chunk(content="o") + STOP)
+    assert content == [("thinking", "hm"), ("text", "so")]
 
 
 def test_thinking_has_a_signature_field():
@@ -333,8 +335,8 @@ def test_thinking_has_a_signature_field():
 
 
 def test_thinking_may_continue_after_text():
-    found = blocks(chunk(reasoning="a") + chunk(content="b") + chunk(reasoning="c") + STOP)
-    assert found == [("thinking", "a"), ("text", "b"), ("thinking", "c")]
+    content = blocks(chunk(reasoning="a") + chunk(content="b") + chunk(reasoning="c") + STOP)
+    assert content == [("thinking", "a"), ("text", "b"), ("thinking", "c")]
 
 
 def test_text_in_parts():
@@ -351,7 +353,7 @@ def test_a_tool_call_in_fragments():
 
 
 def test_fragments_are_sent_on_at_once():
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     relay.feed(call(0, "", "call_1", "look"))
     (event,) = events(relay.feed(call(0, '{"at"')))
     assert event["delta"] == {"type": "input_json_delta", "partial_json": '{"at"'}
@@ -363,7 +365,7 @@ def test_successive_tool_calls():
 
 
 def test_a_complete_tool_call_ends_when_the_next_begins():
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     relay.feed(call(0, "{}", "call_1", "look"))
     sent = events(relay.feed(call(1, "", "call_2", "touch")))
     assert [event["type"] for event in sent] == ["content_block_stop", "content_block_start"]
@@ -389,8 +391,10 @@ def test_tool_calls_with_interleaved_fragments():
 
 
 def test_several_tool_calls_in_one_chunk():
-    fields = [{"index": at, "id": f"call_{at}", "function": {"name": "look", "arguments": "{}"}} for at in range(3)]
-    assert calls(chunk(tool_calls=fields) + CALLED) == [(f"call_{at}", "look", "{}") for at in range(3)]
+    fields = [
+        {"index": index, "id": f"call_{index}", "function": {"name": "look", "arguments": "{}"}} for index in range(3)
+    ]
+    assert calls(chunk(tool_calls=fields) + CALLED) == [(f"call_{index}", "look", "{}") for index in range(3)]
 
 
 @pytest.mark.parametrize("index", [0, None])
@@ -452,7 +456,7 @@ def test_unknown_events_are_dropped(noise):
 
 
 def test_comments_keep_the_client_waiting():
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     assert relay.feed(b": a\n\n") == b""
     assert relay.feed(HELLO).startswith(b": a\n\nevent: message_start\n")
     assert relay.feed(b": b\n\n") == b": b\n\n"
@@ -487,7 +491,7 @@ def mixed(fragments):
 
 
 def relay_whole(body):
-    relay = MessagesRelay("asked")
+    relay = TranslatingRelay("asked", MessageEvents("asked"))
     relay.feed(body)
     while relay.behind:
         relay.feed(b"")
@@ -500,10 +504,10 @@ def test_fragments_of_two_calls_take_time_in_proportion_to_their_number():
 @given(st.lists(st.text('{}[]"\\\\ a:1,', max_size=4), max_size=12))
 def test_arguments_in_pieces_are_complete_when_they_are_an_object(pieces):
     block = _Block(TOOL)
-    for at, piece in enumerate(pieces, 1):
+    for count, piece in enumerate(pieces, 1):
         block.waiting.append(piece)
         block.take()
-        assert block.whole is is_object("".join(pieces[:at]))
+        assert block.whole is is_object("".join(pieces[:count]))
 
 
 @pytest.mark.parametrize(
@@ -518,4 +522,4 @@ def test_arguments_in_pieces_are_complete_when_they_are_an_object(pieces):
 )
 def test_a_stream_that_is_too_long_to_be_translated_is_aborted(event):
     with pytest.raises(EventTooLong):
-        play(*(event[at : at + 50_000] for at in range(0, len(event), 50_000)))
+        play(*(event[start : start + 50_000] for start in range(0, len(event), 50_000)))

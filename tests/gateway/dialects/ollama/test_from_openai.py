@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.base.request_kinds import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
-from gateway.dialects.anthropic.responses import NoChatCompletion
-from gateway.dialects.anthropic.translating_relay import MAX_TRANSLATED_BYTES
+from gateway.dialects.chat.completions import NoChatCompletion
+from gateway.dialects.chat.relay import MAX_TRANSLATED_BYTES, TranslatingRelay
 from gateway.dialects.ollama.durations import Stopwatch
-from gateway.dialects.ollama.from_openai import LinesRelay, Shell, from_completion, from_embeddings
+from gateway.dialects.ollama.from_openai import Lines, Shell, from_completion, from_embeddings
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage
 from tests.gateway.anything import VALUES
@@ -50,8 +50,8 @@ def chunk(finish=None, **delta):
 
 def streamed(*chunks, kind=OLLAMA_CHAT, end=True):
     """Return the lines of a stream, without the last one; the last one; and the relay."""
-    relay = LinesRelay(shell(kind))
-    sent = b"".join(relay.feed(b"data: %b\n\n" % json.dumps(it).encode()) for it in chunks)
+    relay = TranslatingRelay("m", Lines(shell(kind)))
+    sent = b"".join(relay.feed(b"data: %b\n\n" % json.dumps(event).encode()) for event in chunks)
     if end:
         sent += relay.feed(b"data: [DONE]\n\n")
     relay.end()
@@ -60,22 +60,24 @@ def streamed(*chunks, kind=OLLAMA_CHAT, end=True):
 
 
 def test_a_whole_chat_has_counts_and_durations():
-    found, usage = whole(completion())
-    assert (found["model"], found["message"]) == ("llama3.2", {"role": "assistant", "content": "Hello."})
-    assert (found["done"], found["done_reason"], found["created_at"][-1]) == (True, "stop", "Z")
-    assert (found["prompt_eval_count"], found["eval_count"]) == (usage.input_tokens, usage.output_tokens) == (26, 3)
-    assert (found["total_duration"], found["load_duration"], found["eval_duration"]) == (2 * 10**9, 0, 10**9)
-    assert (usage.finish_reason, "prompt_eval_duration" in found) == ("stop", False)
+    response, usage = whole(completion())
+    assert (response["model"], response["message"]) == ("llama3.2", {"role": "assistant", "content": "Hello."})
+    assert (response["done"], response["done_reason"], response["created_at"][-1]) == (True, "stop", "Z")
+    assert (
+        (response["prompt_eval_count"], response["eval_count"]) == (usage.input_tokens, usage.output_tokens) == (26, 3)
+    )
+    assert (response["total_duration"], response["load_duration"], response["eval_duration"]) == (2 * 10**9, 0, 10**9)
+    assert (usage.finish_reason, "prompt_eval_duration" in response) == ("stop", False)
 
 
 def test_durations_of_llamacpp_are_used():
-    found, _ = whole(completion() | {"timings": {"prompt_ms": 12.5, "predicted_ms": 80, "cache_n": 4}})
-    assert (found["prompt_eval_duration"], found["eval_duration"]) == (12_500_000, 80_000_000)
+    response, _ = whole(completion() | {"timings": {"prompt_ms": 12.5, "predicted_ms": 80, "cache_n": 4}})
+    assert (response["prompt_eval_duration"], response["eval_duration"]) == (12_500_000, 80_000_000)
 
 
 def test_a_generation_has_a_response_instead_of_a_message():
-    found, _ = whole(completion(reasoning_content="Hm."), OLLAMA_GENERATE)
-    assert (found["response"], found["thinking"], "message" in found) == ("Hello.", "Hm.", False)
+    response, _ = whole(completion(reasoning_content="Hm."), OLLAMA_GENERATE)
+    assert (response["response"], response["thinking"], "message" in response) == ("Hello.", "Hm.", False)
     text, _ = whole({"choices": [{"index": 0, "text": "Hello.", "finish_reason": "length"}]}, OLLAMA_GENERATE)
     assert (text["response"], text["done_reason"], "eval_count" in text) == ("Hello.", "length", False)
 
@@ -85,12 +87,12 @@ def test_arguments_of_a_call_become_an_object():
         {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
         {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "not JSON"}},
     ]
-    found, _ = whole(completion(content=None, tool_calls=calls))
-    assert found["message"]["tool_calls"] == [
+    response, _ = whole(completion(content=None, tool_calls=calls))
+    assert response["message"]["tool_calls"] == [
         {"id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}},
         {"id": "c2", "function": {"index": 1, "name": "g", "arguments": {"arguments": "not JSON"}}},
     ]
-    assert (found["message"]["content"], found["done_reason"]) == ("", "stop")
+    assert (response["message"]["content"], response["done_reason"]) == ("", "stop")
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[", b'{"choices":[]}', b'{"error":{"message":"full"}}'])
@@ -101,9 +103,9 @@ def test_a_body_that_is_no_completion_is_a_failure(body):
 
 def test_vectors_keep_every_digit():
     body = b'{"data":[{"embedding":[0.10000000000000001,-2e-9]},{"embedding":[3]}],"usage":{"prompt_tokens":8}}'
-    found, usage = from_embeddings(body, shell(OLLAMA_EMBED), one=False)
-    assert b'"embeddings":[[0.10000000000000001,-2e-9],[3]]' in found
-    assert (json.loads(found)["prompt_eval_count"], usage) == (8, Usage(8, None))
+    response, usage = from_embeddings(body, shell(OLLAMA_EMBED), one=False)
+    assert b'"embeddings":[[0.10000000000000001,-2e-9],[3]]' in response
+    assert (json.loads(response)["prompt_eval_count"], usage) == (8, Usage(8, None))
     one, _ = from_embeddings(body, shell(OLLAMA_EMBED), one=True)
     assert one == b'{"embedding":[0.10000000000000001,-2e-9]}'
 
@@ -161,7 +163,7 @@ def test_another_id_with_a_name_is_another_call_whatever_its_index(index):
         {"function": {"arguments": ": 1}"}},
         {"id": "c2", "function": {"name": "g", "arguments": "{}"}},
     ]
-    (line,), _, _ = streamed(*(chunk(tool_calls=[{"index": index, **it}]) for it in pieces), chunk("tool_calls"))
+    (line,), _, _ = streamed(*(chunk(tool_calls=[{"index": index, **piece}]) for piece in pieces), chunk("tool_calls"))
     assert line["message"]["tool_calls"] == [
         {"id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}},
         {"id": "c2", "function": {"index": 1, "name": "g", "arguments": {}}},
@@ -189,7 +191,7 @@ def test_an_error_in_a_stream_becomes_the_last_line():
 
 
 def test_comments_have_no_place_between_lines():
-    relay = LinesRelay(shell())
+    relay = TranslatingRelay("m", Lines(shell()))
     assert relay.feed(b": waiting\n\n") == b""
     assert relay.feed(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n: waiting\n\n').count(b"\n") == 1
 
@@ -203,7 +205,7 @@ def test_too_many_calls_end_a_stream():
 def test_large_events_are_translated_in_several_slices():
     """Each has many values, which take longer to translate than the events of usual streams."""
     many = b"data: %b\n\n" % json.dumps(chunk(tool_calls=[{}] * 1000)).encode()
-    relay = LinesRelay(shell())
+    relay = TranslatingRelay("m", Lines(shell()))
     relay.feed(many * (64 * 1024 // len(many)))
     assert relay.behind
     assert relay.events <= MAX_TRANSLATED_BYTES // len(many) + 1
@@ -215,7 +217,7 @@ def test_large_events_are_translated_in_several_slices():
 
 
 def test_calls_without_arguments_are_not_collected():
-    relay = LinesRelay(shell())
+    relay = TranslatingRelay("m", Lines(shell()))
     many = b"data: %b\n\n" % json.dumps(chunk(tool_calls=[{}] * 1000)).encode()
 
     def feed():

@@ -29,66 +29,77 @@ def relay(keep_context=False):
 
 
 def test_lines_pass_with_the_name_that_the_client_sent():
-    it = relay()
-    sent = it.feed(line(PIECE) + line(PIECE))
+    native_relay = relay()
+    sent = native_relay.feed(line(PIECE) + line(PIECE))
     assert [json.loads(each) for each in sent.splitlines()] == [PIECE | {"model": "asked"}] * 2
-    assert (it.deltas, it.events, it.finished, it.held) == (2, 2, False, b"")
+    assert (native_relay.deltas, native_relay.events, native_relay.finished, native_relay.held) == (2, 2, False, b"")
 
 
 def test_the_last_line_is_held_and_counted():
-    it = relay()
-    assert it.feed(line(PIECE))
-    assert it.feed(line(LAST)) == b""
-    it.end()
-    held = json.loads(it.held)
+    native_relay = relay()
+    assert native_relay.feed(line(PIECE))
+    assert native_relay.feed(line(LAST)) == b""
+    native_relay.end()
+    held = json.loads(native_relay.held)
     assert held == {key: value for key, value in LAST.items() if key != "context"} | {"model": "asked"}
-    assert (it.usage.input_tokens, it.usage.output_tokens, it.finish_reason, it.whole) == (26, 282, "stop", True)
+    assert (
+        native_relay.usage.input_tokens,
+        native_relay.usage.output_tokens,
+        native_relay.finish_reason,
+        native_relay.whole,
+    ) == (26, 282, "stop", True)
 
 
 def test_the_context_passes_if_there_is_one_server():
-    it = relay(keep_context=True)
-    it.feed(line(LAST))
-    assert json.loads(it.held)["context"] == [1, 2, 3]
+    native_relay = relay(keep_context=True)
+    native_relay.feed(line(LAST))
+    assert json.loads(native_relay.held)["context"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_lines_may_arrive_in_parts(size):
-    data, it = line(PIECE) + b"\n" + line(PIECE) + line(LAST).rstrip(), relay()
-    sent = b"".join(it.feed(data[at : at + size]) for at in range(0, len(data), size))
-    it.end()
-    assert (sent.count(b"\n"), it.whole, it.held.endswith(b"\n")) == (2, True, True)
+    data, native_relay = line(PIECE) + b"\n" + line(PIECE) + line(LAST).rstrip(), relay()
+    sent = b"".join(native_relay.feed(data[start : start + size]) for start in range(0, len(data), size))
+    native_relay.end()
+    assert (sent.count(b"\n"), native_relay.whole, native_relay.held.endswith(b"\n")) == (2, True, True)
 
 
 def test_calls_are_the_finish_reason():
-    it = relay()
-    it.feed(line(PIECE | {"message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}}))
-    it.feed(line(LAST))
-    assert (it.finish_reason, it.deltas) == ("tool_calls", 1)
+    native_relay = relay()
+    native_relay.feed(
+        line(PIECE | {"message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}})
+    )
+    native_relay.feed(line(LAST))
+    assert (native_relay.finish_reason, native_relay.deltas) == ("tool_calls", 1)
 
 
 def test_an_error_is_the_end_and_has_no_secret():
-    it = relay()
-    it.redact = lambda raw: raw.replace(b"secret", b"[redacted]")
-    it.feed(line(PIECE))
-    assert it.feed(line({"error": "key secret"})) == b""
-    assert (json.loads(it.held), it.error.sentence, it.whole) == ({"error": "key [redacted]"}, "key secret", False)
+    native_relay = relay()
+    native_relay.redact = lambda raw: raw.replace(b"secret", b"[redacted]")
+    native_relay.feed(line(PIECE))
+    assert native_relay.feed(line({"error": "key secret"})) == b""
+    assert (json.loads(native_relay.held), native_relay.error.sentence, native_relay.whole) == (
+        {"error": "key [redacted]"},
+        "key secret",
+        False,
+    )
 
 
 def test_a_line_without_end_is_too_long():
-    it = relay()
+    native_relay = relay()
     half = b"x" * (MAX_LINE_BYTES // 2)
-    it.feed(half)
-    it.feed(half)
+    native_relay.feed(half)
+    native_relay.feed(half)
     with pytest.raises(EventTooLong):
-        it.feed(b"x")
+        native_relay.feed(b"x")
 
 
 def test_many_lines_at_once_take_several_time_slices():
-    it = relay()
-    sent = it.feed(line(PIECE) * 2500)
-    while it.behind:
-        sent += it.feed(b"")
-    assert (sent.count(b"\n"), it.deltas) == (2500, 2500)
+    native_relay = relay()
+    sent = native_relay.feed(line(PIECE) * 2500)
+    while native_relay.behind:
+        sent += native_relay.feed(b"")
+    assert (sent.count(b"\n"), native_relay.deltas) == (2500, 2500)
 
 
 def test_a_whole_response_is_read():
@@ -105,17 +116,17 @@ def test_an_error_of_routerdash_is_a_line():
 
 def test_what_is_long_is_not_decoded():
     """A line of 3 MB of small values is counted without an object for each."""
-    it, calls = relay(), b"[" + b"[]," * 1_000_000 + b"[]]"
+    native_relay, calls = relay(), b"[" + b"[]," * 1_000_000 + b"[]]"
     tracemalloc.start()
-    sent = it.feed(b'{"model":"served","message":{"content":"","tool_calls":%b},"done":false}\n' % calls)
+    sent = native_relay.feed(b'{"model":"served","message":{"content":"","tool_calls":%b},"done":false}\n' % calls)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (len(sent) > len(calls), it.deltas, it.finish_reason) == (True, 1, "tool_calls")
+    assert (len(sent) > len(calls), native_relay.deltas, native_relay.finish_reason) == (True, 1, "tool_calls")
     assert peak < 5 * len(sent)
 
 
 @pytest.mark.parametrize("bad", [b"[1]", b'{"model":3}', b'{"done":"yes"}', b"not JSON"])
 def test_a_line_of_another_form_passes_unread(bad):
-    it = relay()
-    assert it.feed(bad + b"\n") == bad + b"\n"
-    assert (it.deltas, it.whole) == (0, False)
+    native_relay = relay()
+    assert native_relay.feed(bad + b"\n") == bad + b"\n"
+    assert (native_relay.deltas, native_relay.whole) == (0, False)

@@ -6,18 +6,18 @@ import msgspec
 import pytest
 
 from gateway.base.errors import Refusal
+from gateway.dialects.json_outline import outline_of
 from gateway.dialects.ollama.requests import (
     decode_small,
     fields_of,
     lifted,
-    names_of,
     native_fields,
     put_back,
     request_of,
-    split_large,
     tagged,
 )
 from gateway.loop.time_slices import run_unsliced
+from gateway.registry.patterns import names_of
 
 
 def parsed(**fields):
@@ -26,7 +26,7 @@ def parsed(**fields):
 
 def large(**fields):
     body = json.dumps({"model": "tiny", **fields}).encode()
-    top = run_unsliced(split_large(body))
+    top = run_unsliced(outline_of(body))
     return request_of(fields_of(body, top), top.values)
 
 
@@ -62,8 +62,8 @@ def test_a_request_without_a_prompt_only_loads_its_model(fields, empty):
     ("keep_alive", "unloads"), [(0, True), ("0", True), ("0s", True), ("0m", True), ("5m", False), (-1, False)]
 )
 def test_a_keep_alive_of_zero_unloads(keep_alive, unloads):
-    found = parsed(keep_alive=keep_alive)
-    assert (found.unloads, found.has_keep_alive) == (unloads, True)
+    request = parsed(keep_alive=keep_alive)
+    assert (request.unloads, request.has_keep_alive) == (unloads, True)
 
 
 @pytest.mark.parametrize(("context", "has_context"), [([1, 2], True), ([], False), (None, False)])

@@ -15,9 +15,9 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}}
 
 
-def translated(kind, endpoint="openai_compatible", *, has_own=False, usage=False, **fields):
+def translated(kind, endpoint="openai_compatible", *, has_own=False, **fields):
     body = json.dumps({"model": "llama3.2", "stream": False, **fields}).encode()
-    return run_unsliced(translating(body, kind, "served", endpoint, has_own=has_own, usage=usage))
+    return run_unsliced(translating(body, kind, "served", endpoint, has_own=has_own))
 
 
 def chat(endpoint="openai_compatible", **fields):
@@ -30,19 +30,19 @@ def test_a_chat_becomes_a_chat_completion_with_the_endpoints_name():
 
 
 def test_a_stream_asks_for_usage():
-    found = json.loads(translated(OLLAMA_CHAT, usage=True, stream=True, messages=[]).body)
-    assert (found["stream"], found["stream_options"]) == (True, {"include_usage": True})
-    assert "stream_options" not in json.loads(translated(OLLAMA_CHAT, stream=True, messages=[]).body)
+    body = json.loads(translated(OLLAMA_CHAT, stream=True, messages=[]).body)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+    assert "stream_options" not in json.loads(translated(OLLAMA_CHAT, messages=[]).body)
 
 
 def test_options_have_the_names_of_the_server():
     options = {"num_predict": 9, "temperature": 0, "seed": 101, "stop": ["\n"], "top_k": 20, "repeat_penalty": 1.2}
     options["mirostat"] = 1
     usual = {"max_tokens": 9, "temperature": 0, "seed": 101, "stop": ["\n"]}
-    found = {kind: chat(kind, options=options) for kind in ("openai_compatible", "vllm", "llamacpp", "lm_studio")}
-    for fields in found.values():
+    bodies = {kind: chat(kind, options=options) for kind in ("openai_compatible", "vllm", "llamacpp", "lm_studio")}
+    for fields in bodies.values():
         del fields["model"], fields["messages"]
-    assert found == {
+    assert bodies == {
         "openai_compatible": usual,
         "vllm": usual | {"top_k": 20, "repetition_penalty": 1.2},
         "llamacpp": usual | {"top_k": 20, "repeat_penalty": 1.2, "mirostat": 1},
@@ -88,9 +88,9 @@ def test_tools_and_their_results_get_ids():
         {"role": "tool", "tool_name": "get_weather", "content": "11 degrees"},
         {"role": "tool", "tool_call_id": "own", "content": "12 degrees"},
     ]
-    found = chat(messages=turns, tools=[TOOL])
-    assert found["tools"] == [TOOL]
-    _, assistant, *results = found["messages"]
+    body = chat(messages=turns, tools=[TOOL])
+    assert body["tools"] == [TOOL]
+    _, assistant, *results = body["messages"]
     assert assistant["reasoning_content"] == "Hm."
     assert [(call["id"], call["type"]) for call in assistant["tool_calls"]] == [
         ("call_0", "function"),
@@ -101,9 +101,9 @@ def test_tools_and_their_results_get_ids():
 
 
 def test_a_generation_becomes_a_chat_with_its_system_prompt():
-    found = json.loads(translated(OLLAMA_GENERATE, prompt="Why?", system="Be short.", images=[PNG]).body)
-    assert [turn["role"] for turn in found["messages"]] == ["system", "user"]
-    assert found["messages"][1]["content"][0] == {"type": "text", "text": "Why?"}
+    body = json.loads(translated(OLLAMA_GENERATE, prompt="Why?", system="Be short.", images=[PNG]).body)
+    assert [turn["role"] for turn in body["messages"]] == ["system", "user"]
+    assert body["messages"][1]["content"][0] == {"type": "text", "text": "Why?"}
 
 
 def test_a_raw_prompt_or_a_suffix_becomes_a_completion():
@@ -151,5 +151,5 @@ def test_a_value_that_is_not_utf_8_is_refused(field):
     values = {"tools": b'[{"a":"\xff"}]', "format": b'{"a":"\xff"}', "options": b'{"stop":"\xff"}', "top_k": b'"\xff"'}
     body = b'{"model":"m","messages":[],"%b":%b}' % (field.encode(), values[field])
     with pytest.raises(Refusal, match="not valid JSON") as refused:
-        run_unsliced(translating(body, OLLAMA_CHAT, "served", "vllm", has_own=True, usage=False))
+        run_unsliced(translating(body, OLLAMA_CHAT, "served", "vllm", has_own=True))
     assert refused.value.status == 400

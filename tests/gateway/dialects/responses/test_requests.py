@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from gateway.base.errors import Refusal
-from gateway.dialects.anthropic.bodies import SLICE_BYTES
+from gateway.dialects.chat.bodies import SLICE_BYTES
 from gateway.dialects.responses import items, requests
 from gateway.dialects.responses.objects import new_id
-from gateway.dialects.responses.requests import MAX_ECHOED_BYTES, to_chat_request, translating_response
+from gateway.dialects.responses.requests import MAX_ECHOED_BYTES, translating_response
 from gateway.dialects.responses.tools import MAX_NAME, MAX_TOOLS, flat_name
 from gateway.dialects.responses.translation import SEAL, CalledTool
+from gateway.loop.time_slices import run_unsliced
 from tests.memory import with_peak
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -23,6 +24,10 @@ PATCH = {
     "format": {"type": "grammar", "syntax": "lark", "definition": "start: /x/"},
 }
 PIXEL = "data:image/png;base64,AA=="
+
+
+def to_chat_request(body: bytes, model: str, *, keeps_reasoning: bool = True):
+    return run_unsliced(translating_response(body, model, keeps_reasoning=keeps_reasoning))
 
 
 def translate(keeps_reasoning: bool = True, **fields: Any):
@@ -101,7 +106,7 @@ def test_a_loop_of_tools():
     )
     assert [message["role"] for message in given] == ["user", "assistant", "tool", "tool"]
     assert given[1]["content"] == "Let me see."
-    assert [it["id"] for it in given[1]["tool_calls"]] == ["c1", "c2"]
+    assert [tool_call["id"] for tool_call in given[1]["tool_calls"]] == ["c1", "c2"]
     assert given[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"Paris"}'}
     assert [message["content"] for message in given[2:]] == ["Sunny.", "Rain."]
     assert [message["tool_call_id"] for message in given[2:]] == ["c1", "c2"]
@@ -166,7 +171,7 @@ def test_reasoning_of_earlier_turns_is_part_of_the_turn(item):
     reasoning = {"type": "reasoning", "summary": [], **item}
     given = messages(reasoning, {"role": "assistant", "content": "Let me see."}, call(), result())
     assert (given[0]["reasoning_content"], given[0]["content"]) == ("I think.", "Let me see.")
-    assert [it["id"] for it in given[0]["tool_calls"]] == ["c1"]
+    assert [tool_call["id"] for tool_call in given[0]["tool_calls"]] == ["c1"]
     given = messages(reasoning, call(), result())
     assert (given[0]["reasoning_content"], given[0]["content"]) == ("I think.", None)
 
@@ -411,12 +416,12 @@ def test_no_slice_decodes_a_large_body_twice(monkeypatch, fields):
     decoders = {name: counted(decode) for name, decode in requests._DECODERS.items()}
     monkeypatch.setattr(requests, "_DECODERS", decoders)
     body = b'{"model":"m",%b}' % fields
-    found = []
+    byte_counts = []
     for _ in translating_response(body, "m", keeps_reasoning=True):
-        found.append(decoded)
+        byte_counts.append(decoded)
         decoded = 0
-    assert len(found) >= 2 + len(body) // SLICE_BYTES
-    assert len(body) <= max(found) < 1.1 * len(body)
+    assert len(byte_counts) >= 2 + len(body) // SLICE_BYTES
+    assert len(body) <= max(byte_counts) < 1.1 * len(body)
 
 
 def test_the_items_of_a_large_body_are_decoded_in_several_slices():
@@ -445,7 +450,7 @@ def test_a_body_that_would_take_too_long_is_refused():
 @pytest.mark.parametrize(
     "tools",
     [
-        [{"type": "function", "name": f"n{at}"} for at in range(MAX_TOOLS + 1)],
+        [{"type": "function", "name": f"n{number}"} for number in range(MAX_TOOLS + 1)],
         [{"type": "namespace", "name": "n" * (MAX_NAME + 1), "tools": [WEATHER]}],
         [{"type": "function", "name": "n" * (MAX_NAME + 1)}],
     ],

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.dialects.anthropic.responses import MAX_CALLS
+from gateway.dialects.chat.completions import MAX_CALLS
+from gateway.dialects.chat.relay import TranslatingRelay
 from gateway.dialects.responses.objects import is_unstored
-from gateway.dialects.responses.stream import MAX_OUTPUT, ResponseRelay
+from gateway.dialects.responses.stream import MAX_OUTPUT, ResponseEvents
 from gateway.dialects.responses.translation import SEAL, CalledTool, ResponsesTranslation
 from gateway.dialects.sse_relay import EventTooLong
 
@@ -46,21 +47,21 @@ DONE = b"data: [DONE]\n\n"
 
 
 def play(*chunks: bytes, **facts: Any):
-    relay = ResponseRelay("m", ResponsesTranslation(tools=TOOLS, **facts))
+    relay = TranslatingRelay("m", ResponseEvents("m", ResponsesTranslation(tools=TOOLS, **facts)))
     sent = b"".join([relay.feed(data) for data in chunks])
     relay.end()
     return relay, read(sent + relay.held)
 
 
 def read(events: bytes):
-    found = []
+    decoded_events = []
     for event in events.split(b"\n\n"):
         if event and not event.startswith(b":"):
             name, data = event.split(b"\n")
             decoded = json.loads(data.removeprefix(b"data: "))
             assert name.decode() == f"event: {decoded['type']}"
-            found.append(decoded)
-    return found
+            decoded_events.append(decoded)
+    return decoded_events
 
 
 def types(events) -> list[str]:
@@ -91,10 +92,10 @@ def test_the_documented_sequence_of_a_text():
     assert added["item"] == {
         "id": added["item"]["id"], "type": "message", "role": "assistant", "status": "in_progress", "content": [],
     }  # fmt: skip
-    at = {"item_id": added["item"]["id"], "output_index": 0, "content_index": 0}
-    assert part == {**part, **at, "part": {"type": "output_text", "text": "", "annotations": []}}
-    assert delta == {**delta, **at, "delta": "Hel", "logprobs": []}
-    assert done == {**done, **at, "text": "Hello.", "logprobs": []}
+    place = {"item_id": added["item"]["id"], "output_index": 0, "content_index": 0}
+    assert part == {**part, **place, "part": {"type": "output_text", "text": "", "annotations": []}}
+    assert delta == {**delta, **place, "delta": "Hel", "logprobs": []}
+    assert done == {**done, **place, "text": "Hello.", "logprobs": []}
     assert part_done["part"]["text"] == "Hello."
     response = completed["response"]
     assert response["output"] == [item_done["item"]]
@@ -301,7 +302,7 @@ def test_fields_of_the_request_are_repeated():
 
 
 def test_the_output_is_bounded():
-    relay = ResponseRelay("m", ResponsesTranslation())
+    relay = TranslatingRelay("m", ResponseEvents("m", ResponsesTranslation()))
     half = text("x" * (MAX_OUTPUT // 2))
     relay.feed(half)
     relay.feed(half)
@@ -310,9 +311,9 @@ def test_the_output_is_bounded():
 
 
 def test_the_number_of_calls_is_bounded():
-    relay = ResponseRelay("m", ResponsesTranslation())
-    for at in range(MAX_CALLS):
-        relay.feed(part_of_call(0, "weather", "{}", f"c{at}"))
+    relay = TranslatingRelay("m", ResponseEvents("m", ResponsesTranslation()))
+    for number in range(MAX_CALLS):
+        relay.feed(part_of_call(0, "weather", "{}", f"c{number}"))
     with pytest.raises(EventTooLong):
         relay.feed(part_of_call(0, "weather", "{}", "last"))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.anthropic.responses import NoChatCompletion
+from gateway.dialects.chat.completions import NoChatCompletion
 from gateway.dialects.responses.translation import SEAL, CalledTool, ResponsesTranslation
 from gateway.dialects.responses.whole import from_completion
 

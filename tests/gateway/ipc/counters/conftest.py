@@ -57,9 +57,9 @@ def take(counters, allowance, tokens=0, subject="a"):
 
 
 def taken(counters, allowance: Allowance, tokens: int = 0, subject: str = "a") -> Charge:
-    found = take(counters, allowance, tokens, subject)
-    assert isinstance(found, Charge), found
-    return found
+    charge = take(counters, allowance, tokens, subject)
+    assert isinstance(charge, Charge), charge
+    return charge
 
 
 def most(counters, allowance, tokens=0):

@@ -4,7 +4,7 @@ from array import array
 
 import pytest
 
-from gateway.ipc.counters import places, plan_of_one
+from gateway.ipc.counters import places
 from gateway.ipc.counters import plan as plans
 from gateway.ipc.counters.counter_file import CELL_SECONDS, MAX_REQUESTS_IN_CELL, PLACE_WORDS, REQUEST_CELLS
 from gateway.ipc.counters.places import NoPlace
@@ -34,6 +34,14 @@ def test_concurrency_holds_over_all_processes(two):
     charges[0].settle()
     assert isinstance(take(second, FOUR), Charge)
     assert take(first, FOUR) == CONCURRENCY
+
+
+def test_without_a_limit_nothing_is_left(two):
+    plan = two[0].plan()
+    assert (plan.left(), plan.with_room(), plan.look(5)) == ([], {}, None)
+    charge = plan.take(5)
+    assert isinstance(charge, Charge)
+    charge.settle(3)
 
 
 def test_subjects_do_not_share_a_limit(two):
@@ -316,13 +324,13 @@ ALL_THREE = Allowance(concurrency=6, requests=30, tokens=300)
 
 
 def kept_plan(counters, allowance=ALL_THREE):
-    """Return a plan that has found its places, so that it takes in the short way."""
+    """Return a plan that has found its places."""
     plan = counters.plan((counters.subject("key", "a"), allowance))
     plan.take().cancel()
     return plan
 
 
-def test_the_short_way_leaves_what_the_long_one_leaves(world):
+def test_each_taking_leaves_less(world):
     """One process alone, then beside another one that counts, too."""
     plan = kept_plan(world.start())
     world.clock.now += 63.0  # what was cancelled counts until cells are added up
@@ -366,32 +374,32 @@ def test_a_process_that_begins_to_count_in_the_middle_of_a_taking_is_seen(world,
     barrier = memory_barrier
 
     def another_takes():
-        monkeypatch.setattr(plan_of_one, "memory_barrier", barrier)
+        monkeypatch.setattr(plans, "memory_barrier", barrier)
         stored = counters.words[own].tolist()
         counters.words[own] = memoryview(array("Q", before))  # others do not see the stores yet
         taken(world.start(), one_a_minute).settle()
         counters.words[own] = memoryview(array("Q", stored))
         barrier()
 
-    monkeypatch.setattr(plan_of_one, "memory_barrier", another_takes)
+    monkeypatch.setattr(plans, "memory_barrier", another_takes)
     assert plan.take().limit == REQUESTS_PER_MINUTE
     assert most(world.start(), Allowance(concurrency=2)) == 2  # nothing is in flight
 
 
-def test_of_two_that_collide_in_the_short_way_one_wins(two, world, monkeypatch):
+def test_of_two_that_know_their_places_and_collide_one_wins(two, world, monkeypatch):
     first, second = two
     last = Allowance(requests=1)
     plan, other = kept_plan(first, last), kept_plan(second, last)
     world.clock.now += 63.0
     assert plan.look() is None
     assert other.look() is None
-    barrier, found = memory_barrier, []
+    barrier, outcomes = memory_barrier, []
 
     def collide():
-        monkeypatch.setattr(plan_of_one, "memory_barrier", barrier)
-        found.append(other.take())  # it sees the claim of the first
+        monkeypatch.setattr(plans, "memory_barrier", barrier)
+        outcomes.append(other.take())  # it sees the claim of the first
         barrier()
 
-    monkeypatch.setattr(plan_of_one, "memory_barrier", collide)
-    found.append(plan.take())
-    assert [isinstance(it, Charge) for it in found].count(True) == 1
+    monkeypatch.setattr(plans, "memory_barrier", collide)
+    outcomes.append(plan.take())
+    assert [isinstance(outcome, Charge) for outcome in outcomes].count(True) == 1

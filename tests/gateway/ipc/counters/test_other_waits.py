@@ -7,8 +7,8 @@ import pytest
 
 from gateway.ipc.counters.counter_file import WAITS_UNTIL
 from gateway.ipc.counters.limit_counters import LimitCounters
-from gateway.ipc.counters.other_waits import PATIENCE, OtherWaits
-from gateway.ipc.counters.plan import HEAD_START, Allowance, Charge
+from gateway.ipc.counters.other_waits import HEAD_START, PATIENCE, OtherWaits
+from gateway.ipc.counters.plan import Allowance, Charge
 from gateway.ipc.counters.subject import FRESH
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import BY_GATEWAY, WakePipe
@@ -57,7 +57,7 @@ class World:
 
     def called(self) -> list[int]:
         """Return the processes that have been called."""
-        return [number for number, it in enumerate(self.processes) if it.pipe.drain() == CALLED]
+        return [number for number, process in enumerate(self.processes) if process.pipe.drain() == CALLED]
 
 
 @pytest.fixture

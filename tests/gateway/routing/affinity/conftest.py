@@ -42,7 +42,7 @@ class Fleet:
             self.secret,
             self.table,
             self,
-            lambda: {it.id: it for it in self.endpoints},
+            lambda: {endpoint.id: endpoint for endpoint in self.endpoints},
         )
 
     def read_tokens(self, slot: int) -> int:
@@ -50,7 +50,7 @@ class Fleet:
 
     @property
     def by_id(self) -> dict[str, FakeEndpoint]:
-        return {it.id: it for it in self.endpoints}
+        return {endpoint.id: endpoint for endpoint in self.endpoints}
 
     def add(self, name: str, slot: int, base_url: str = "http://a") -> FakeEndpoint:
         endpoint = FakeEndpoint(name, Facts(slot, base_url))

@@ -14,9 +14,9 @@ def test_the_next_turn_of_a_conversation_finds_its_endpoint(fleet):
     a, _ = fleet.add("a", 3), fleet.add("b", 4)
     assert fleet.sizes(TURN) == {}
     fleet.send(TURN, a)
-    found = fleet.sizes(NEXT_TURN)
-    assert list(found) == ["a"]
-    assert found["a"] >= 0.79 * len(decode_prompt(TURN).messages)
+    sizes = fleet.sizes(NEXT_TURN)
+    assert list(sizes) == ["a"]
+    assert sizes["a"] >= 0.79 * len(decode_prompt(TURN).messages)
 
 
 @pytest.mark.parametrize("other", [{"key": "other"}, {"key": None}, {"model": "other"}])
@@ -35,9 +35,9 @@ def test_endpoints_that_share_a_system_prompt_are_found_with_their_part(fleet):
     a, b = fleet.add("a", 3), fleet.add("b", 4)
     fleet.send(chat("s" * 3000, "x" * 2000), a)
     fleet.send(chat("s" * 3000, "y" * 2000), b)
-    found = fleet.sizes(chat("s" * 3000, "x" * 2000, "answer", "more"))
-    assert set(found) == {"a", "b"}
-    assert found["b"] < found["a"]
+    sizes = fleet.sizes(chat("s" * 3000, "x" * 2000, "answer", "more"))
+    assert set(sizes) == {"a", "b"}
+    assert sizes["b"] < sizes["a"]
 
 
 def looked_up(fleet, body):
@@ -200,9 +200,9 @@ def test_the_setting_header_uses_sessions_alone(table):
     a = fleet.add("a", 3)
     assert fleet.affinity.read(decode_prompt(TURN), None, "key", "m", len(TURN)) is None
     fleet.send(TURN, a, session=b"s")
-    found = fleet.sizes(chat("z" * 5000, "q"), session=b"s")
-    assert found["a"] >= 0.79 * len(decode_prompt(TURN).messages)
-    assert found["a"] <= len(TURN)
+    sizes = fleet.sizes(chat("z" * 5000, "q"), session=b"s")
+    assert sizes["a"] >= 0.79 * len(decode_prompt(TURN).messages)
+    assert sizes["a"] <= len(TURN)
 
 
 # The conversation of the record
@@ -216,7 +216,7 @@ def test_turns_of_a_conversation_have_one_key_of_8_bytes(fleet):
 
 def test_conversations_differ_by_text_session_key_model_and_secret(fleet, table):
     other = Fleet(table, secret=OTHER_SECRET)
-    found = [
+    prefixes = [
         fleet.read(TURN),
         fleet.read(chat("s" * 400, "y" * 2000)),
         fleet.read(TURN, session=b"s"),
@@ -225,7 +225,7 @@ def test_conversations_differ_by_text_session_key_model_and_secret(fleet, table)
         fleet.read(TURN, model="other"),
         other.read(TURN),
     ]
-    assert len({prefix.conversation for prefix in found}) == len(found)
+    assert len({prefix.conversation for prefix in prefixes}) == len(prefixes)
 
 
 @pytest.mark.parametrize("session", [None, b"s"])

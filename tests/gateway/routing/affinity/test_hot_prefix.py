@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 from gateway.registry.schema import Speeds
-from gateway.routing.adaptive import Demand, pick, row
+from gateway.routing.adaptive import pick, row
 from gateway.routing.affinity.table import open_table
+from gateway.routing.expected_time import Demand
 from tests.gateway.routing.affinity.conftest import FakeEndpoint, Fleet, chat
 
 SPEEDS = Speeds(setup=0.01, read=0.0003, write=0.02, share=0.002, completions=200)
@@ -61,14 +62,14 @@ def turns(random: Random) -> Iterator[tuple[int, bytes]]:
     agents: list[tuple[int, list[str]]] = [(number, []) for number in range(AGENTS)]
     number = AGENTS
     while True:
-        at = random.randrange(AGENTS)
-        conversation, texts = agents[at]
+        index = random.randrange(AGENTS)
+        conversation, texts = agents[index]
         if len(texts) > 2 * TURNS:
             number += 1
             conversation, texts = number, []
         text = f"{random.random()} " + "x" * random.randrange(200, 2_000)
         body = chat(SYSTEM, *texts, text)
-        agents[at] = conversation, [*texts, text, "a" * int(OUTPUT * BYTES_PER_TOKEN)]
+        agents[index] = conversation, [*texts, text, "a" * int(OUTPUT * BYTES_PER_TOKEN)]
         yield conversation, body
 
 

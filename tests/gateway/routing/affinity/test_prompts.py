@@ -53,9 +53,9 @@ def test_a_body_that_extends_another_one_shares_its_marks(seed):
 def test_bodies_share_the_marks_before_the_first_difference_and_no_others(seed):
     random = Random(seed)
     text = bytearray(random.randbytes(20_000).hex().encode())
-    at = random.randrange(len(text))
+    position = random.randrange(len(text))
     first = chat(text.decode(), "q")
-    text[at] ^= 1
+    text[position] ^= 1
     second = chat(text.decode(), "q")
     differs = next(n for n, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     differs -= first.index(b"[{")
@@ -138,7 +138,7 @@ def test_the_number_and_sizes_of_marks_are_known_without_reading(tools):
 # The opening of a conversation
 
 
-@pytest.mark.parametrize("dumps", [json.dumps, lambda it: json.dumps(it, separators=(",", ":"))])
+@pytest.mark.parametrize("dumps", [json.dumps, lambda value: json.dumps(value, separators=(",", ":"))])
 @pytest.mark.parametrize("content", ["hello", [{"type": "text", "text": "a }] b"}], 'say "role" \\ "user" ]}'])
 @pytest.mark.parametrize("system", ["s", "s" * 900])
 @pytest.mark.parametrize("names", [("role", "content"), ("content", "role")])

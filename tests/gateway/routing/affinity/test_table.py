@@ -77,9 +77,9 @@ def test_marks_that_were_never_stored_are_not_found(table):
 
 
 def test_the_file_is_of_the_owner_alone_and_has_its_room(paths, table):
-    found = paths[0].stat()
-    assert stat.S_IMODE(found.st_mode) == 0o600
-    assert found.st_blocks * 512 >= found.st_size
+    status = paths[0].stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_blocks * 512 >= status.st_size
 
 
 def test_a_restart_keeps_the_marks(paths, table):
@@ -107,7 +107,7 @@ def test_a_process_that_has_the_replaced_file_goes_on(paths, table):
 
 
 def test_a_full_disk_is_an_error_and_the_process_goes_on_alone(paths, monkeypatch, caplog):
-    def full(descriptor, at, size):
+    def full(descriptor, offset, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)

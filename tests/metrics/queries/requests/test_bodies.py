@@ -12,7 +12,7 @@ from tests.access.people import Api, key_for, with_key
 from tests.metrics.records import request
 from tests.metrics.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 REQUESTED = '{"model": "tiny", "messages": [{"role": "user", "content": "<script>"}]}'
 NOTHING: dict[str, Any] = {"request": None, "response": None, "endpoint_errors": []}

@@ -22,7 +22,7 @@ from metrics.storage.database import vendor
 from tests.metrics.records import KEY, NOW, A, B, attempt, request
 from tests.metrics.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 ONE, TWO, THREE = "00000000000000a1", "00000000000000a2", "00000000000000a3"
 
@@ -38,12 +38,12 @@ def written(world: World, *records: RequestRecord) -> None:
 
 def pages(size: int, wanted: RequestFilter | None = None) -> list[list[str]]:
     """Return the keys on each page of the list."""
-    found, cursor = [], None
+    keys, cursor = [], None
     while True:
         page = conversation_page(wanted or RequestFilter(), cursor, size)
-        found.append([it["conversation"] for it in page.conversations])
+        keys.append([row["conversation"] for row in page.conversations])
         if page.page.next is None:
-            return found
+            return keys
         cursor = page.page.next.encode()
 
 
@@ -66,7 +66,7 @@ def test_the_page_before_is_found_again(world: World) -> None:
     second = conversation_page(RequestFilter(), first.next.encode(), 2).page
     assert second.previous is not None
     back = conversation_page(RequestFilter(), second.previous.encode(), 2)
-    assert [it["conversation"] for it in back.conversations] == [ONE, TWO]
+    assert [row["conversation"] for row in back.conversations] == [ONE, TWO]
 
 
 def test_filters_apply_to_the_last_request(world: World) -> None:
@@ -91,17 +91,17 @@ def test_figures_of_a_conversation(world: World) -> None:
         request(record.QUEUE, ago=30, conversation=ONE, api_key_id=KEY),
         turn(ONE, 20, A, api_key_id=KEY),
     )
-    found = conversation(ONE)
-    assert found is not None
-    it = found.payload
-    assert (it["turns"], it["is_cut"], it["moves"], it["api_key_id"]) == (5, False, 2, KEY)
-    assert (it["input_tokens"], it["output_tokens"], it["cached_tokens"]) == (700, 60, 50)
-    assert it["cached_share"] == pytest.approx(50 / 300)
-    assert [(one["endpoint_id"], one["turns"]) for one in it["endpoints"]] == [(A, 3), (B, 1)]
-    assert (it["first_at"], it["last_at"]) == ("2026-03-10T11:59:30.000Z", "2026-03-10T12:00:10.000Z")
-    assert [one["moved"] for one in found.turns] == [False, True, True, False, False]
-    assert [one["endpoint_id"] for one in found.turns] == [A, B, A, None, A]
-    assert (found.turns[0]["first_token_ms"], found.turns[1]["cached_tokens"]) == (90.0, 50)
+    whole = conversation(ONE)
+    assert whole is not None
+    payload = whole.payload
+    assert (payload["turns"], payload["is_cut"], payload["moves"], payload["api_key_id"]) == (5, False, 2, KEY)
+    assert (payload["input_tokens"], payload["output_tokens"], payload["cached_tokens"]) == (700, 60, 50)
+    assert payload["cached_share"] == pytest.approx(50 / 300)
+    assert [(one["endpoint_id"], one["turns"]) for one in payload["endpoints"]] == [(A, 3), (B, 1)]
+    assert (payload["first_at"], payload["last_at"]) == ("2026-03-10T11:59:30.000Z", "2026-03-10T12:00:10.000Z")
+    assert [one["moved"] for one in whole.turns] == [False, True, True, False, False]
+    assert [one["endpoint_id"] for one in whole.turns] == [A, B, A, None, A]
+    assert (whole.turns[0]["first_token_ms"], whole.turns[1]["cached_tokens"]) == (90.0, 50)
 
 
 def test_a_move_has_its_reason(world: World) -> None:
@@ -114,9 +114,9 @@ def test_a_move_has_its_reason(world: World) -> None:
         turn(ONE, 6, B, attempts=(failed, served)),
         turn(ONE, 5, B, attempts=(failed, served)),  # it failed elsewhere, but did not move
     )
-    found = conversation(ONE)
-    assert found is not None
-    assert [(it["moved"], it["failed_over"], it["reason"]) for it in found.turns] == [
+    whole = conversation(ONE)
+    assert whole is not None
+    assert [(row["moved"], row["failed_over"], row["reason"]) for row in whole.turns] == [
         (False, False, None),
         (True, False, FASTEST),
         (True, False, None),
@@ -128,15 +128,15 @@ def test_a_move_has_its_reason(world: World) -> None:
 def test_nothing_reported_is_not_a_share_of_zero(world: World) -> None:
     written(world, turn(ONE, 2, input_tokens=100), turn(TWO, 1, input_tokens=100, cached_tokens=0))
     shares = {
-        it["conversation"]: it["cached_share"] for it in conversation_page(RequestFilter(), None, 9).conversations
+        row["conversation"]: row["cached_share"] for row in conversation_page(RequestFilter(), None, 9).conversations
     }
     assert shares == {ONE: None, TWO: 0.0}
 
 
 def test_of_a_long_conversation_the_latest_requests_are_read(world: World) -> None:
     written(world, *(turn(ONE, ago, input_tokens=ago) for ago in range(1, 8)))
-    found = conversations.conversations(run_sql, vendor(), [ONE], turns=3)[ONE]
-    assert (found.payload["turns"], found.payload["is_cut"], found.payload["input_tokens"]) == (3, True, 1 + 2 + 3)
+    latest = conversations.conversations(run_sql, vendor(), [ONE], turns=3)[ONE]
+    assert (latest.payload["turns"], latest.payload["is_cut"], latest.payload["input_tokens"]) == (3, True, 1 + 2 + 3)
     whole = conversations.conversations(run_sql, vendor(), [ONE], turns=7)[ONE]
     assert (whole.payload["turns"], whole.payload["is_cut"]) == (7, False)
 
@@ -156,9 +156,9 @@ def test_all_requests_of_a_conversation_are_a_filter_of_the_history(world: World
 def test_a_conversation_whose_rows_are_damaged_is_still_shown(world: World) -> None:
     written(world, turn(ONE, 1))
     RequestHistory.objects.update(attempts=["damaged"], input_tokens=None)
-    found = conversation(ONE)
-    assert found is not None
-    assert found.payload["turns"] == 1
+    whole = conversation(ONE)
+    assert whole is not None
+    assert whole.payload["turns"] == 1
 
 
 # Cost

@@ -16,7 +16,7 @@ from tests.metrics.exports.test_worker import download as export
 from tests.metrics.records import A, B, request
 from tests.metrics.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 PROMPT = "ALICE SECRET PROMPT"
 SENTENCE = f"1 validation error: {{'input': {{'content': '{PROMPT}'}}}}"
@@ -80,7 +80,7 @@ def test_viewers_cannot_read_error_texts_of_endpoints(
             assert PROMPT not in text_of(script.get(path)), path
     reported = as_viewer.get(f"/api/requests/{one}").json()
     assert reported["error"] == (SUMMARY if row["said"] else "HTTP 400")
-    assert [it["error"] for it in reported["attempts"]] == ["HTTP 500", reported["error"]]
+    assert [attempt["error"] for attempt in reported["attempts"]] == ["HTTP 500", reported["error"]]
 
 
 @rows

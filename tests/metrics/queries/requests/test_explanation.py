@@ -22,6 +22,8 @@ from metrics.queries.requests.explanation import (
 from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
 from tests.metrics.records import A, B
 
+pytestmark = pytest.mark.every_database
+
 SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
 WORK: dict[str, Any] = {
     "prompt_tokens": 900, "output_tokens": 100, "prefix_tokens": 200, "expected_ms": 2000.0, "pending_tokens": 50,
@@ -54,13 +56,13 @@ def request(**fields: Any) -> RequestPayload:
 
 
 def explained(speeds: Speeds | None = SPEEDS, **fields: Any) -> RequestExplanation:
-    found = explanation(request(**fields), speeds)
-    assert found is not None
-    return found
+    request_explanation = explanation(request(**fields), speeds)
+    assert request_explanation is not None
+    return request_explanation
 
 
-def parts(found: RequestExplanation) -> list[tuple[str, float, float | None]]:
-    return [(it.what, it.took_ms, it.usual_ms and round(it.usual_ms, 6)) for it in found.parts]
+def parts(request_explanation: RequestExplanation) -> list[tuple[str, float, float | None]]:
+    return [(part.what, part.took_ms, part.usual_ms and round(part.usual_ms, 6)) for part in request_explanation.parts]
 
 
 def work(**fields: Any) -> WorkPayload:
@@ -76,22 +78,22 @@ def test_a_stream_is_split_at_its_first_token() -> None:
 
 
 def test_parts_add_up_to_the_time_of_the_request() -> None:
-    found = explained(attempts=[attempt(connect_ms=40.0)])
-    assert parts(found)[1:3] == [(CONNECT, 40.0, None), (PREFILL, 960.0, 930.0)]
-    assert sum(it.took_ms for it in found.parts) == 4500.0
+    request_explanation = explained(attempts=[attempt(connect_ms=40.0)])
+    assert parts(request_explanation)[1:3] == [(CONNECT, 40.0, None), (PREFILL, 960.0, 930.0)]
+    assert sum(part.took_ms for part in request_explanation.parts) == 4500.0
 
 
 def test_stalls_are_estimated_and_no_longer_than_the_stream() -> None:
     many = explained(attempts=[attempt(work=work(read_tokens=9000))])
     assert parts(many)[-2:] == [(DECODE, 0.0, 3000.0), (STALLS, 3000.0, 9000.0)]
-    assert [it.is_estimated for it in many.parts] == [False, False, False, False, True]
-    assert [it.what for it in explained(attempts=[attempt(work=work(read_tokens=0))]).parts][-1] == DECODE
+    assert [part.is_estimated for part in many.parts] == [False, False, False, False, True]
+    assert [part.what for part in explained(attempts=[attempt(work=work(read_tokens=0))]).parts][-1] == DECODE
 
 
 def test_another_response_is_one_part_beside_its_stalls() -> None:
     # 0.1 + 0.001 * (50 + 750) + 101 * 0.03; 0.001 * 300
-    found = parts(explained(first_token_ms=None, queue_ms=None))
-    assert found == [(QUEUE, 0.0, None), (CONNECT, 0.0, None), (RESPONSE, 3700.0, 3930.0), (STALLS, 300.0, 300.0)]
+    shown_parts = parts(explained(first_token_ms=None, queue_ms=None))
+    assert shown_parts == [(QUEUE, 0.0, None), (CONNECT, 0.0, None), (RESPONSE, 3700.0, 3930.0), (STALLS, 300.0, 300.0)]
 
 
 def test_earlier_attempts_are_a_part() -> None:
@@ -100,14 +102,14 @@ def test_earlier_attempts_are_a_part() -> None:
 
 
 def test_older_records_do_not_tell_how_long_connecting_took() -> None:
-    found = explained(attempts=[attempt(connect_ms=None)])
-    assert [it.what for it in found.parts] == [QUEUE, PREFILL, DECODE, STALLS]
+    request_explanation = explained(attempts=[attempt(connect_ms=None)])
+    assert [part.what for part in request_explanation.parts] == [QUEUE, PREFILL, DECODE, STALLS]
 
 
 def test_a_part_that_took_much_longer_is_slow() -> None:
     slow = explained(attempts=[attempt(duration_ms=7000.0)])
-    assert [it.what for it in slow.parts if it.is_slow] == [DECODE]
-    assert not any(it.is_slow for it in explained().parts)
+    assert [part.what for part in slow.parts if part.is_slow] == [DECODE]
+    assert not any(part.is_slow for part in explained().parts)
 
 
 def test_a_small_difference_is_not_slow() -> None:
@@ -118,10 +120,14 @@ def test_a_small_difference_is_not_slow() -> None:
 
 @pytest.mark.parametrize("speeds", [None, Speeds(0.0, 0.0, 0.0, 0.0), Speeds(0.1, 0.001, 0.02, 0.005, completions=4)])
 def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
-    found = explained(speeds)
-    assert [it.usual_ms for it in found.parts] == [None] * 4
-    assert (found.completions, found.saved_ms) == (0, None)
-    assert (found.expected_ms, found.took_ms, found.ratio) == (2000.0, 4000.0, 2.0)
+    request_explanation = explained(speeds)
+    assert [part.usual_ms for part in request_explanation.parts] == [None] * 4
+    assert (request_explanation.completions, request_explanation.saved_ms) == (0, None)
+    assert (request_explanation.expected_ms, request_explanation.took_ms, request_explanation.ratio) == (
+        2000.0,
+        4000.0,
+        2.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,11 +139,11 @@ def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
     ],
 )
 def test_a_part_whose_load_or_end_is_not_known_has_no_usual_time(changed: dict[str, Any]) -> None:
-    assert [it.usual_ms for it in explained(**changed).parts if it.what != STALLS] == [None] * 4
+    assert [part.usual_ms for part in explained(**changed).parts if part.what != STALLS] == [None] * 4
 
 
 def test_without_output_tokens_only_the_first_token_has_a_usual_time() -> None:
-    usual = {it.what: it.usual_ms for it in explained(output_tokens=None).parts}
+    usual = {part.what: part.usual_ms for part in explained(output_tokens=None).parts}
     assert usual[DECODE] is None
     assert usual[PREFILL] == pytest.approx(930.0)
     assert explained(output_tokens=None, first_token_ms=None).parts[-2].usual_ms is None
@@ -156,8 +162,8 @@ def test_without_output_tokens_only_the_first_token_has_a_usual_time() -> None:
 def test_prompt_tokens_to_read_are_those_that_were_reported_else_expected(
     fields: dict[str, Any], unread: int, reported: bool
 ) -> None:
-    found = explained(**fields)
-    assert (found.unread_tokens, found.is_reported) == (unread, reported)
+    request_explanation = explained(**fields)
+    assert (request_explanation.unread_tokens, request_explanation.is_reported) == (unread, reported)
 
 
 def test_the_saved_time_is_of_the_learned_speed() -> None:
@@ -165,17 +171,19 @@ def test_the_saved_time_is_of_the_learned_speed() -> None:
     assert explained(attempts=[attempt(work=work(prefix_tokens=0))]).saved_ms is None
 
 
-def test_the_next_best_candidate_has_the_least_cost_of_the_others() -> None:
-    found = explained().next_best
-    assert found is not None
-    assert (found.endpoint_name, found.cost_ms) == ("b", 2400)
+def test_the_next_best_candidate_has_the_least_expected_time_of_the_others() -> None:
+    candidate = explained().next_best
+    assert candidate is not None
+    assert (candidate.endpoint_name, candidate.expected_ms) == ("b", 2400)
     assert explained(attempts=[attempt(costs=[])]).next_best is None
 
 
 def test_candidates_have_costs_and_loads_where_they_were_recorded() -> None:
     scores = [{"endpoint_id": B, "endpoint_name": "b", "in_flight": 5}]
-    found = candidates(attempt(scores=scores))
-    assert [(it.endpoint_name, it.cost_ms, it.in_flight) for it in found] == [("a", 1900, None), ("b", 2400, 5)]
+    shown_candidates = candidates(attempt(scores=scores))
+    assert [
+        (candidate.endpoint_name, candidate.expected_ms, candidate.in_flight) for candidate in shown_candidates
+    ] == [("a", 1900, None), ("b", 2400, 5)]
 
 
 @pytest.mark.parametrize("attempts", [[], [attempt(work=None)]])

@@ -14,8 +14,8 @@ from gateway.base.queue_class import BULK, INTERACTIVE
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work
 from gateway.routing import adaptive, balancer
+from metrics.costs.price_cache import price_cache
 from metrics.models import RequestHistory
-from metrics.prices.registry import price_registry
 from metrics.queries.requests import history
 from metrics.queries.requests.filters import ERROR, BadCursor, Cursor, RequestFilter
 from metrics.queries.requests.history import RequestPage, row_of
@@ -23,12 +23,12 @@ from metrics.queries.requests.lookups import request_page
 from metrics.queries.requests.payload import FIELDS, AttemptPayload, request_payload
 from metrics.queries.requests.statements import HistoryStatements
 from metrics.queries.stored import run_sql
-from tests.metrics.pricing import add_price
+from tests.metrics.costs.pricing import add_price
 from tests.metrics.records import KEY, NOW, A, B, load, request
 from tests.metrics.storage.test_seeding import adopted
 from tests.metrics.world import World, rows
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db]
 
 
 def written(world: World, *records: RequestRecord) -> None:
@@ -37,10 +37,10 @@ def written(world: World, *records: RequestRecord) -> None:
 
 
 def all_pages(wanted: RequestFilter, size: int) -> list[RequestPage]:
-    found = [request_page(wanted, None, size)]
-    while found[-1].next is not None:
-        found.append(request_page(wanted, found[-1].next.encode(), size))
-    return found
+    pages = [request_page(wanted, None, size)]
+    while pages[-1].next is not None:
+        pages.append(request_page(wanted, pages[-1].next.encode(), size))
+    return pages
 
 
 def ids(*pages: RequestPage) -> list[str]:
@@ -48,41 +48,44 @@ def ids(*pages: RequestPage) -> list[str]:
 
 
 def expected(records: Sequence[RequestRecord]) -> list[str]:
-    return [it.id for it in sorted(records, key=lambda it: (it.completed_us, it.id), reverse=True)]
+    return [entry.id for entry in sorted(records, key=lambda entry: (entry.completed_us, entry.id), reverse=True)]
 
 
 WANTED: dict[str, tuple[RequestFilter, Any]] = {
-    "everything": (RequestFilter(), lambda it: True),
-    "since": (RequestFilter(since=NOW - timedelta(minutes=20)), lambda it: it.completed_us >= _us(20)),
-    "until": (RequestFilter(until=NOW - timedelta(minutes=20)), lambda it: it.completed_us < _us(20)),
-    "endpoint": (RequestFilter(endpoint_id=A), lambda it: it.endpoint_id == A),
-    "failed": (RequestFilter(outcome=record.FAILED), lambda it: it.outcome == record.FAILED),
-    "ok": (RequestFilter(outcome=record.OK), lambda it: it.outcome == record.OK),
-    "queue": (RequestFilter(outcome=record.QUEUE), lambda it: it.outcome == record.QUEUE),
-    "no endpoint": (RequestFilter(outcome=record.NO_ENDPOINT), lambda it: it.outcome == record.NO_ENDPOINT),
-    "model": (RequestFilter(model="tiny"), lambda it: it.model == "tiny"),
-    "key": (RequestFilter(api_key_id=KEY), lambda it: it.api_key_id == KEY),
-    "duration": (RequestFilter(min_duration_ms=5000), lambda it: it.duration_us >= 5_000_000),
-    "any error": (RequestFilter(outcome=ERROR), lambda it: it.outcome != record.OK),
-    "status code": (RequestFilter(status_code=422), lambda it: it.status == 422),
-    "bulk": (RequestFilter(queue_class=BULK), lambda it: it.queue_class == BULK),
-    "interactive": (RequestFilter(queue_class=INTERACTIVE), lambda it: it.queue_class is None),
-    "tokens": (RequestFilter(min_tokens=500), lambda it: (it.input_tokens or 0) + (it.output_tokens or 0) >= 500),
-    "retried": (RequestFilter(retried=True), lambda it: len(it.attempts) > 1),
-    "not retried": (RequestFilter(retried=False), lambda it: len(it.attempts) <= 1),
-    "request id": (RequestFilter(request_id="of-the-client"), lambda it: it.request_id == "of-the-client"),
+    "everything": (RequestFilter(), lambda entry: True),
+    "since": (RequestFilter(since=NOW - timedelta(minutes=20)), lambda entry: entry.completed_us >= _us(20)),
+    "until": (RequestFilter(until=NOW - timedelta(minutes=20)), lambda entry: entry.completed_us < _us(20)),
+    "endpoint": (RequestFilter(endpoint_id=A), lambda entry: entry.endpoint_id == A),
+    "failed": (RequestFilter(outcome=record.FAILED), lambda entry: entry.outcome == record.FAILED),
+    "ok": (RequestFilter(outcome=record.OK), lambda entry: entry.outcome == record.OK),
+    "queue": (RequestFilter(outcome=record.QUEUE), lambda entry: entry.outcome == record.QUEUE),
+    "no endpoint": (RequestFilter(outcome=record.NO_ENDPOINT), lambda entry: entry.outcome == record.NO_ENDPOINT),
+    "model": (RequestFilter(model="tiny"), lambda entry: entry.model == "tiny"),
+    "key": (RequestFilter(api_key_id=KEY), lambda entry: entry.api_key_id == KEY),
+    "duration": (RequestFilter(min_duration_ms=5000), lambda entry: entry.duration_us >= 5_000_000),
+    "any error": (RequestFilter(outcome=ERROR), lambda entry: entry.outcome != record.OK),
+    "status code": (RequestFilter(status_code=422), lambda entry: entry.status == 422),
+    "bulk": (RequestFilter(queue_class=BULK), lambda entry: entry.queue_class == BULK),
+    "interactive": (RequestFilter(queue_class=INTERACTIVE), lambda entry: entry.queue_class is None),
+    "tokens": (
+        RequestFilter(min_tokens=500),
+        lambda entry: (entry.input_tokens or 0) + (entry.output_tokens or 0) >= 500,
+    ),
+    "retried": (RequestFilter(retried=True), lambda entry: len(entry.attempts) > 1),
+    "not retried": (RequestFilter(retried=False), lambda entry: len(entry.attempts) <= 1),
+    "request id": (RequestFilter(request_id="of-the-client"), lambda entry: entry.request_id == "of-the-client"),
     "request id and endpoint": (
         RequestFilter(request_id="of-the-client", endpoint_id=A, outcome=ERROR),
-        lambda it: it.request_id == "of-the-client" and it.endpoint_id == A and it.outcome != record.OK,
+        lambda entry: entry.request_id == "of-the-client" and entry.endpoint_id == A and entry.outcome != record.OK,
     ),
-    "text": (RequestFilter(text="INY"), lambda it: it.model == "tiny"),
+    "text": (RequestFilter(text="INY"), lambda entry: entry.model == "tiny"),
     "endpoint and failed": (
         RequestFilter(endpoint_id=B, outcome=record.FAILED),
-        lambda it: it.endpoint_id == B and it.outcome == record.FAILED,
+        lambda entry: entry.endpoint_id == B and entry.outcome == record.FAILED,
     ),
     "failed of a model": (
         RequestFilter(outcome=record.CANCELLED, model="large"),
-        lambda it: it.outcome == record.CANCELLED and it.model == "large",
+        lambda entry: entry.outcome == record.CANCELLED and entry.model == "large",
     ),
 }
 
@@ -99,10 +102,10 @@ def test_each_row_is_found_once_and_in_order(
     monkeypatch.setattr(history, "SCANNED_ROWS", look)
     monkeypatch.setattr(history, "SCATTERED_ROWS", look)
     wanted, condition = WANTED[name]
-    records = [it for it in load(4, 120) if it.outcome != record.REJECTED]
+    records = [entry for entry in load(4, 120) if entry.outcome != record.REJECTED]
     written(world, *records)
     pages = all_pages(wanted, 7)
-    assert ids(*pages) == expected([it for it in records if condition(it)])
+    assert ids(*pages) == expected([entry for entry in records if condition(entry)])
     assert all(len(page.rows) == 7 or page.looked_back_to is not None for page in pages[:-1])
 
 
@@ -114,14 +117,14 @@ def test_newer_pages_have_each_row_once_and_in_order(
     monkeypatch.setattr(history, "SCANNED_ROWS", look)
     monkeypatch.setattr(history, "SCATTERED_ROWS", look)
     wanted, condition = WANTED[name]
-    records = [it for it in load(4, 120) if it.outcome != record.REJECTED]
+    records = [entry for entry in load(4, 120) if entry.outcome != record.REJECTED]
     written(world, *records)
     cursor: Cursor | None = Cursor("2026-01-01T00:00:00.000000+00:00", None, newer=True)
     pages: list[RequestPage] = []
     while cursor is not None:
         pages.insert(0, request_page(wanted, cursor.encode(), 7))
         cursor = pages[0].previous
-    assert ids(*pages) == expected([it for it in records if condition(it)])
+    assert ids(*pages) == expected([entry for entry in records if condition(entry)])
     assert all(len(page.rows) == 7 or page.cut for page in pages[1:])
 
 
@@ -260,7 +263,7 @@ def test_a_row_has_all_fields(world: World) -> None:
         audio_ms=1500,
     )
     price = add_price("tiny:*", input=250_333_333)
-    price_registry.forget()
+    price_cache.forget()
     (tried,) = expected_record.attempts
     tried = msgspec.structs.replace(tried, served="tiny:q4", canonical="maker/tiny", step=3)
     expected_record = msgspec.structs.replace(expected_record, attempts=(tried,))
@@ -343,7 +346,7 @@ def test_a_routing_decision_is_shown_with_its_scores(world: World) -> None:
     tried = AttemptRecord(B, record.OK, 200, 5000, at_us=1500, reason=balancer.LEAST, scores=((A, 3), (B, 1)))
     (reported,) = attempts_of(world, tried)
     assert (reported["at_ms"], reported["reason"]) == (1.5, "least")
-    assert [(it["endpoint_name"], it["in_flight"]) for it in reported["scores"]] == [("b", 1), ("a", 3)]
+    assert [(score["endpoint_name"], score["in_flight"]) for score in reported["scores"]] == [("b", 1), ("a", 3)]
 
 
 def test_a_single_candidate_has_no_scores(world: World) -> None:

@@ -19,6 +19,8 @@ from metrics.queries.requests.waterfall import (
 )
 from metrics.templatetags.requests import bar
 
+pytestmark = pytest.mark.every_database
+
 
 def tried(at_ms: float, duration_ms: float, outcome: str = record.OK) -> dict[str, Any]:
     return {"at_ms": at_ms, "duration_ms": duration_ms, "outcome": outcome}
@@ -30,7 +32,7 @@ def waterfall_of(*attempts: dict[str, Any], **fields: Any) -> Any:
 
 
 def parts(*attempts: dict[str, Any], **of: Any) -> list[tuple[str, float, float]]:
-    return [(it.what, it.start_ms, it.length_ms) for it in waterfall_bars(waterfall_of(*attempts, **of))]
+    return [(part.what, part.start_ms, part.length_ms) for part in waterfall_bars(waterfall_of(*attempts, **of))]
 
 
 def test_a_complete_response_is_one_part() -> None:
@@ -46,13 +48,13 @@ def test_a_wait_is_before_the_first_attempt() -> None:
 
 
 def test_a_wait_after_an_attempt_is_after_it() -> None:
-    found = parts(tried(0, 90, record.FAILED), queue_ms=900)
-    assert found == [(ATTEMPT, 0, 90), (QUEUE, 100, 900)]
+    waterfall_parts = parts(tried(0, 90, record.FAILED), queue_ms=900)
+    assert waterfall_parts == [(ATTEMPT, 0, 90), (QUEUE, 100, 900)]
 
 
 def test_a_wait_between_attempts_is_between_them() -> None:
-    found = parts(tried(10, 90, record.FAILED), tried(600, 400), queue_ms=450)
-    assert [(what, start) for what, start, _ in found] == [(ATTEMPT, 10), (QUEUE, 150), (ATTEMPT, 600)]
+    waterfall_parts = parts(tried(10, 90, record.FAILED), tried(600, 400), queue_ms=450)
+    assert [(what, start) for what, start, _ in waterfall_parts] == [(ATTEMPT, 10), (QUEUE, 150), (ATTEMPT, 600)]
 
 
 def test_a_queue_timeout_is_the_only_part() -> None:
@@ -64,8 +66,10 @@ def test_a_request_without_wait_and_attempt_has_no_parts() -> None:
 
 
 def test_a_failed_attempt_is_before_the_next() -> None:
-    found = list(waterfall_bars(waterfall_of(tried(0, 90, record.FAILED), tried(95, 905), first_token_ms=200)))
-    assert [(it.what, it.attempt) for it in found] == [(ATTEMPT, 1), (FIRST_TOKEN, 2), (STREAM, 2)]
+    waterfall_parts = list(
+        waterfall_bars(waterfall_of(tried(0, 90, record.FAILED), tried(95, 905), first_token_ms=200))
+    )
+    assert [(part.what, part.attempt) for part in waterfall_parts] == [(ATTEMPT, 1), (FIRST_TOKEN, 2), (STREAM, 2)]
 
 
 def test_attempts_of_rows_of_older_releases_are_consecutive() -> None:
@@ -73,8 +77,8 @@ def test_attempts_of_rows_of_older_releases_are_consecutive() -> None:
 
 
 def test_a_first_token_belongs_to_its_own_attempt() -> None:
-    found = parts(tried(0, 90, record.FAILED), tried(500, 500), first_token_ms=50)
-    assert [what for what, *_ in found] == [ATTEMPT, ATTEMPT]
+    waterfall_parts = parts(tried(0, 90, record.FAILED), tried(500, 500), first_token_ms=50)
+    assert [what for what, *_ in waterfall_parts] == [ATTEMPT, ATTEMPT]
 
 
 TIMES = st.floats(0, 1e7)
@@ -84,11 +88,13 @@ TIMES = st.floats(0, 1e7)
 def test_every_part_lies_within_the_whole(
     attempts: list[tuple[float, float]], queue: float | None, first: float | None, duration: float
 ) -> None:
-    made = waterfall_of(*(tried(*it) for it in attempts), queue_ms=queue, first_token_ms=first, duration_ms=duration)
+    made = waterfall_of(
+        *(tried(*times) for times in attempts), queue_ms=queue, first_token_ms=first, duration_ms=duration
+    )
     whole = total_ms(made)
-    for it in waterfall_bars(made):
-        assert it.length_ms >= 0
-        assert 0 <= it.start_ms <= it.start_ms + it.length_ms <= whole + 1e-6
+    for part in waterfall_bars(made):
+        assert part.length_ms >= 0
+        assert 0 <= part.start_ms <= part.start_ms + part.length_ms <= whole + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,6 @@ def test_a_part_is_drawn_to_scale_and_never_too_short_to_see(span: WaterfallBar,
 
 
 def test_the_failed_part_shows_the_error_of_the_endpoint() -> None:
-    assert [is_failure(it) for it in (record.OK, record.FAILED, record.TRUNCATED, record.CANCELLED)] == [
+    assert [is_failure(outcome) for outcome in (record.OK, record.FAILED, record.TRUNCATED, record.CANCELLED)] == [
         False, True, True, False,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The routing preview of adaptive routing: the gateways' choice, with the cost of each candidate."""
+"""The routing preview of adaptive routing: the gateways' choice, with the expected time of each candidate."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +14,8 @@ from gateway.base.request_kinds import CHAT, EMBEDDINGS
 from gateway.registry import schema
 from gateway.registry.schema import Lengths, Model, PublishedEndpoint, Speeds
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import FULL
+from gateway.routing.expected_time import Demand
 from metrics.queries.routing import routing_preview
 from metrics.queries.routing.adaptive_preview import (
     ASSUMED_PROMPT,
@@ -28,6 +28,8 @@ from tests.access.people import Api
 from tests.metrics.queries.routing.test_routing_preview import NAMES, C, endpoint, routes
 from tests.metrics.records import AT, NOW, A, B
 from tests.metrics.world import fake_installation
+
+pytestmark = pytest.mark.every_database
 
 FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=50)
 SLOW = Speeds(setup=0.01, read=0.001, write=0.1, share=0.01, completions=50)
@@ -50,32 +52,32 @@ def preview(
 
 def decided(*endpoints: PublishedEndpoint, **of: Any) -> tuple[str, str] | None:
     decision = preview(*endpoints, **of)["decision"]
-    return decision and ("".join(NAMES[it] for it in decision["endpoint_ids"]), decision["reason"])
+    return decision and ("".join(NAMES[endpoint_id] for endpoint_id in decision["endpoint_ids"]), decision["reason"])
 
 
 def excluded(*endpoints: PublishedEndpoint, **of: Any) -> list[str | None]:
     return [row["excluded"] for row in preview(*endpoints, **of)["endpoints"]]
 
 
-def test_the_least_cost_is_chosen() -> None:
+def test_the_least_expected_time_is_chosen() -> None:
     assert decided(endpoint(A), endpoint(B), speeds={A: SLOW, B: FAST}) == ("b", "fastest")
 
 
-def test_costs_that_are_near_have_the_same_chance() -> None:
+def test_times_that_are_near_have_the_same_chance() -> None:
     near = Speeds(setup=0.02, read=0.0001, write=0.01, share=0.001, completions=50)
-    found = decided(endpoint(A), endpoint(B), endpoint(C), speeds={A: FAST, B: near, C: SLOW})
-    assert found == ("ab", "fastest")
+    decision = decided(endpoint(A), endpoint(B), endpoint(C), speeds={A: FAST, B: near, C: SLOW})
+    assert decision == ("ab", "fastest")
 
 
-def test_prompt_tokens_that_are_pending_are_part_of_the_cost() -> None:
+def test_prompt_tokens_that_are_pending_are_part_of_the_expected_time() -> None:
     speeds = {A: FAST, B: FAST}
     assert decided(endpoint(A), endpoint(B), speeds=speeds, pending={A: 9000}) == ("b", "fastest")
 
 
 def test_an_unmeasured_endpoint_is_probed() -> None:
-    found = preview(endpoint(A), endpoint(B), speeds={A: SLOW}, load={A: 3})
-    assert found["decision"] == {"endpoint_ids": [B], "reason": "probe"}
-    assert [row["is_measured"] for row in found["endpoints"]] == [True, False]
+    payload = preview(endpoint(A), endpoint(B), speeds={A: SLOW}, load={A: 3})
+    assert payload["decision"] == {"endpoint_ids": [B], "reason": "probe"}
+    assert [row["is_measured"] for row in payload["endpoints"]] == [True, False]
 
 
 def test_an_endpoint_that_is_measured_gets_no_more_than_its_share() -> None:
@@ -89,16 +91,16 @@ def test_it_may_be_better_to_wait_for_a_full_endpoint() -> None:
 
 
 def test_without_candidates_there_is_no_decision() -> None:
-    found = preview(endpoint(A, status=schema.OFFLINE), speeds={})
-    assert found["decision"] is None
-    assert "cost_ms" not in found["endpoints"][0]
+    payload = preview(endpoint(A, status=schema.OFFLINE), speeds={})
+    assert payload["decision"] is None
+    assert "cost_ms" not in payload["endpoints"][0]
 
 
-def test_an_incapable_endpoint_has_no_cost() -> None:
+def test_an_incapable_endpoint_has_no_expected_time() -> None:
     embeds = endpoint(A, Model("tiny", capabilities=("embeddings",)))
-    found = preview(embeds, endpoint(B), speeds={A: FAST, B: SLOW})
-    assert found["decision"]["endpoint_ids"] == [B]
-    assert [(row["excluded"], "cost_ms" in row) for row in found["endpoints"]] == [("incapable", False), (None, True)]
+    payload = preview(embeds, endpoint(B), speeds={A: FAST, B: SLOW})
+    assert payload["decision"]["endpoint_ids"] == [B]
+    assert [(row["excluded"], "cost_ms" in row) for row in payload["endpoints"]] == [("incapable", False), (None, True)]
 
 
 def test_a_long_expected_wait_spills_to_the_next_tier() -> None:
@@ -116,7 +118,7 @@ def test_a_cost_weight_makes_an_endpoint_dearer() -> None:
     assert dear["cost_parts"] == pytest.approx({**cheap["cost_parts"], "weight": 3.0})
 
 
-def test_a_candidate_has_its_cost_and_the_parts() -> None:
+def test_a_candidate_has_its_expected_time_and_the_parts() -> None:
     (row,) = preview(endpoint(A), speeds={A: FAST}, load={A: 2}, pending={A: 500})["endpoints"]
     assert {name: round(value, 6) for name, value in row["cost_parts"].items()} == {
         "own_ms": 1460.0, "harm_ms": 150.0, "cold_ms": 0.0, "wait_ms": 0.0, "factor": 1.0, "weight": 1.0,
@@ -153,19 +155,19 @@ LOADS = st.dictionaries(st.sampled_from((A, B, C)), st.integers(0, 3))
 DUES = st.dictionaries(st.sampled_from((A, B, C)), st.sampled_from((int(AT) - 5, int(AT) + 2, int(AT) + 9)))
 
 
-@given(st.lists(STATES, max_size=3, unique_by=lambda it: it.id), SPEEDS, LOADS, DUES)
+@given(st.lists(STATES, max_size=3, unique_by=lambda published: published.id), SPEEDS, LOADS, DUES)
 def test_the_decision_is_that_of_a_gateway(
     endpoints: list[PublishedEndpoint], speeds: dict[str, Speeds], load: dict[str, int], due: dict[str, int]
 ) -> None:
-    found = preview(*endpoints, speeds=speeds, load=load, due=due)
+    payload = preview(*endpoints, speeds=speeds, load=load, due=due)
     candidates = routing_preview.candidates(routes(endpoints, "tiny"), CHAT, load, due, AT)
-    fleet = [speeds.get(it.id, NOT_MEASURED) for it in candidates]
-    rows = [adaptive.row(it, of, "vllm", fleet) for it, of in zip(candidates, fleet, strict=True)]
+    fleet = [speeds.get(candidate.id, NOT_MEASURED) for candidate in candidates]
+    rows = [adaptive.row(candidate, of, "vllm", fleet) for candidate, of in zip(candidates, fleet, strict=True)]
     picked = [adaptive.pick(rows, DEMAND) for _ in range(40)]
-    ids = {it.endpoint_id for it in picked if it is not None and it is not FULL}
-    chosen = set(found["decision"]["endpoint_ids"]) if found["decision"] else set()
+    ids = {decision.endpoint_id for decision in picked if decision is not None and decision is not FULL}
+    chosen = set(payload["decision"]["endpoint_ids"]) if payload["decision"] else set()
     assert ids == chosen
-    for row in found["endpoints"]:
+    for row in payload["endpoints"]:
         assert (row["excluded"] is None) >= (row["endpoint_id"] in chosen)
 
 
@@ -189,10 +191,10 @@ def _published(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_published")
 def test_the_api_reports_costs(script: Api) -> None:
-    found = script.call("GET", "/api/route?model=tiny&prompt_tokens=2000").json()
-    assert found["decision"] == {"endpoint_ids": [B], "reason": "fastest"}
-    assert found["demand"] == {"prompt_tokens": 2000, "output_tokens": 50}
-    assert [round(row["cost_ms"]) for row in found["endpoints"]] == [8760, 760]
+    payload = script.call("GET", "/api/route?model=tiny&prompt_tokens=2000").json()
+    assert payload["decision"] == {"endpoint_ids": [B], "reason": "fastest"}
+    assert payload["demand"] == {"prompt_tokens": 2000, "output_tokens": 50}
+    assert [round(row["cost_ms"]) for row in payload["endpoints"]] == [8760, 760]
 
 
 @pytest.mark.django_db

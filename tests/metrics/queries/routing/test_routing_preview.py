@@ -24,7 +24,7 @@ from gateway.base.sealing import Sealer
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
 from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint
-from gateway.registry.writer import RegistryWriter
+from gateway.registry.writer import RegistryWriter, contents_of
 from gateway.routing import balancer
 from gateway.routing.roster import Roster
 from gateway.routing.set_aside import AsideNote
@@ -33,6 +33,8 @@ from metrics.queries.routing import routing_preview
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.records import AT, NOW, A, B
 from tests.metrics.world import fake_installation
+
+pytestmark = pytest.mark.every_database
 
 C = "cccccccc-0000-4000-8000-000000000009"
 NAMES = {A: "a", B: "b", C: "c"}
@@ -70,7 +72,7 @@ def preview(
 def decided(*endpoints: PublishedEndpoint, **of: Any) -> tuple[str, str] | None:
     """Return the names of the chosen endpoints and the reason."""
     decision = preview(*endpoints, **of)["decision"]
-    return decision and ("".join(NAMES[it] for it in decision["endpoint_ids"]), decision["reason"])
+    return decision and ("".join(NAMES[endpoint_id] for endpoint_id in decision["endpoint_ids"]), decision["reason"])
 
 
 def excluded(*endpoints: PublishedEndpoint, **of: Any) -> list[str | None]:
@@ -168,8 +170,8 @@ def test_a_cloud_is_never_asked_for_what_its_provider_does_not_offer() -> None:
 
 
 def test_while_the_request_would_wait_each_endpoint_has_a_reason() -> None:
-    found = excluded(endpoint(A, max_concurrency=1), endpoint(B), load={A: 1}, due={B: int(AT) + 9})
-    assert found == ["full", "breaker_open"]
+    reasons = excluded(endpoint(A, max_concurrency=1), endpoint(B), load={A: 1}, due={B: int(AT) + 9})
+    assert reasons == ["full", "breaker_open"]
 
 
 def test_endpoints_with_unknown_capabilities_are_candidates() -> None:
@@ -189,11 +191,11 @@ def test_a_worse_tier_is_excluded_until_the_better_one_is_full() -> None:
 
 
 def test_an_endpoint_is_shown_with_its_facts() -> None:
-    found = preview(
+    payload = preview(
         endpoint(A, Model("tiny:7b", "org/tiny"), max_concurrency=4),
         model="ORG/tiny", load={A: 3}, due={A: int(AT) + 5},
     )  # fmt: skip
-    assert found["endpoints"] == [
+    assert payload["endpoints"] == [
         {
             "endpoint_id": A, "name": "a", "model": "tiny:7b", "status": "online", "operator_state": "enabled",
             "breaker": "open", "trial_due": "2026-03-10T12:00:35.000Z", "in_flight": 3, "max_concurrency": 4,
@@ -244,15 +246,20 @@ def test_a_model_is_found_by_its_names_as_they_are_declared(
     roster: Roster, tmp_path: Path, models: list[list[Model]], name: str
 ) -> None:
     endpoints = [
-        msgspec.structs.replace(endpoint(it), slot=slot, models=tuple({model.id: model for model in of}.values()))
-        for slot, (it, of) in enumerate(zip(NAMES, models, strict=False))
+        msgspec.structs.replace(
+            endpoint(endpoint_id), slot=slot, models=tuple({model.id: model for model in of}.values())
+        )
+        for slot, (endpoint_id, of) in enumerate(zip(NAMES, models, strict=False))
     ]
     writer = RegistryWriter(tmp_path / "registry", roster.page)
     with closing(writer):
-        writer.rebuild("db", endpoints, [])
+        writer.rebuild("db", contents_of(endpoints, []))
     roster.refresh()
-    found = [(it.id, it.model) for it in routing_preview.candidates(routes(endpoints, name), CHAT, {}, {}, AT)]
-    assert found == [(it.endpoint.id, it.model) for it in roster.routes(name)]
+    previewed = [
+        (candidate.id, candidate.model)
+        for candidate in routing_preview.candidates(routes(endpoints, name), CHAT, {}, {}, AT)
+    ]
+    assert previewed == [(route.endpoint.id, route.model) for route in roster.routes(name)]
 
 
 STATES = st.builds(
@@ -266,20 +273,22 @@ LOADS = st.dictionaries(st.sampled_from((A, B, C)), st.integers(0, 3))
 DUES = st.dictionaries(st.sampled_from((A, B, C)), st.sampled_from((int(AT) - 5, int(AT) + 2, int(AT) + 9)))
 
 
-@given(st.lists(STATES, max_size=3, unique_by=lambda it: it.id), LOADS, DUES)
+@given(st.lists(STATES, max_size=3, unique_by=lambda published: published.id), LOADS, DUES)
 def test_the_decision_is_that_of_a_gateway(
     endpoints: list[PublishedEndpoint], load: dict[str, int], due: dict[str, int]
 ) -> None:
     candidates = routing_preview.candidates(routes(endpoints, "tiny"), CHAT, load, due, AT)
-    found = routing_preview.route_payload("tiny", CHAT, candidates)
+    payload = routing_preview.route_payload("tiny", CHAT, candidates)
     rng = random.Random(1)
     drawn = Counter(
         decision and decision.endpoint_id
-        for decision in (balancer.pick(candidates, lambda it: it.in_flight, choose=rng.choice) for _ in range(40))
+        for decision in (
+            balancer.pick(candidates, lambda candidate: candidate.in_flight, choose=rng.choice) for _ in range(40)
+        )
     )
-    chosen = found["decision"] and set(found["decision"]["endpoint_ids"])
-    assert {it for it in drawn if it} == (chosen or set())
-    for row in found["endpoints"]:
+    chosen = payload["decision"] and set(payload["decision"]["endpoint_ids"])
+    assert {endpoint_id for endpoint_id in drawn if endpoint_id} == (chosen or set())
+    for row in payload["endpoints"]:
         assert (row["excluded"] is None) >= (row["endpoint_id"] in (chosen or ()))
 
 
@@ -301,10 +310,10 @@ def _published(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_published")
 def test_running_requests_are_available_by_the_api(script: Api) -> None:
-    found = script.call("GET", f"{ROUTE}?model=tiny&kind=embeddings").json()
-    assert (found["model"], found["kind"]) == ("tiny", "embeddings")
-    assert found["decision"] == {"endpoint_ids": [B], "reason": "least"}
-    assert [row["name"] for row in found["endpoints"]] == ["a", "b"]
+    payload = script.call("GET", f"{ROUTE}?model=tiny&kind=embeddings").json()
+    assert (payload["model"], payload["kind"]) == ("tiny", "embeddings")
+    assert payload["decision"] == {"endpoint_ids": [B], "reason": "least"}
+    assert [row["name"] for row in payload["endpoints"]] == ["a", "b"]
 
 
 @pytest.mark.django_db
@@ -317,9 +326,9 @@ def test_a_pause_and_a_missing_path_are_known_to_both_policies(
 
     def route(**aside: AsideNote) -> tuple[list[str], list[str | None]]:
         fake_installation().aside = lambda: {{"a": A, "b": B}[name]: note for name, note in aside.items()}
-        found = script.call("GET", f"{ROUTE}?model=tiny&kind=rerank").json()
-        decision = found["decision"] or {"endpoint_ids": []}
-        return decision["endpoint_ids"], [row["excluded"] for row in found["endpoints"]]
+        payload = script.call("GET", f"{ROUTE}?model=tiny&kind=rerank").json()
+        decision = payload["decision"] or {"endpoint_ids": []}
+        return decision["endpoint_ids"], [row["excluded"] for row in payload["endpoints"]]
 
     lacks = AsideNote(0, None, (RERANK,))
     assert route(b=PAUSE) == ([A], [None, "paused"])
@@ -363,5 +372,5 @@ def test_without_a_snapshot_there_are_no_endpoints(script: Api) -> None:
 @pytest.mark.usefixtures("_published")
 def test_reading_needs_a_permission(anybody: Api, as_viewer: Api, admin: User) -> None:
     weak = with_key(key_for(admin, INFERENCE))
-    found = [api.call("GET", f"{ROUTE}?model=tiny").status_code for api in (anybody, weak, as_viewer)]
-    assert found == [401, 403, 200]
+    statuses = [api.call("GET", f"{ROUTE}?model=tiny").status_code for api in (anybody, weak, as_viewer)]
+    assert statuses == [401, 403, 200]

@@ -20,7 +20,7 @@ from tests.metrics.queries.routing.test_routing_preview import endpoint, routes
 from tests.metrics.records import AT, KEY, A, B, request
 from tests.metrics.world import World, fake_installation
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
+pytestmark = [pytest.mark.every_database, pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
 
 ROUTE = "/api/route"
 EQUAL = Speeds(setup=0.01, read=0.001, write=0.01, share=0.001, completions=50, kept=(1.0, 0.5, 0.0, 0.0))
@@ -44,7 +44,7 @@ def installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Affinity:
     lengths = {None: Lengths(100.0, 4.0), KEY: Lengths(20.0, 3.0)}
     state.lengths = lambda model, key: lengths.get(key, lengths[None])
     page = LivePage(tmp_path / "live")
-    affinity = open_affinity(config, page, lambda: {it.id: Placed(it) for it in both})
+    affinity = open_affinity(config, page, lambda: {published.id: Placed(published) for published in both})
     assert affinity is not None
     state.affinity = lambda: affinity
     return affinity
@@ -72,7 +72,7 @@ def post(api: Api, given: Any, query: str = "", status: int = 200) -> Any:
 
 
 def kept(preview: Any) -> dict[str, int]:
-    return {it["endpoint_id"]: it["kept_tokens"] for it in preview["endpoints"]}
+    return {row["endpoint_id"]: row["kept_tokens"] for row in preview["endpoints"]}
 
 
 def test_a_body_goes_where_its_beginning_was_sent(as_admin: Api, installation: Affinity) -> None:
@@ -81,7 +81,7 @@ def test_a_body_goes_where_its_beginning_was_sent(as_admin: Api, installation: A
     assert preview["decision"] == {"endpoint_ids": [B], "reason": "kept_prefix"}
     assert kept(preview)[A] == 0
     assert 500 < kept(preview)[B] < preview["demand"]["prompt_tokens"]
-    costs = {it["endpoint_id"]: it["cost_ms"] for it in preview["endpoints"]}
+    costs = {row["endpoint_id"]: row["cost_ms"] for row in preview["endpoints"]}
     assert costs[A] - costs[B] == pytest.approx(kept(preview)[B] * EQUAL.read * 1000, abs=1)
 
 
@@ -129,8 +129,8 @@ def test_a_session_in_a_header_is_found(as_admin: Api, installation: Affinity) -
     response = as_admin.generic(
         "POST", ROUTE, json.dumps(body("short")), content_type="application/json", headers={"x-session-id": "s-1"}
     )
-    found = kept(response.json())
-    assert found[B] > found[A] == 0
+    kept_tokens = kept(response.json())
+    assert kept_tokens[B] > kept_tokens[A] == 0
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_a_session_in_a_header_is_found(as_admin: Api, installation: Affinity) -
     ],
 )
 def test_a_wrong_body_or_parameter_is_explained(as_admin: Api, given: Any, query: str, words: str) -> None:
-    found = post(as_admin, given, query, 400)
-    assert words in json.dumps(found)
+    error = post(as_admin, given, query, 400)
+    assert words in json.dumps(error)
 
 
 def test_only_administrators_and_keys_that_read_may_send_a_body(admin: User, as_viewer: Api) -> None:
@@ -187,5 +187,5 @@ def test_an_endpoint_that_must_load_the_model_costs_more(as_viewer: Api) -> None
     fake_installation().engine_state = engines.__getitem__
     preview = as_viewer.call("GET", f"{ROUTE}?model=tiny").json()
     assert preview["decision"] == {"endpoint_ids": [B], "reason": "fastest"}
-    cold = {it["endpoint_id"]: it["cost_parts"]["cold_ms"] for it in preview["endpoints"]}
+    cold = {row["endpoint_id"]: row["cost_parts"]["cold_ms"] for row in preview["endpoints"]}
     assert cold == {A: 1000 * UNKNOWN_LOAD_SECONDS * HESITATION, B: 0.0}

@@ -1,0 +1,1 @@
+"""Ways to endpoints: proxies, and why a connection fails."""

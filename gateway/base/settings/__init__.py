@@ -1,0 +1,1 @@
+"""Parts of gateway.base.config.Config."""

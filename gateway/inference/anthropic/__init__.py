@@ -1,1 +1,0 @@
-"""APIs of requests that are translated between OpenAI's and Anthropic's dialects."""

@@ -1,1 +1,0 @@
-"""Model names: the way of a request through the steps of one."""

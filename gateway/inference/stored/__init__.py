@@ -1,0 +1,1 @@
+"""Responses that endpoints store: their streams, and those in the background."""

@@ -1,0 +1,1 @@
+"""Parts of the lists of models: facts, access by API keys, keeping."""

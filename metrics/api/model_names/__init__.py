@@ -1,1 +1,0 @@
-"""JSON API of what model names lead to."""

@@ -1,1 +1,0 @@
-"""/api/replays: predictions from recorded traffic."""

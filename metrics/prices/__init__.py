@@ -1,1 +1,0 @@
-"""Tables of prices, their rules and imports. gateway.prices has the price book."""

@@ -1,1 +1,0 @@
-"""Costs of requests, as API and pages show them."""

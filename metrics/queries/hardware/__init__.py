@@ -1,1 +1,0 @@
-"""Costs of own hardware, as API and pages show them."""

@@ -1,1 +1,0 @@
-"""Model names: what they lead to now, and the comparison of their targets."""
